@@ -1,0 +1,197 @@
+//! The three traits: [`Backend`] → [`Model`] → [`Session`].
+
+use crate::capability::Capability;
+use crate::error::{LoadError, RunError};
+use crate::manifest::BackendKind;
+use crate::plan::Placement;
+use crate::tensor::{DType, Tensor};
+use crate::threads::Threads;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One inference library, loaded for the life of the process.
+pub trait Backend: Send + Sync {
+    /// Which library this is.
+    fn kind(&self) -> BackendKind;
+
+    /// The library's own version string.
+    fn version(&self) -> &str;
+
+    /// What really works here: one entry per execution provider or delegate the library knows,
+    /// each proven by running a tiny model with CPU fallback forbidden, or with the typed reason
+    /// why it does not. Slow and possibly fatal: called in a probe process only.
+    fn probe(&self) -> Vec<Capability>;
+
+    /// Loads and compiles a model for exactly the provider asked for, and reads back what the
+    /// library really placed where.
+    ///
+    /// # Errors
+    /// When the file is missing or malformed, an operator is unknown to the provider, or the
+    /// library fails. Never falls back to another provider by itself.
+    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Model>, LoadError>;
+}
+
+/// What to load, and how.
+#[derive(Clone, Debug)]
+pub struct LoadRequest {
+    /// The model file; external data lies beside it.
+    pub file: PathBuf,
+    /// Execution provider or delegate by its runtime's own name (`CPUExecutionProvider`,
+    /// `XNNPACK`, …); empty for the backend's plain CPU path.
+    pub provider: String,
+    /// Options of the provider, passed through as they are (for an external delegate, `path`
+    /// names the library).
+    pub provider_options: Vec<(String, String)>,
+    /// Threads to compute with.
+    pub threads: Threads,
+    /// Refuse a placement in which the CPU runs any node.
+    pub forbid_cpu: bool,
+}
+
+/// Name, element type and shape of one model input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The tensor's name in the model file.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions, outermost first; `None` is decided at run time.
+    pub shape: Vec<Option<usize>>,
+}
+
+impl TensorSpec {
+    /// Whether a tensor of this type and shape may be bound here.
+    pub fn accepts(&self, dtype: DType, shape: &[usize]) -> bool {
+        dtype == self.dtype
+            && shape.len() == self.shape.len()
+            && shape
+                .iter()
+                .zip(&self.shape)
+                .all(|(have, want)| want.is_none_or(|w| w == *have))
+    }
+}
+
+/// All inputs and outputs of a model, in the model's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// Inputs.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs.
+    pub outputs: Vec<TensorSpec>,
+}
+
+impl Signature {
+    /// Position of an input by name.
+    pub fn input(&self, name: &str) -> Option<usize> {
+        self.inputs.iter().position(|spec| spec.name == name)
+    }
+
+    /// Position of an output by name.
+    pub fn output(&self, name: &str) -> Option<usize> {
+        self.outputs.iter().position(|spec| spec.name == name)
+    }
+}
+
+/// A model that is loaded and compiled for one provider.
+pub trait Model: Send + Sync {
+    /// Inputs and outputs.
+    fn signature(&self) -> &Signature;
+
+    /// What runs where, as the library itself reports it after the load.
+    fn placement(&self) -> Placement;
+
+    /// New running state: nothing bound, recurrent state at its start.
+    ///
+    /// # Errors
+    /// When the library fails or has no memory.
+    fn session(&self) -> Result<Box<dyn Session>, LoadError>;
+
+    /// Changes threads and spinning for all sessions from their next run on; bound tensors and
+    /// recurrent state outlive it. Answers whether anything changed: a backend that cannot change
+    /// its mind keeps what it has and says `false`.
+    ///
+    /// # Errors
+    /// When the library fails; the old threads stay in use.
+    fn set_threads(&self, threads: Threads) -> Result<bool, LoadError>;
+}
+
+/// Where an output goes.
+#[derive(Clone, Debug)]
+pub enum OutputTarget {
+    /// Into this memory; its shape is the shape expected.
+    Into(Tensor),
+    /// Into memory the backend allocates; fetched with [`Session::output`].
+    Allocate,
+}
+
+/// What one run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunReport {
+    /// Time inside the library.
+    pub compute_us: u64,
+    /// Bytes copied between bound tensors and the library's own memory, because a tensor could
+    /// not be bound in place.
+    pub bytes_copied: u64,
+}
+
+/// Running state over a [`Model`]: bound tensors, and recurrent state where the library keeps it.
+/// One thread at a time; bindings stay until they are replaced.
+pub trait Session: Send {
+    /// Binds input `index` (position in the signature). The memory is read at each run, so new
+    /// values need no new binding.
+    ///
+    /// # Errors
+    /// [`RunError::Input`] when type, rank or a fixed dimension does not fit.
+    fn bind_input(&mut self, index: usize, tensor: &Tensor) -> Result<(), RunError>;
+
+    /// Binds output `index`. Unbound outputs are allocated.
+    ///
+    /// # Errors
+    /// [`RunError::Output`] when type or rank does not fit.
+    fn bind_output(&mut self, index: usize, target: OutputTarget) -> Result<(), RunError>;
+
+    /// Computes once. All inputs must be bound.
+    ///
+    /// # Errors
+    /// [`RunError::Cancelled`] after [`Canceller::cancel`]; otherwise what failed.
+    fn run(&mut self) -> Result<RunReport, RunError>;
+
+    /// The tensor of output `index` of the last run, with its shape at run time. For an output
+    /// bound with [`OutputTarget::Into`] this is that memory.
+    ///
+    /// # Errors
+    /// [`RunError::Output`] before the first run.
+    fn output(&self, index: usize) -> Result<Tensor, RunError>;
+
+    /// A handle that stops the run in progress from another thread.
+    fn canceller(&self) -> Canceller;
+}
+
+/// How a backend stops a run in progress.
+pub trait Cancel: Send + Sync {
+    /// Makes the run in progress, or else the next one, end early with [`RunError::Cancelled`].
+    fn cancel(&self);
+}
+
+/// A shared handle to [`Cancel`].
+#[derive(Clone)]
+pub struct Canceller(Arc<dyn Cancel>);
+
+impl Canceller {
+    /// Wraps a backend's way to cancel.
+    pub fn new(cancel: impl Cancel + 'static) -> Self {
+        Self(Arc::new(cancel))
+    }
+
+    /// Makes the run in progress, or else the next one, end early with [`RunError::Cancelled`].
+    /// One call stops one run; the session stays usable.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+impl std::fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Canceller")
+    }
+}

@@ -1,0 +1,41 @@
+//! What every inference backend of Mote looks like: three traits for three lifetimes.
+//!
+//! * [`Backend`]: one inference library, loaded once per process (a *runtime flavour*).
+//! * [`Model`]: one model file, loaded and compiled for one execution provider; immutable.
+//! * [`Session`]: the running state over a model: bound tensors, a place to cancel from.
+//!
+//! Around them stand the plain types that travel between the broker (which never loads an
+//! inference library) and the workers (which do): [`Capability`] with a typed reason for absence,
+//! [`Manifest`], [`Candidate`] and [`Rejection`], [`Placement`], and the tensors over mapped memory.
+//!
+//! Dependencies: `serde` and `toml` for the manifest (the ecosystem's standard), `sha2` for
+//! digests, `nix` for memory mappings, `half` for 16-bit floats. No inference library is reachable
+//! from here, which is what lets the broker depend on this crate.
+
+mod backend;
+mod capability;
+mod digest;
+mod error;
+mod flavour;
+mod manifest;
+mod memory;
+mod plan;
+mod tensor;
+mod threads;
+
+pub use backend::{
+    Backend, Cancel, Canceller, LoadRequest, Model, OutputTarget, RunReport, Session, Signature,
+    TensorSpec,
+};
+pub use capability::{Absence, Capability, DeviceInfo, DeviceKind};
+pub use digest::{Digest, DigestError, FILE_CHUNK_BYTES};
+pub use error::{BackendError, LoadError, ProbeError, RunError};
+pub use flavour::{Flavour, FlavourError, FlavourFile, RUNTIME_FILE_NAME, TRACT_FLAVOUR};
+pub use manifest::{
+    BackendKind, ClipSpec, ConstantInput, InputHint, MANIFEST_BYTES_MAX, MANIFEST_FILE_NAME,
+    Manifest, ManifestError, MoeSpec, Precision, StateTensor, StreamSpec, Task, TextSpec, Variant,
+};
+pub use memory::{Access, Buffer, BufferOrigin, MemoryError};
+pub use plan::{Candidate, Placement, ProviderShare, Rejected, Rejection};
+pub use tensor::{DType, Element, RANK_MAX, Tensor, TensorError};
+pub use threads::{Load, Threads};

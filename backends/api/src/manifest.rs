@@ -1,0 +1,520 @@
+//! `mote.toml`: what a model folder says about itself beyond its ecosystem's own files.
+
+use crate::digest::Digest;
+use crate::tensor::DType;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+/// File name of the manifest in a model's folder.
+pub const MANIFEST_FILE_NAME: &str = "mote.toml";
+/// Larger manifests are refused unread.
+pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+const VARIANTS_MAX: usize = 64;
+const NAME_BYTES_MAX: usize = 128;
+
+/// An inference library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum BackendKind {
+    OnnxRuntime,
+    Tflite,
+    Tract,
+    /// Scripted faults; tests only.
+    Fake,
+}
+
+impl std::fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::OnnxRuntime => "onnxruntime",
+            Self::Tflite => "tflite",
+            Self::Tract => "tract",
+            Self::Fake => "fake",
+        })
+    }
+}
+
+/// Precision of a variant's weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Precision {
+    F32,
+    F16,
+    Bf16,
+    Int8,
+    Int4,
+    /// As the file has it; nobody declared it.
+    Native,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+            Self::Native => "native",
+        })
+    }
+}
+
+/// What a model does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Tensors in, tensors out, nothing kept between runs.
+    Tensor,
+    /// Tensors in and out with state kept between runs of a stream.
+    Stream,
+    /// Text in, text out.
+    TextGeneration,
+    /// Two neighbouring frames in, frames between them out.
+    FrameInterpolation,
+}
+
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tensor => "tensor",
+            Self::Stream => "stream",
+            Self::TextGeneration => "text-generation",
+            Self::FrameInterpolation => "frame-interpolation",
+        })
+    }
+}
+
+/// The manifest of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this file's format: 1.
+    pub format: u32,
+    /// The model's name: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// What it does.
+    pub task: Task,
+    /// SPDX expression, or the package's own word.
+    #[serde(default)]
+    pub licence: String,
+    /// Where the weights come from.
+    #[serde(default)]
+    pub source: String,
+    /// One line for people.
+    #[serde(default)]
+    pub description: String,
+    /// The same model for several backends and precisions, best first.
+    #[serde(default, rename = "variant")]
+    pub variants: Vec<Variant>,
+    /// For [`Task::TextGeneration`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextSpec>,
+    /// For [`Task::Stream`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamSpec>,
+    /// For [`Task::FrameInterpolation`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<ClipSpec>,
+    /// How pictures become inputs; for tools that feed the model from files.
+    #[serde(default, rename = "input", skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputHint>,
+    /// File with one label per line, in the order of the model's classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<PathBuf>,
+    /// Digest of every file of the folder, by path; files that are not named are not used.
+    #[serde(default)]
+    pub files: BTreeMap<String, Digest>,
+}
+
+/// One file of the model for one backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// Name, unique in the manifest.
+    pub name: String,
+    /// The library that runs it.
+    pub backend: BackendKind,
+    /// The file, relative to the folder.
+    pub file: PathBuf,
+    /// Precision of the weights.
+    pub precision: Precision,
+    /// Bytes of weights; the file's size when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_bytes: Option<u64>,
+    /// Memory of a loaded model with one session; twice the weights when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Providers it may run on; all that work when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<String>,
+}
+
+/// What a text model needs said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextSpec {
+    /// Hugging Face `tokenizer.json`.
+    pub tokenizer: PathBuf,
+    /// Jinja chat template; without one, messages are refused and only plain prompts are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<PathBuf>,
+    /// Tokens of prompt and answer together.
+    pub context_tokens: usize,
+    /// Entries of the vocabulary.
+    pub vocab: usize,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Elements of one head.
+    pub head_dim: usize,
+    /// Beginning of sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end an answer.
+    pub eos_token_ids: Vec<u32>,
+    /// For a Mixture of Experts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moe: Option<MoeSpec>,
+}
+
+/// Shape of a Mixture of Experts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoeSpec {
+    /// Routed experts per layer.
+    pub experts: usize,
+    /// Experts the router picks per token.
+    pub experts_per_token: usize,
+    /// Neurons of the expert that every token uses; 0 when there is none.
+    #[serde(default)]
+    pub shared_neurons: usize,
+    /// Neurons of one routed expert.
+    pub expert_neurons: usize,
+}
+
+/// What a stateful model needs said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamSpec {
+    /// Tensors that go from an output of one run to an input of the next; empty when the runtime
+    /// itself keeps the state (TFLite variables).
+    #[serde(default)]
+    pub state: Vec<StateTensor>,
+    /// Inputs that are the same in every run.
+    #[serde(default)]
+    pub constant: Vec<ConstantInput>,
+}
+
+/// One state tensor; zero at the start of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateTensor {
+    /// Input that takes the state.
+    pub input: String,
+    /// Output that gives the next state.
+    pub output: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// One constant input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConstantInput {
+    /// Input's name.
+    pub input: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape; empty for a scalar.
+    #[serde(default)]
+    pub shape: Vec<usize>,
+    /// Values, converted to the element type.
+    pub values: Vec<f64>,
+}
+
+/// What a frame interpolator needs said. Frames are f32 `[1, 3, height, width]`, RGB in 0..=1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClipSpec {
+    /// Input of the earlier frame.
+    pub first: String,
+    /// Input of the later frame.
+    pub second: String,
+    /// Input of the time between them, f32 `[1, 1, 1, 1]` in 0..1.
+    pub timestep: String,
+    /// Output frame.
+    pub output: String,
+    /// Height and width are padded (edge pixels repeated) to multiples of this.
+    pub pad_multiple: usize,
+}
+
+/// How a picture becomes an input: `(pixel * scale - mean) / std` per channel, pixels 0..=255.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputHint {
+    /// Input's name.
+    pub name: String,
+    /// `nchw` or `nhwc`.
+    pub layout: String,
+    /// Multiplied first.
+    pub scale: f32,
+    /// Subtracted, per channel.
+    pub mean: [f32; 3],
+    /// Divided by, per channel.
+    pub std: [f32; 3],
+}
+
+/// Why a manifest is refused.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum ManifestError {
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        cause: std::io::Error,
+    },
+    #[error("{} is {bytes} bytes, more than {MANIFEST_BYTES_MAX}", path.display())]
+    TooLarge { path: PathBuf, bytes: u64 },
+    #[error("{} is not a model manifest", path.display())]
+    Parse {
+        path: PathBuf,
+        #[source]
+        cause: Box<toml::de::Error>,
+    },
+    #[error("{}: {field}: {why}", path.display())]
+    Invalid {
+        path: PathBuf,
+        field: String,
+        why: String,
+    },
+}
+
+impl Manifest {
+    /// Reads and checks `folder/mote.toml`.
+    ///
+    /// # Errors
+    /// Names the field that does not hold.
+    pub fn read(folder: &Path) -> Result<Self, ManifestError> {
+        let path = folder.join(MANIFEST_FILE_NAME);
+        let read = |cause| ManifestError::Read {
+            path: path.clone(),
+            cause,
+        };
+        let bytes = std::fs::metadata(&path).map_err(read)?.len();
+        if bytes > MANIFEST_BYTES_MAX {
+            return Err(ManifestError::TooLarge { path, bytes });
+        }
+        let text = std::fs::read_to_string(&path).map_err(read)?;
+        Self::parse(&text, &path)
+    }
+
+    /// Parses and checks the text of a manifest; `path` is for messages.
+    ///
+    /// # Errors
+    /// Names the field that does not hold.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ManifestError> {
+        let manifest: Self = toml::from_str(text).map_err(|cause| ManifestError::Parse {
+            path: path.to_path_buf(),
+            cause: Box::new(cause),
+        })?;
+        match manifest.check() {
+            Ok(()) => Ok(manifest),
+            Err((field, why)) => Err(ManifestError::Invalid {
+                path: path.to_path_buf(),
+                field,
+                why,
+            }),
+        }
+    }
+
+    /// The manifest of a lone model file without one: a tensor model named after the file, with
+    /// one variant per backend that reads the format. `None` for an unknown extension.
+    pub fn inferred(file: &Path) -> Option<Self> {
+        let stem = file.file_stem()?.to_str()?;
+        let backends: &[BackendKind] = match file.extension()?.to_str()? {
+            "onnx" => &[BackendKind::OnnxRuntime, BackendKind::Tract],
+            "tflite" => &[BackendKind::Tflite],
+            _ => return None,
+        };
+        let name: String = stem
+            .chars()
+            .map(|c| if is_name_char(c) { c } else { '-' })
+            .collect();
+        let variants = backends
+            .iter()
+            .map(|&backend| Variant {
+                name: backend.to_string(),
+                backend,
+                file: PathBuf::from(file.file_name().unwrap_or_default()),
+                precision: Precision::Native,
+                weights_bytes: None,
+                memory_bytes: None,
+                providers: Vec::new(),
+            })
+            .collect();
+        Some(Self {
+            format: 1,
+            name,
+            task: Task::Tensor,
+            licence: String::new(),
+            source: String::new(),
+            description: String::new(),
+            variants,
+            text: None,
+            stream: None,
+            clip: None,
+            inputs: Vec::new(),
+            labels: None,
+            files: BTreeMap::new(),
+        })
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        let refuse = |field: &str, why: String| Err((field.to_owned(), why));
+        if self.format != 1 {
+            return refuse("format", format!("{} is not 1", self.format));
+        }
+        if !Self::is_name(&self.name) {
+            return refuse(
+                "name",
+                format!("{:?} is not letters, digits, - _ .", self.name),
+            );
+        }
+        if self.variants.is_empty() || self.variants.len() > VARIANTS_MAX {
+            return refuse("variant", format!("there must be 1 to {VARIANTS_MAX}"));
+        }
+        for variant in &self.variants {
+            if !stays_inside(&variant.file) {
+                return refuse(
+                    "variant.file",
+                    format!("{:?} leaves the folder", variant.file),
+                );
+            }
+            if self
+                .variants
+                .iter()
+                .filter(|other| other.name == variant.name)
+                .count()
+                > 1
+            {
+                return refuse("variant.name", format!("{:?} is there twice", variant.name));
+            }
+        }
+        for path in self.files.keys() {
+            if !stays_inside(Path::new(path)) {
+                return refuse("files", format!("{path:?} leaves the folder"));
+            }
+        }
+        match self.task {
+            Task::TextGeneration if self.text.is_none() => refuse("text", "is missing".into()),
+            Task::FrameInterpolation if self.clip.is_none() => refuse("clip", "is missing".into()),
+            Task::Stream if self.stream.is_none() => refuse("stream", "is missing".into()),
+            _ => self.check_sections(),
+        }
+    }
+
+    fn check_sections(&self) -> Result<(), (String, String)> {
+        if let Some(text) = &self.text {
+            let sizes = [
+                text.context_tokens,
+                text.vocab,
+                text.layers,
+                text.kv_heads,
+                text.head_dim,
+            ];
+            if sizes.contains(&0) || sizes.iter().any(|&size| size > 1 << 24) {
+                return Err(("text".into(), "a size is zero or absurd".into()));
+            }
+            let files = std::iter::once(&text.tokenizer).chain(&text.chat_template);
+            if !files.into_iter().all(|file| stays_inside(file)) {
+                return Err(("text".into(), "a file leaves the folder".into()));
+            }
+        }
+        if self
+            .clip
+            .as_ref()
+            .is_some_and(|clip| !(1..=1024).contains(&clip.pad_multiple))
+        {
+            return Err(("clip.pad_multiple".into(), "is not in 1..=1024".into()));
+        }
+        if self
+            .labels
+            .as_ref()
+            .is_some_and(|labels| !stays_inside(labels))
+        {
+            return Err(("labels".into(), "leaves the folder".into()));
+        }
+        Ok(())
+    }
+
+    /// Whether `name` can name a model.
+    pub fn is_name(name: &str) -> bool {
+        !name.is_empty()
+            && name.len() <= NAME_BYTES_MAX
+            && !name.starts_with('.')
+            && name.chars().all(is_name_char)
+    }
+}
+
+fn is_name_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+fn stays_inside(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+        && path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Manifest, String> {
+        Manifest::parse(text, Path::new("mote.toml")).map_err(|error| error.to_string())
+    }
+
+    const GOOD: &str = "format = 1\nname = \"m\"\ntask = \"tensor\"\n[[variant]]\nname = \"a\"\n\
+        backend = \"tract\"\nfile = \"m.onnx\"\nprecision = \"f32\"\n";
+
+    #[test]
+    fn refusals_name_the_field() {
+        assert!(parse(GOOD).is_ok());
+        for (from, to, field) in [
+            ("format = 1", "format = 2", "format"),
+            ("name = \"m\"", "name = \"../m\"", "name"),
+            (
+                "file = \"m.onnx\"",
+                "file = \"/etc/passwd\"",
+                "variant.file",
+            ),
+            ("file = \"m.onnx\"", "file = \"a/../../m\"", "variant.file"),
+            ("task = \"tensor\"", "task = \"text-generation\"", "text"),
+            ("task = \"tensor\"", "task = \"stream\"", "stream"),
+        ] {
+            let message = parse(&GOOD.replace(from, to)).expect_err("must be refused");
+            assert!(
+                message.contains(&format!("mote.toml: {field}: ")),
+                "{message}"
+            );
+        }
+        assert!(parse(&GOOD.replace("precision", "prescision")).is_err());
+    }
+
+    #[test]
+    fn a_lone_file_gets_the_backends_that_read_it() {
+        let manifest = Manifest::inferred(Path::new("/x/my model.onnx")).expect("onnx is known");
+        assert_eq!(manifest.name, "my-model");
+        let backends: Vec<_> = manifest.variants.iter().map(|v| v.backend).collect();
+        assert_eq!(backends, [BackendKind::OnnxRuntime, BackendKind::Tract]);
+        assert!(manifest.check().is_ok());
+        assert!(Manifest::inferred(Path::new("x.gguf")).is_none());
+    }
+}

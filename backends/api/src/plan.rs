@@ -1,0 +1,97 @@
+//! Where a model may run, why it may not, and where it did run.
+
+use crate::capability::{Absence, DeviceInfo};
+use crate::manifest::{BackendKind, Precision};
+use serde::{Deserialize, Serialize};
+
+/// One way to run a model: a variant on a provider of a flavour on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Name of the manifest's variant.
+    pub variant: String,
+    /// Inference library.
+    pub backend: BackendKind,
+    /// Runtime flavour.
+    pub flavour: String,
+    /// Provider or delegate by its runtime's own name.
+    pub provider: String,
+    /// Device.
+    pub device: DeviceInfo,
+    /// Precision of the variant's weights.
+    pub precision: Precision,
+}
+
+/// Why a way to run a model was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "reason")]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum Rejection {
+    #[error("{absence}")]
+    Absent { absence: Absence },
+    #[error("the model has no variant for {backend}")]
+    NoVariant { backend: BackendKind },
+    #[error("it needs {need_bytes} bytes of memory where {have_bytes} are left")]
+    OverBudget { need_bytes: u64, have_bytes: u64 },
+    #[error("another candidate is preferred")]
+    Outranked,
+    #[error("the request requires something else")]
+    NotRequired,
+    #[error("these operators are unknown there: {}", operators.join(", "))]
+    UnsupportedOperators { operators: Vec<String> },
+    #[error("it left {cpu_nodes} of {nodes} nodes to the CPU")]
+    FellBackToCpu { nodes: u32, cpu_nodes: u32 },
+    #[error("it failed to load: {why}")]
+    LoadFailed { why: String },
+    #[error("it crashed {crashes} times in a row")]
+    Quarantined { crashes: u32 },
+}
+
+/// A way to run that was not taken, with its reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Runtime flavour, or the backend's name when no flavour of it is known.
+    pub flavour: String,
+    /// Provider; empty when the whole flavour is meant.
+    pub provider: String,
+    /// Variant; empty when no variant is meant.
+    pub variant: String,
+    /// Why.
+    pub rejection: Rejection,
+}
+
+/// One provider's share of a loaded model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderShare {
+    /// The runtime's own name of the provider.
+    pub provider: String,
+    /// Nodes of the compiled graph that it runs.
+    pub nodes: u32,
+    /// Time spent in its nodes, where the runtime tells; otherwise `None`.
+    pub time_us: Option<u64>,
+}
+
+/// What the library itself reports about a loaded model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Shares per provider, largest first.
+    pub shares: Vec<ProviderShare>,
+    /// Whether the shares were read back from the library after the load (`true`), or follow from
+    /// how the backend works, because it has one place to run (`false`).
+    pub read_back: bool,
+}
+
+impl Placement {
+    /// Nodes over all providers.
+    pub fn nodes(&self) -> u32 {
+        self.shares.iter().map(|share| share.nodes).sum()
+    }
+
+    /// Nodes of one provider.
+    pub fn nodes_on(&self, provider: &str) -> u32 {
+        self.shares
+            .iter()
+            .filter(|s| s.provider == provider)
+            .map(|s| s.nodes)
+            .sum()
+    }
+}
