@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The wire of Mote: frames over Unix sockets, file descriptors, limits, versions, and the messages
+//! as plain Rust types.
+
+pub mod limits;
+pub mod types;

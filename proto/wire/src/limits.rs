@@ -1,0 +1,64 @@
+//! Every limit of the wire.
+
+use serde::Serialize;
+
+/// Wire version this crate speaks.
+pub const WIRE_VERSION: u32 = 1;
+/// Bytes of one frame's message.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a tensor that travels in its frame.
+pub const INLINE_BYTES_MAX: usize = 64 << 10;
+/// Descriptors of one frame.
+pub const FDS_PER_FRAME_MAX: usize = 8;
+/// Requests of one connection that have not been closed yet.
+pub const OPEN_REQUESTS_MAX: usize = 64;
+/// Content frames a client may let the server send ahead of it.
+pub const CREDIT_MAX: u32 = 256;
+/// Buffers registered on one connection.
+pub const BUFFERS_MAX: usize = 64;
+/// Bytes of one registered buffer.
+pub const BUFFER_BYTES_MAX: u64 = 4 << 30;
+/// Offsets into buffers are multiples of this: a cache line, and what TFLite asks for.
+pub const RANGE_ALIGNMENT_BYTES: u64 = 64;
+/// Bytes of all messages or of the plain prompt of one request.
+pub const PROMPT_BYTES_MAX: usize = 1 << 20;
+/// Messages of one request.
+pub const MESSAGES_MAX: usize = 1024;
+/// Stop strings of one request.
+pub const STOPS_MAX: usize = 16;
+/// Bytes of one stop string.
+pub const STOP_BYTES_MAX: usize = 256;
+/// Inputs or outputs named in one request.
+pub const TENSORS_MAX: usize = 256;
+/// Dimensions of a tensor.
+pub const RANK_MAX: usize = 8;
+/// Bytes of a name: model, tensor, backend, client.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// The limits as they are told to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "as the constants above")]
+pub struct Limits {
+    pub frame_bytes_max: u64,
+    pub inline_bytes_max: u64,
+    pub fds_per_frame_max: u32,
+    pub open_requests_max: u32,
+    pub credit_max: u32,
+    pub buffers_max: u32,
+    pub buffer_bytes_max: u64,
+    pub prompt_bytes_max: u64,
+}
+
+impl Limits {
+    /// The limits of this version.
+    pub const CURRENT: Self = Self {
+        frame_bytes_max: FRAME_BYTES_MAX as u64,
+        inline_bytes_max: INLINE_BYTES_MAX as u64,
+        fds_per_frame_max: FDS_PER_FRAME_MAX as u32,
+        open_requests_max: OPEN_REQUESTS_MAX as u32,
+        credit_max: CREDIT_MAX,
+        buffers_max: BUFFERS_MAX as u32,
+        buffer_bytes_max: BUFFER_BYTES_MAX,
+        prompt_bytes_max: PROMPT_BYTES_MAX as u64,
+    };
+}

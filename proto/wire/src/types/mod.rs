@@ -1,0 +1,29 @@
+//! The messages as plain Rust types: what the rest of Mote sees of the wire.
+//!
+//! Generated protobuf types stop in this crate; `convert/` goes both ways, one file per topic, and
+//! refuses what does not hold with [`Status::Invalid`] naming the field.
+
+mod receipt;
+mod reply;
+mod report;
+mod request;
+mod status;
+mod tensor;
+mod worker;
+
+pub use receipt::{Device, ProviderShare, Reason, Receipt, Rejected};
+pub use reply::{
+    Done, FinishReason, FrameOut, Preview, Progress, Reply, Stage, StreamOpened, StreamResult,
+    Token, Welcome,
+};
+pub use report::{
+    CandidateInfo, Capability, Event, EventKind, Explanation, ModelDetails, ModelInfo,
+    StatusReport, VariantInfo, WorkerInfo, WorkerState,
+};
+pub use request::{
+    ChatMessage, ClipFormat, Generate, Hello, Infer, OpenStream, Priority, Prompt, RegisterBuffer,
+    Request, Sampling, StreamPush, TransformClip, WorkOptions,
+};
+pub use status::Status;
+pub use tensor::{BufferRange, DType, OutputTarget, Tensor, TensorData, TensorSpec};
+pub use worker::{Command, JobReply, LoadModel, Loaded, StartJob, Work, WorkerEvent};

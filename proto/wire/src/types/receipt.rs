@@ -1,0 +1,127 @@
+//! What a result was computed by, on, and how.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// Stable name on this machine.
+    pub id: String,
+    /// `cpu`, `gpu` or `npu`.
+    pub kind: String,
+    /// What the vendor calls it.
+    pub name: String,
+}
+
+/// One provider's share of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ProviderShare {
+    /// The runtime's own name of the provider.
+    pub provider: String,
+    /// Nodes it runs.
+    pub nodes: u32,
+    /// Time in its nodes, where the runtime tells.
+    pub time_us: Option<u64>,
+}
+
+/// A machine-readable reason: a stable code with fields, and the same for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// Stable name.
+    pub code: String,
+    /// Its fields.
+    pub fields: BTreeMap<String, String>,
+    /// For people.
+    pub message: String,
+}
+
+/// A way to run that was not taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Rejected {
+    /// Runtime flavour.
+    pub flavour: String,
+    /// Provider; empty when the whole flavour is meant.
+    pub provider: String,
+    /// Variant; empty when none is meant.
+    pub variant: String,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What a result was computed by, on, and how. Times are microseconds of wall time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// Model.
+    pub model: String,
+    /// Digest over its files.
+    pub model_digest: String,
+    /// Variant of the manifest.
+    pub variant: String,
+    /// Inference library.
+    pub backend: String,
+    /// Runtime flavour.
+    pub flavour: String,
+    /// The library's own version.
+    pub library_version: String,
+    /// Precision of the weights.
+    pub precision: String,
+    /// Device.
+    pub device: Device,
+    /// Nodes and time per provider.
+    pub placement: Vec<ProviderShare>,
+    /// Whether the shares were read back from the runtime after the load.
+    pub placement_read_back: bool,
+    /// What was not taken, and why.
+    pub rejected: Vec<Rejected>,
+    /// False when another machine computed it.
+    pub local: bool,
+    /// Waiting for its turn.
+    pub queue_us: u64,
+    /// Loading the model; 0 when it was loaded already.
+    pub load_us: u64,
+    /// Text: reading the prompt.
+    pub prefill_us: u64,
+    /// Text: writing the answer.
+    pub decode_us: u64,
+    /// Inside the inference library.
+    pub compute_us: u64,
+    /// From receipt to the end.
+    pub total_us: u64,
+    /// Clip: reading frames.
+    pub media_decode_us: u64,
+    /// Clip: writing frames.
+    pub media_encode_us: u64,
+    /// Runs of the model.
+    pub steps: u64,
+    /// Text: tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Text: tokens of the prompt that were in the cache.
+    pub cached_tokens: u64,
+    /// Text: tokens of the answer.
+    pub generated_tokens: u64,
+    /// Clip: frames read.
+    pub frames_in: u64,
+    /// Clip: frames written.
+    pub frames_out: u64,
+    /// Bytes of tensors copied between the client's memory and the library's.
+    pub bytes_copied: u64,
+    /// Seed of the sampler, when it drew.
+    pub seed: Option<u64>,
+    /// Mixture of Experts: routed experts used per token.
+    pub experts_per_token: Option<u32>,
+    /// Mixture of Experts: routed experts per layer.
+    pub experts: Option<u32>,
+    /// Threads at the end.
+    pub threads: u32,
+    /// Whether they spun at the end.
+    pub spin: bool,
+    /// How often threads or spinning followed the machine's load.
+    pub thread_changes: u32,
+    /// How often it was paused for more urgent work.
+    pub preemptions: u32,
+    /// How often it began anew because its worker died.
+    pub retries: u32,
+    /// `none`, `unknown`, or what slowed the device down.
+    pub throttle: String,
+}

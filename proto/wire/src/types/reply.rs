@@ -1,0 +1,183 @@
+//! What the server answers.
+
+use super::receipt::Receipt;
+use super::report::{Capability, Event, Explanation, ModelDetails, ModelInfo, StatusReport};
+use super::status::Status;
+use super::tensor::{Tensor, TensorSpec};
+use crate::limits::Limits;
+use serde::Serialize;
+use std::os::fd::OwnedFd;
+
+/// One answer.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the schema says what each answer is")]
+pub enum Reply {
+    Welcome(Welcome),
+    Accepted { queue_position: u32 },
+    Token(Token),
+    Progress(Progress),
+    Preview(Preview),
+    Frame(FrameOut),
+    Tensor(Tensor),
+    Done(Box<Done>),
+    Failed(Status),
+    ModelList(Vec<ModelInfo>),
+    ModelDetails(Box<ModelDetails>),
+    DeviceList(Vec<Capability>),
+    Explanation(Box<Explanation>),
+    StreamOpened(StreamOpened),
+    StreamResult(StreamResult),
+    StatusReport(Box<StatusReport>),
+    Event(Event),
+    Ok,
+}
+
+impl Reply {
+    /// Whether it costs the client's credit.
+    pub fn costs_credit(&self) -> bool {
+        matches!(
+            self,
+            Self::Token(_) | Self::Preview(_) | Self::Frame(_) | Self::Tensor(_) | Self::Event(_)
+        )
+    }
+
+    /// Whether it is the last answer to its request. (`StreamResult` answers one push.)
+    pub fn closes(&self) -> bool {
+        !self.costs_credit() && !matches!(self, Self::Accepted { .. } | Self::Progress(_))
+    }
+}
+
+/// Answer to `Hello`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The wire version that is spoken from here on.
+    pub version: u32,
+    /// Version of the daemon.
+    pub server_version: String,
+    /// What the daemon accepts.
+    pub limits: Limits,
+}
+
+/// One token of an answer.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Token {
+    /// Position in the answer, from 0.
+    pub index: u32,
+    /// Id in the vocabulary.
+    pub id: u32,
+    /// Whole characters; empty while one is incomplete.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Token {
+    /// Outputs never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a job is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Stage {
+    Queued,
+    Loading,
+    Prefill,
+    Decode,
+    Transform,
+    Encode,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// What it is doing.
+    pub stage: Stage,
+    /// Units done: tokens, frames, bytes.
+    pub done: u64,
+    /// Units in all, when known.
+    pub total: Option<u64>,
+    /// Expected time to the end, when known.
+    pub remaining_ms: Option<u64>,
+}
+
+/// A small picture of work in progress.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// Output frame it shows.
+    pub frame_index: u64,
+    /// Width of the PNG.
+    pub width: u32,
+    /// Height of the PNG.
+    pub height: u32,
+    /// The PNG file.
+    pub png: Vec<u8>,
+}
+
+impl std::fmt::Debug for Preview {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Preview")
+            .field("frame_index", &self.frame_index)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One frame of a clip.
+#[derive(Debug)]
+pub struct FrameOut {
+    /// Its place in the clip.
+    pub frame_index: u64,
+    /// Pixels.
+    pub frame: Tensor,
+}
+
+/// A stream's own socket.
+#[derive(Debug)]
+pub struct StreamOpened {
+    /// The socket to the worker.
+    pub socket: OwnedFd,
+    /// What a push takes; state and constant inputs are not among them.
+    pub inputs: Vec<TensorSpec>,
+    /// What a push gives; state outputs are not among them.
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// Answer to one push.
+#[derive(Debug)]
+pub struct StreamResult {
+    /// Outputs, those in the client's buffers included.
+    pub outputs: Vec<Tensor>,
+    /// Time inside the library.
+    pub compute_us: u64,
+    /// Bytes copied between the client's memory and the library's.
+    pub bytes_copied: u64,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// All work was done.
+    #[default]
+    Complete,
+    /// The model ended its answer.
+    EndOfAnswer,
+    /// A stop string was met.
+    StopString,
+    /// As many tokens as were asked for.
+    TokensMax,
+    /// The context is full.
+    ContextFull,
+}
+
+/// The last answer to work that went well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Done {
+    /// What computed it.
+    pub receipt: Receipt,
+    /// Why it ended.
+    pub finish: FinishReason,
+}

@@ -1,0 +1,252 @@
+//! What clients ask for. Everything here was checked when it was parsed.
+
+use super::tensor::{OutputTarget, Tensor};
+use std::os::fd::OwnedFd;
+
+/// One request, with the descriptors that came with it.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the schema says what each verb does")]
+pub enum Request {
+    Hello(Hello),
+    ListModels,
+    InspectModel {
+        model: String,
+        load: bool,
+    },
+    ListDevices {
+        refresh: bool,
+    },
+    Explain {
+        model: String,
+        options: WorkOptions,
+    },
+    Load {
+        model: String,
+        options: WorkOptions,
+    },
+    Unload {
+        model: String,
+    },
+    Pin {
+        model: String,
+        pinned: bool,
+    },
+    Infer(Infer),
+    OpenStream(OpenStream),
+    StreamPush(StreamPush),
+    StreamClose,
+    Generate(Generate),
+    TransformClip(TransformClip),
+    Cancel {
+        target: u64,
+    },
+    Credit {
+        target: u64,
+        frames: u32,
+    },
+    RegisterBuffer(RegisterBuffer),
+    UnregisterBuffer {
+        buffer: u64,
+    },
+    Watch,
+    GetStatus,
+    Rescan,
+    /// A verb of a later version, or one that is not served yet.
+    Unsupported {
+        what: String,
+    },
+}
+
+/// First frame of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Oldest wire version the client speaks.
+    pub version_min: u32,
+    /// Newest.
+    pub version_max: u32,
+    /// Name of the client program.
+    pub client_name: String,
+}
+
+/// Who goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// A person waits.
+    Interactive,
+    /// The usual.
+    #[default]
+    Normal,
+    /// Whenever nothing else runs.
+    Background,
+}
+
+/// What every piece of work may ask for; empty texts and zeros leave the choice to the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkOptions {
+    /// Who goes first.
+    pub priority: Priority,
+    /// From receipt to the last step.
+    pub deadline_ms: Option<u64>,
+    /// Take this backend and nothing else.
+    pub require_backend: Option<String>,
+    /// Take this runtime flavour and nothing else.
+    pub require_flavour: Option<String>,
+    /// Take this provider and nothing else.
+    pub require_provider: Option<String>,
+    /// Take this variant and nothing else.
+    pub require_variant: Option<String>,
+    /// Refuse a placement in which the CPU runs any node.
+    pub forbid_cpu: bool,
+    /// Threads to compute with.
+    pub threads_max: Option<u32>,
+    /// Content frames the server may send at once; 1..=[`crate::limits::CREDIT_MAX`].
+    pub credit: u32,
+}
+
+/// Tensors in, tensors out.
+#[derive(Debug)]
+pub struct Infer {
+    /// Model.
+    pub model: String,
+    /// Inputs, names unique.
+    pub inputs: Vec<Tensor>,
+    /// Where outputs go; names unique.
+    pub outputs: Vec<OutputTarget>,
+    /// Options.
+    pub options: WorkOptions,
+}
+
+/// A stateful stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenStream {
+    /// Model.
+    pub model: String,
+    /// Options.
+    pub options: WorkOptions,
+}
+
+/// One step of a stream.
+#[derive(Debug)]
+pub struct StreamPush {
+    /// Inputs, names unique.
+    pub inputs: Vec<Tensor>,
+    /// Where outputs go; names unique.
+    pub outputs: Vec<OutputTarget>,
+}
+
+/// Text to be answered.
+#[derive(Clone, PartialEq)]
+pub struct Generate {
+    /// Model.
+    pub model: String,
+    /// What to answer.
+    pub prompt: Prompt,
+    /// Tokens of the answer at most.
+    pub tokens_max: Option<u32>,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// The answer ends before the first of these.
+    pub stop: Vec<String>,
+    /// Options.
+    pub options: WorkOptions,
+}
+
+impl std::fmt::Debug for Generate {
+    /// Prompts never reach a log, not even by way of `{:?}`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generate")
+            .field("model", &self.model)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to be answered.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// Put through the model's chat template.
+    Messages(Vec<ChatMessage>),
+    /// As it is.
+    Plain(String),
+}
+
+/// One message of a conversation.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ChatMessage {
+    /// `system`, `user`, `assistant`, …
+    pub role: String,
+    /// Text.
+    pub content: String,
+}
+
+/// How tokens are drawn; all `None` is greedy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: Option<f32>,
+    /// Only the k likeliest.
+    pub top_k: Option<u32>,
+    /// Only the likeliest that together reach p.
+    pub top_p: Option<f32>,
+    /// Only those at least this share as likely as the likeliest.
+    pub min_p: Option<f32>,
+    /// Logits of tokens already there are divided (or, below zero, multiplied) by this.
+    pub repetition_penalty: Option<f32>,
+    /// The same seed gives the same tokens.
+    pub seed: Option<u64>,
+}
+
+/// How a clip is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClipFormat {
+    /// AV1 in MP4.
+    #[default]
+    Mp4Av1,
+    /// Animated GIF.
+    Gif,
+    /// PNG files one after another.
+    PngStream,
+}
+
+/// A clip file to be transformed.
+#[derive(Debug)]
+pub struct TransformClip {
+    /// Model.
+    pub model: String,
+    /// Frames out per frame in: 2 or 4.
+    pub factor: u32,
+    /// How the result is written.
+    pub output_format: ClipFormat,
+    /// Frames to read at most.
+    pub frames_max: Option<u64>,
+    /// Scale down to this width.
+    pub width_max: Option<u32>,
+    /// Scale down to this height.
+    pub height_max: Option<u32>,
+    /// Frames per second where the input does not say.
+    pub frame_rate: Option<u32>,
+    /// AV1 speed, 0 to 10.
+    pub encoder_speed: Option<u32>,
+    /// A preview of about every n-th output frame.
+    pub preview_every: Option<u32>,
+    /// Options.
+    pub options: WorkOptions,
+    /// The clip.
+    pub input: OwnedFd,
+    /// The result, opened for reading and writing.
+    pub output: OwnedFd,
+    /// Where a contact sheet (PNG) goes, when one is wanted.
+    pub contact_sheet: Option<OwnedFd>,
+}
+
+/// A memfd to be mapped once and named by id after.
+#[derive(Debug)]
+pub struct RegisterBuffer {
+    /// The client's id for it.
+    pub buffer: u64,
+    /// Bytes to map.
+    pub bytes: u64,
+    /// Whether outputs may be written to it.
+    pub writable: bool,
+    /// The memfd; seals and size were checked.
+    pub fd: OwnedFd,
+}

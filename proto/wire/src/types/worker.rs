@@ -1,0 +1,141 @@
+//! What the broker and its workers say to each other.
+
+use super::reply::{Done, FrameOut, Preview, Progress, Token};
+use super::request::{Generate, Infer, TransformClip};
+use super::status::Status;
+use super::tensor::{Tensor, TensorSpec};
+use std::os::fd::OwnedFd;
+
+/// Broker to worker.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the schema says what each command does")]
+pub enum Command {
+    LoadModel(Box<LoadModel>),
+    StartJob(Box<StartJob>),
+    CancelJob {
+        job: u64,
+    },
+    CreditJob {
+        job: u64,
+        frames: u32,
+    },
+    PauseJob {
+        job: u64,
+    },
+    ResumeJob {
+        job: u64,
+    },
+    MapBuffer {
+        buffer: u64,
+        bytes: u64,
+        writable: bool,
+        fd: OwnedFd,
+    },
+    UnmapBuffer {
+        buffer: u64,
+    },
+    AttachStream {
+        stream: u64,
+        socket: OwnedFd,
+    },
+    SetLoad {
+        busy: bool,
+    },
+    Shutdown,
+}
+
+/// What to load. The JSON fields hold plain types of the backends' api crate, which this crate
+/// does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the schema")]
+pub struct LoadModel {
+    pub folder: String,
+    pub manifest_json: Vec<u8>,
+    pub candidate_json: Vec<u8>,
+    pub flavour_json: Vec<u8>,
+    pub flavour_folder: String,
+    pub threads: u32,
+    pub spin: bool,
+    pub threads_follow_load: bool,
+    pub forbid_cpu: bool,
+    pub verify_digests: bool,
+}
+
+/// A job to begin.
+#[derive(Debug)]
+pub struct StartJob {
+    /// The broker's id for it.
+    pub job: u64,
+    /// The work; buffer ids in it are the broker's own.
+    pub work: Work,
+    /// Tokens a dead worker had emitted already.
+    pub resume_token_ids: Vec<u32>,
+    /// Seed where the request has none.
+    pub seed: u64,
+    /// Content frames it may send.
+    pub credit: u32,
+}
+
+/// Work that goes through the broker.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Work {
+    Infer(Infer),
+    Generate(Generate),
+    TransformClip(TransformClip),
+}
+
+/// Worker to broker.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the schema says what each event is")]
+pub enum WorkerEvent {
+    Hello {
+        build_id: String,
+        pid: i32,
+    },
+    LoadProgress(Progress),
+    Loaded(Box<Loaded>),
+    /// `rejection_json` is empty when the model itself is at fault.
+    LoadFailed {
+        status: Status,
+        rejection_json: Vec<u8>,
+    },
+    Job {
+        job: u64,
+        reply: JobReply,
+    },
+    StreamEnded {
+        stream: u64,
+        steps: u64,
+        compute_us: u64,
+        bytes_copied: u64,
+    },
+    Probed {
+        capabilities_json: Vec<u8>,
+    },
+}
+
+/// What was loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the schema")]
+pub struct Loaded {
+    pub placement_json: Vec<u8>,
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+    pub load_us: u64,
+    pub rss_bytes: u64,
+    pub library_version: String,
+}
+
+/// One answer of a job.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "as in Reply")]
+pub enum JobReply {
+    Token(Token),
+    Progress(Progress),
+    Preview(Preview),
+    Frame(FrameOut),
+    Tensor(Tensor),
+    Done(Box<Done>),
+    Failed(Status),
+}
