@@ -87,10 +87,12 @@ impl<'a> Faults<'a> {
             std::process::abort();
         }
         if due(self.script.hang_at_run) {
-            while self.script.ignore_cancel {
+            if !self.script.ignore_cancel {
+                return cancel.wait(None);
+            }
+            loop {
                 std::thread::park();
             }
-            return cancel.wait(None);
         }
         let step = Duration::from_millis(self.script.step_ms);
         if self.script.ignore_cancel {
