@@ -19,6 +19,7 @@ mod error;
 mod flavour;
 mod manifest;
 mod memory;
+mod paths;
 mod plan;
 mod tensor;
 mod threads;
@@ -36,6 +37,7 @@ pub use manifest::{
     Manifest, ManifestError, MoeSpec, Precision, StateTensor, StreamSpec, Task, TextSpec, Variant,
 };
 pub use memory::{Access, Buffer, BufferOrigin, MemoryError};
+pub use paths::Paths;
 pub use plan::{Candidate, Placement, ProviderShare, Rejected, Rejection};
 pub use tensor::{DType, Element, RANK_MAX, Tensor, TensorError};
 pub use threads::{Load, Threads};

@@ -2,4 +2,5 @@
 //! as plain Rust types.
 
 pub mod limits;
+pub mod paths;
 pub mod types;
