@@ -20,20 +20,24 @@ VECTORS = ("attn_norm", "ffn_norm")
 
 @dataclass
 class Routing:
-    """How one carved layer routes: `router` [experts, hidden], already times the temperature."""
+    """How one carved layer routes: `router` [experts, hidden], already times the temperature.
+
+    `fold`: the factor k is inside the experts' down projections, so weights sum to 1, not to k.
+    """
 
     router: np.ndarray
     shared_neurons: int
     experts_per_token: int
+    fold: bool = False
 
     def weights(self, x):
-        """[tokens, experts]: k * softmax over the chosen experts, 0 for the others."""
+        """[tokens, experts]: softmax over the chosen experts (times k unless folded), else 0."""
         logits = x @ self.router.T
         k = self.experts_per_token
         chosen = np.argsort(-logits, axis=-1, kind="stable")[:, :k]
         top = np.take_along_axis(logits, chosen, -1)
         share = np.exp(top - top[:, :1])
-        share *= k / share.sum(-1, keepdims=True)
+        share *= (1 if self.fold else k) / share.sum(-1, keepdims=True)
         weights = np.zeros_like(logits)
         np.put_along_axis(weights, chosen, share, -1)
         return weights
