@@ -1,0 +1,89 @@
+//! Embedding and output head. When they are tied, both read one stored tensor.
+
+use super::{
+    Blueprint,
+    linear::{linear_node, matmul_n_bits, store_matmul_weight},
+};
+use crate::{
+    ImportError,
+    checkpoint::{Role, Rows, SourceRows},
+    onnx::{GraphWriter, Node},
+    quantise::{BLOCK, CodeBits},
+};
+
+const EMBEDDING: &str = "embedding.weight";
+const LOGITS: &str = "logits";
+
+/// Adds the lookup of `input_ids` and returns its output.
+pub(super) fn embedding(
+    blueprint: &Blueprint<'_>,
+    graph: &mut GraphWriter<'_, '_>,
+) -> Result<String, ImportError> {
+    let rows = SourceRows::new(blueprint.source, Role::Embedding)?;
+    match blueprint.precision.head.code_bits() {
+        None => {
+            graph.matrix_f32(EMBEDDING, &[rows.rows(), rows.columns()], &rows)?;
+            Ok(graph.node(Node::standard("Gather", "embedding").inputs(&[EMBEDDING, "input_ids"])))
+        }
+        Some(bits) => {
+            store_matmul_weight(graph, EMBEDDING, &rows, bits)?;
+            Ok(quantised_lookup(graph, &rows, bits))
+        }
+    }
+}
+
+/// The stored tensor has the three dimensions that the head's product takes; the lookup
+/// takes two.
+fn quantised_lookup(graph: &mut GraphWriter<'_, '_>, rows: &dyn Rows, bits: CodeBits) -> String {
+    let shape = "embedding.shape";
+    let row_bytes = rows.columns() * bits.count() / 8;
+    graph.constant_i64(shape, &[rows.rows() as i64, row_bytes as i64]);
+    let codes = graph.node(
+        Node::standard("Reshape", "embedding.rows").inputs(&[&format!("{EMBEDDING}.codes"), shape]),
+    );
+    graph.node(
+        Node::contrib("GatherBlockQuantized", "embedding")
+            .inputs(&[&codes, "input_ids", &format!("{EMBEDDING}.scales")])
+            .int("bits", bits.count())
+            .int("block_size", BLOCK)
+            .int("gather_axis", 0)
+            .int("quantize_axis", 1),
+    )
+}
+
+/// Adds the last position of `input` `[batch, sequence, hidden]`.
+pub(super) fn last_position(graph: &mut GraphWriter<'_, '_>, name: &str, input: &str) -> String {
+    let index = format!("{name}.index");
+    graph.constant_i64(&index, &[-1]);
+    graph.node(
+        Node::standard("Gather", name)
+            .inputs(&[input, &index])
+            .int("axis", 1),
+    )
+}
+
+/// Adds the head over `input` `[batch, 1, hidden]`; its output is the graph's.
+pub(super) fn head(
+    blueprint: &Blueprint<'_>,
+    graph: &mut GraphWriter<'_, '_>,
+    input: &str,
+) -> Result<(), ImportError> {
+    let config = blueprint.source.config();
+    let storage = blueprint.precision.head;
+    let node = match storage.code_bits() {
+        _ if !config.tied_head => {
+            let rows = SourceRows::new(blueprint.source, Role::Head)?;
+            linear_node(graph, "head", input, (&rows, storage))?
+        }
+        // The standard product would need a transposed copy of the largest tensor.
+        None => Node::contrib("FusedMatMul", "head")
+            .inputs(&[input, EMBEDDING])
+            .int("transB", 1),
+        Some(bits) => {
+            let shape = (config.vocab, config.hidden);
+            matmul_n_bits("head", [input, EMBEDDING], shape, bits)
+        }
+    };
+    graph.node(node.outputs(&[LOGITS]));
+    Ok(())
+}

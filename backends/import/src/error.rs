@@ -1,0 +1,134 @@
+//! Why an import fails.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+use crate::{
+    checkpoint::CheckpointError, gguf::GgufError, onnx::CheckError, recipe::RecipeError,
+    tokenizer::TokenizerError,
+};
+
+/// Why an import fails. Nothing is left behind in any case.
+#[derive(Debug, Error)]
+pub enum ImportError {
+    /// An option is out of range or does not fit the checkpoint.
+    #[error("import option {option:?} is not usable")]
+    Option {
+        /// Which option.
+        option: ImportOption,
+    },
+    /// The target has no parent folder or no name.
+    #[error("{path} cannot be a model folder", path = .path.display())]
+    TargetPath {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The target exists already.
+    #[error("{path} exists already", path = .path.display())]
+    TargetExists {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The source is no usable GGUF file.
+    #[error("cannot open the checkpoint")]
+    Source(#[source] GgufError),
+    /// The checkpoint cannot be converted.
+    #[error("cannot convert the checkpoint")]
+    Checkpoint(#[from] CheckpointError),
+    /// The carving recipe is refused.
+    #[error("cannot use the carving recipe")]
+    Recipe(#[from] RecipeError),
+    /// The tokenizer cannot be rebuilt.
+    #[error("cannot rebuild the tokenizer")]
+    Tokenizer(#[from] TokenizerError),
+    /// A matrix cannot be quantised because its rows are no whole number of blocks.
+    #[error("rows of {tensor:?} have {columns} elements, not a multiple of 32")]
+    RowNotBlocks {
+        /// The tensor written.
+        tensor: String,
+        /// Its row length in elements.
+        columns: usize,
+    },
+    /// A weight is too large for the scale of its block.
+    #[error("weights of {tensor:?} are too large to be quantised")]
+    ScaleOverflow {
+        /// The tensor written.
+        tensor: String,
+    },
+    /// The target format cannot express the model.
+    #[error("the target format cannot express this model: {obstacle:?}")]
+    Inexpressible {
+        /// What it cannot express.
+        obstacle: Obstacle,
+    },
+    /// Writing failed.
+    #[error("cannot write {path}", path = .path.display())]
+    Write {
+        /// File or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Reading failed.
+    #[error("cannot read {path}", path = .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A written file does not read back as it was written.
+    #[error("{path} does not read back as it was written", path = .path.display())]
+    Verify {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The written model is inconsistent.
+    #[error("the written {file} is inconsistent")]
+    Model {
+        /// The file.
+        file: &'static str,
+        /// What is wrong with it.
+        source: CheckError,
+    },
+    /// The finished folder cannot be moved to its place.
+    #[error("cannot move the finished folder to {path}", path = .path.display())]
+    Publish {
+        /// The target.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A description file cannot be serialised.
+    #[error("cannot serialise {file}")]
+    Serialise {
+        /// The file.
+        file: &'static str,
+        /// The serialiser's reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The caller cancelled.
+    #[error("the import was cancelled")]
+    Cancelled,
+}
+
+/// An option of an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportOption {
+    /// [`ImportOptions::name`](crate::ImportOptions::name)
+    Name,
+    /// [`ImportOptions::context_tokens`](crate::ImportOptions::context_tokens)
+    ContextTokens,
+}
+
+/// What a target format cannot express.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Heads whose width is not `hidden / heads`.
+    HeadDim,
+    /// An output head apart from the embedding.
+    UntiedHead,
+    /// A dense feed-forward block.
+    DenseFeedForward,
+}

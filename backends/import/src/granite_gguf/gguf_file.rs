@@ -1,0 +1,257 @@
+//! Writes a GGUF version 3 file whose tensor table comes before its tensors are known in
+//! full.
+
+use std::collections::VecDeque;
+
+use half::f16;
+
+use crate::{
+    ImportError,
+    checkpoint::Rows,
+    folder::StagedFile,
+    gguf::{Array, Value},
+    onnx::for_each_block,
+    progress::Monitor,
+    quantise::{BLOCK, CodeBits},
+};
+
+const ALIGNMENT_BYTES: u64 = 32;
+const TYPE_F32: u32 = 0;
+const TYPE_Q8_0: u32 = 8;
+const Q8_0_BLOCK_BYTES: u64 = 2 + BLOCK as u64;
+
+/// A tensor to be written.
+pub(super) struct Planned<'a> {
+    name: String,
+    /// Fastest dimension first, as the format has it.
+    dims: Vec<u64>,
+    ggml_type: u32,
+    rows: Box<dyn Rows + 'a>,
+}
+
+/// A tensor's entry in the table.
+pub(super) struct Entry {
+    name: String,
+    dims: Vec<u64>,
+    ggml_type: u32,
+}
+
+impl<'a> Planned<'a> {
+    /// A matrix of one row, kept in f32, as a tensor of one dimension.
+    pub fn vector(name: String, rows: Box<dyn Rows + 'a>) -> Self {
+        Self {
+            name,
+            dims: vec![rows.columns() as u64],
+            ggml_type: TYPE_F32,
+            rows,
+        }
+    }
+
+    /// A matrix kept in f32.
+    pub fn float_matrix(name: String, rows: Box<dyn Rows + 'a>) -> Self {
+        Self {
+            ggml_type: TYPE_F32,
+            ..Self::matrix(name, rows)
+        }
+    }
+
+    /// A quantised matrix.
+    pub fn matrix(name: String, rows: Box<dyn Rows + 'a>) -> Self {
+        Self {
+            name,
+            dims: vec![rows.columns() as u64, rows.rows() as u64],
+            ggml_type: TYPE_Q8_0,
+            rows,
+        }
+    }
+
+    /// Quantised matrices of `experts` experts, one below the other, as a tensor of three
+    /// dimensions.
+    pub fn experts(name: String, rows: Box<dyn Rows + 'a>, experts: usize) -> Self {
+        let height = rows.rows() / experts;
+        Self {
+            dims: vec![rows.columns() as u64, height as u64, experts as u64],
+            ..Self::matrix(name, rows)
+        }
+    }
+
+    /// The tensor's entry in the table.
+    pub fn entry(&self) -> Entry {
+        Entry {
+            name: self.name.clone(),
+            dims: self.dims.clone(),
+            ggml_type: self.ggml_type,
+        }
+    }
+}
+
+impl Entry {
+    fn bytes(&self) -> u64 {
+        let elements: u64 = self.dims.iter().product();
+        match self.ggml_type {
+            TYPE_Q8_0 => elements / BLOCK as u64 * Q8_0_BLOCK_BYTES,
+            _ => elements * 4,
+        }
+    }
+}
+
+/// A file whose tensors are still being appended, in the order of its table.
+pub(super) struct GgufFile {
+    file: StagedFile,
+    expected: VecDeque<Entry>,
+}
+
+impl GgufFile {
+    /// Writes everything that precedes the tensor data.
+    pub fn begin(
+        mut file: StagedFile,
+        metadata: &[(String, Value)],
+        index: Vec<Entry>,
+    ) -> Result<Self, ImportError> {
+        let mut header = Vec::new();
+        header.extend(b"GGUF");
+        header.extend(3u32.to_le_bytes());
+        header.extend((index.len() as u64).to_le_bytes());
+        header.extend((metadata.len() as u64).to_le_bytes());
+        for (key, value) in metadata {
+            put_text(&mut header, key);
+            put_value(&mut header, value);
+        }
+        let mut offset = 0u64;
+        for entry in &index {
+            if !entry.dims[0].is_multiple_of(BLOCK as u64) && entry.ggml_type == TYPE_Q8_0 {
+                return Err(ImportError::RowNotBlocks {
+                    tensor: entry.name.clone(),
+                    columns: entry.dims[0] as usize,
+                });
+            }
+            put_text(&mut header, &entry.name);
+            header.extend((entry.dims.len() as u32).to_le_bytes());
+            header.extend(entry.dims.iter().flat_map(|dim| dim.to_le_bytes()));
+            header.extend(entry.ggml_type.to_le_bytes());
+            header.extend(offset.to_le_bytes());
+            offset = (offset + entry.bytes()).next_multiple_of(ALIGNMENT_BYTES);
+        }
+        file.write(&header)?;
+        Ok(Self {
+            file,
+            expected: index.into(),
+        })
+    }
+
+    /// Appends tensors, which must follow the table's order.
+    pub fn append(
+        &mut self,
+        planned: Vec<Planned<'_>>,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<(), ImportError> {
+        for tensor in planned {
+            let entry = self.expected.pop_front();
+            assert_eq!(
+                entry.map(|entry| entry.name).as_ref(),
+                Some(&tensor.name),
+                "table and data come from the same plan"
+            );
+            self.align()?;
+            let file = &mut self.file;
+            for_each_block(tensor.rows.as_ref(), monitor, |values| {
+                file.write(&match tensor.ggml_type {
+                    TYPE_Q8_0 => q8_0(values),
+                    _ => values
+                        .iter()
+                        .flat_map(|value| value.to_le_bytes())
+                        .collect(),
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ends the file.
+    pub fn finish(self) -> StagedFile {
+        debug_assert!(self.expected.is_empty(), "every tensor was appended");
+        self.file
+    }
+
+    fn align(&mut self) -> Result<(), ImportError> {
+        let padding = self.file.bytes().next_multiple_of(ALIGNMENT_BYTES) - self.file.bytes();
+        self.file
+            .write(&[0; ALIGNMENT_BYTES as usize][..padding as usize])
+    }
+}
+
+fn q8_0(values: &[f32]) -> Vec<u8> {
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    CodeBits::Eight.quantise(values, &mut codes, &mut scales);
+    let mut blocks = Vec::with_capacity(codes.len() + 2 * scales.len());
+    for (scale, codes) in scales.iter().zip(codes.chunks_exact(BLOCK)) {
+        blocks.extend(f16::from_f32(*scale).to_le_bytes());
+        // From codes around 128 to two's complement.
+        blocks.extend(codes.iter().map(|code| code ^ 0x80));
+    }
+    blocks
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+/// Integers and floats are written with 32 bits, which is what readers expect of the keys
+/// that are written here.
+fn put_value(out: &mut Vec<u8>, value: &Value) {
+    let kind: u32 = match value {
+        Value::Unsigned(_) => 4,
+        Value::Signed(_) => 5,
+        Value::Float(_) => 6,
+        Value::Bool(_) => 7,
+        Value::Text(_) => 8,
+        Value::Array(_) => 9,
+    };
+    out.extend(kind.to_le_bytes());
+    match value {
+        Value::Unsigned(number) => out.extend((*number as u32).to_le_bytes()),
+        Value::Signed(number) => out.extend((*number as i32).to_le_bytes()),
+        Value::Float(number) => out.extend((*number as f32).to_le_bytes()),
+        Value::Bool(flag) => out.push(u8::from(*flag)),
+        Value::Text(text) => put_text(out, text),
+        Value::Array(array) => put_array(out, array),
+    }
+}
+
+fn put_array(out: &mut Vec<u8>, array: &Array) {
+    let (kind, count): (u32, usize) = match array {
+        Array::Unsigned(values) => (4, values.len()),
+        Array::Signed(values) => (5, values.len()),
+        Array::Float(values) => (6, values.len()),
+        Array::Bool(values) => (7, values.len()),
+        Array::Text(values) => (8, values.len()),
+    };
+    out.extend(kind.to_le_bytes());
+    out.extend((count as u64).to_le_bytes());
+    match array {
+        Array::Unsigned(values) => {
+            out.extend(
+                values
+                    .iter()
+                    .flat_map(|&value| (value as u32).to_le_bytes()),
+            );
+        }
+        Array::Signed(values) => {
+            out.extend(
+                values
+                    .iter()
+                    .flat_map(|&value| (value as i32).to_le_bytes()),
+            );
+        }
+        Array::Float(values) => {
+            out.extend(
+                values
+                    .iter()
+                    .flat_map(|&value| (value as f32).to_le_bytes()),
+            );
+        }
+        Array::Bool(values) => out.extend(values.iter().map(|&value| u8::from(value))),
+        Array::Text(values) => values.iter().for_each(|value| put_text(out, value)),
+    }
+}

@@ -1,0 +1,277 @@
+//! One import from start to end.
+
+use std::path::Path;
+
+use prost::Message;
+
+use crate::{
+    ImportError, ImportOption, ImportOptions, ImportReport, Target,
+    checkpoint::{LayerSource, LlamaGguf, ModelConfig},
+    config,
+    digest::{Digest, Hasher},
+    emit::{Blueprint, Precision, emit},
+    folder::StageFolder,
+    gguf::Gguf,
+    granite_gguf,
+    hugging_face::{self, Element},
+    manifest::{
+        self, CONFIG_FILE, DATA_FILE, LICENCE_FILE, MANIFEST_FILE, MODEL_FILE, ManifestParts,
+        TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
+    },
+    onnx::{ExternalData, GraphWriter, check_model},
+    options::NAME_BYTES_MAX,
+    progress::{Monitor, Progress, Stage},
+    recipe::Recipe,
+    tokenizer::TokenizerFiles,
+};
+
+const DIGEST_BYTES: usize = 1 << 20;
+
+/// Converts a checkpoint into a model folder, which appears complete or not at all.
+///
+/// Weights stream from source to target block by block: memory stays near one layer.
+/// `progress` is called after each block.
+///
+/// # Errors
+/// Whatever is wrong with options, checkpoint or recipe, and failures to write. Nothing is
+/// left behind.
+pub fn import(
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ImportReport, ImportError> {
+    check_name(&options.name)?;
+    let mut folder = StageFolder::create(&options.folder)?;
+    let mut monitor = Monitor::new(&options.cancel, progress);
+    let gguf = Gguf::open(&options.source).map_err(ImportError::Source)?;
+    let source = LlamaGguf::new(&gguf)?;
+    check_context(options, source.config())?;
+    let source_digest = digest(&gguf, &mut monitor)?;
+    let recipe = recipe(options, source_digest, source.config())?;
+    let config = source.config();
+    let tokenizer =
+        TokenizerFiles::from_metadata(gguf.metadata(), config.vocab, config.context_tokens)?;
+    let job = Job {
+        options,
+        gguf: &gguf,
+        source: &source,
+        recipe: recipe.as_ref(),
+        source_digest,
+        tokenizer: &tokenizer,
+    };
+    let parameters = gguf
+        .tensors()
+        .map(|tensor| tensor.rows as u64 * tensor.columns as u64)
+        .sum();
+    let source_bytes = gguf.tensors().map(|tensor| tensor.bytes).sum();
+    monitor.begin(Stage::Outer, parameters, source_bytes);
+    let weights_bytes = match options.target {
+        Target::Mote(precision) => job.write_mote(&mut folder, precision, &mut monitor)?,
+        Target::HuggingFace(element) => {
+            job.write_hugging_face(&mut folder, element, &mut monitor)?
+        }
+        Target::Gguf => job.write_gguf(&mut folder, &mut monitor)?,
+    };
+    folder.verify(&mut monitor)?;
+    Ok(ImportReport {
+        folder: options.folder.clone(),
+        name: options.name.clone(),
+        source: source_digest,
+        recipe: recipe.as_ref().map(Recipe::digest),
+        moe: recipe.as_ref().map(Recipe::shape),
+        layers: config.layers,
+        parameters,
+        weights_bytes,
+        files: folder.publish()?,
+        peak_resident_bytes: peak_resident_bytes(),
+    })
+}
+
+/// Everything an import has settled before it writes.
+struct Job<'a> {
+    options: &'a ImportOptions,
+    gguf: &'a Gguf,
+    source: &'a LlamaGguf<'a>,
+    recipe: Option<&'a Recipe>,
+    source_digest: Digest,
+    tokenizer: &'a TokenizerFiles,
+}
+
+impl Job<'_> {
+    fn write_mote(
+        &self,
+        folder: &mut StageFolder,
+        precision: Precision,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<u64, ImportError> {
+        let blueprint = Blueprint {
+            source: self.source,
+            recipe: self.recipe,
+            precision,
+            context_tokens: self.options.context_tokens,
+        };
+        let data = ExternalData::new(folder.file(DATA_FILE)?);
+        let mut graph = GraphWriter::new(&self.options.name, data, monitor);
+        emit(&blueprint, &mut graph)?;
+        let (model, data) = graph.finish();
+        let weights_bytes = data.bytes();
+        folder.keep(data)?;
+        folder.write(MODEL_FILE, &model.encode_to_vec())?;
+        check_model(&folder.read(MODEL_FILE)?, DATA_FILE, weights_bytes).map_err(|source| {
+            ImportError::Model {
+                file: MODEL_FILE,
+                source,
+            }
+        })?;
+        self.write_text_files(folder, Element::F32)?;
+        let manifest = manifest::toml(&ManifestParts {
+            name: &self.options.name,
+            licence: &self.options.licence.id,
+            source: &self.describe_source(),
+            precision,
+            context_tokens: self.options.context_tokens,
+            config: self.source.config(),
+            moe: self.recipe.map(Recipe::shape),
+            tokenizer: self.tokenizer,
+            weights_bytes,
+            files: folder.files(),
+        })?;
+        folder.write(MANIFEST_FILE, manifest.as_bytes())?;
+        Ok(weights_bytes)
+    }
+
+    fn write_hugging_face(
+        &self,
+        folder: &mut StageFolder,
+        element: Element,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<u64, ImportError> {
+        self.write_text_files(folder, element)?;
+        let file = folder.file(hugging_face::WEIGHTS_FILE)?;
+        let file = hugging_face::write(self.source, self.recipe, (file, element), monitor)?;
+        let weights_bytes = file.bytes();
+        folder.keep(file)?;
+        Ok(weights_bytes)
+    }
+
+    fn write_gguf(
+        &self,
+        folder: &mut StageFolder,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<u64, ImportError> {
+        folder.write(LICENCE_FILE, self.options.licence.text.as_bytes())?;
+        let file = folder.file(granite_gguf::MODEL_FILE)?;
+        let parts = granite_gguf::Parts {
+            name: &self.options.name,
+            metadata: self.gguf.metadata(),
+            source: self.source,
+            recipe: self.recipe,
+        };
+        let file = granite_gguf::write(&parts, file, monitor)?;
+        let weights_bytes = file.bytes();
+        folder.keep(file)?;
+        Ok(weights_bytes)
+    }
+
+    fn write_text_files(
+        &self,
+        folder: &mut StageFolder,
+        element: Element,
+    ) -> Result<(), ImportError> {
+        let config = config::hugging_face_json(
+            self.source.config(),
+            self.recipe.map(Recipe::shape),
+            &self.tokenizer.special,
+            element.torch_name(),
+        )?;
+        folder.write(CONFIG_FILE, &config)?;
+        folder.write(TOKENIZER_FILE, self.tokenizer.tokenizer_json.as_bytes())?;
+        let tokenizer_config = &self.tokenizer.tokenizer_config_json;
+        folder.write(TOKENIZER_CONFIG_FILE, tokenizer_config.as_bytes())?;
+        if let Some(template) = &self.tokenizer.chat_template {
+            folder.write(TEMPLATE_FILE, template.as_bytes())?;
+        }
+        folder.write(LICENCE_FILE, self.options.licence.text.as_bytes())
+    }
+
+    fn describe_source(&self) -> String {
+        let base = format!("{} GGUF {}", self.options.source_name, self.source_digest);
+        match self.recipe {
+            None => base,
+            Some(recipe) => format!(
+                "{base} carved by recipe {}, {} of {} experts per token",
+                recipe.digest(),
+                recipe.shape().experts_per_token,
+                recipe.shape().experts,
+            ),
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ImportError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.starts_with('.')
+    {
+        Ok(())
+    } else {
+        Err(ImportError::Option {
+            option: ImportOption::Name,
+        })
+    }
+}
+
+fn check_context(options: &ImportOptions, config: &ModelConfig) -> Result<(), ImportError> {
+    if (1..=config.context_tokens).contains(&options.context_tokens) {
+        Ok(())
+    } else {
+        Err(ImportError::Option {
+            option: ImportOption::ContextTokens,
+        })
+    }
+}
+
+fn recipe(
+    options: &ImportOptions,
+    source: Digest,
+    config: &ModelConfig,
+) -> Result<Option<Recipe>, ImportError> {
+    let Some(carve) = &options.carve else {
+        return Ok(None);
+    };
+    let mut recipe = Recipe::parse(&carve.recipe)?;
+    if let Some(count) = carve.experts_per_token {
+        recipe = recipe.with_experts_per_token(count)?;
+    }
+    recipe.check(source, config)?;
+    Ok(Some(recipe))
+}
+
+/// Digests the file that is open, which need not be what its path names by now.
+fn digest(gguf: &Gguf, monitor: &mut Monitor<'_>) -> Result<Digest, ImportError> {
+    let total = gguf.file_bytes();
+    monitor.begin(Stage::Digest, total, total);
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; DIGEST_BYTES];
+    let mut offset = 0;
+    while offset < total {
+        let count = (total - offset).min(DIGEST_BYTES as u64) as usize;
+        let bytes = &mut buffer[..count];
+        gguf.read_bytes(offset, bytes)
+            .map_err(ImportError::Source)?;
+        hasher.update(bytes);
+        monitor.advance(count)?;
+        offset += count as u64;
+    }
+    Ok(hasher.finish())
+}
+
+/// `VmHWM` of this process.
+fn peak_resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string(Path::new("/proc/self/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}

@@ -1,0 +1,300 @@
+//! Builds a graph in memory while its large tensors stream to the data file.
+
+use super::{
+    CONTRIB_DOMAIN, ExternalData, INLINE_BYTES_MAX, IR_VERSION, OPSET_VERSION,
+    proto::{
+        AttributeProto, AttributeType, DataType, Dimension, DimensionProto, GraphProto, ModelProto,
+        NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
+        ValueInfoProto,
+    },
+};
+use crate::{
+    ImportError,
+    checkpoint::{Rows, read_all},
+    folder::StagedFile,
+    progress::Monitor,
+    quantise::CodeBits,
+};
+
+/// Largest piece of a matrix that is converted at once, in elements.
+const BLOCK_ELEMENTS_MAX: usize = 1 << 18;
+
+/// A node under construction.
+pub(crate) struct Node(NodeProto);
+
+impl Node {
+    /// A node of the standard operator set.
+    pub fn standard(op_type: &str, name: &str) -> Self {
+        Self(NodeProto {
+            op_type: Some(op_type.to_owned()),
+            name: Some(name.to_owned()),
+            ..NodeProto::default()
+        })
+    }
+
+    /// A node of ONNX Runtime's own operator set.
+    pub fn contrib(op_type: &str, name: &str) -> Self {
+        let mut node = Self::standard(op_type, name);
+        node.0.domain = Some(CONTRIB_DOMAIN.to_owned());
+        node
+    }
+
+    pub fn inputs(mut self, names: &[&str]) -> Self {
+        self.0.input = names.iter().map(|&name| name.to_owned()).collect();
+        self
+    }
+
+    pub fn outputs(mut self, names: &[&str]) -> Self {
+        self.0.output = names.iter().map(|&name| name.to_owned()).collect();
+        self
+    }
+
+    pub fn int(self, name: &str, value: usize) -> Self {
+        self.signed(name, value as i64)
+    }
+
+    pub fn signed(mut self, name: &str, value: i64) -> Self {
+        self.0.attribute.push(AttributeProto {
+            i: Some(value),
+            ..attribute(name, AttributeType::Int)
+        });
+        self
+    }
+
+    pub fn float(mut self, name: &str, value: f32) -> Self {
+        self.0.attribute.push(AttributeProto {
+            f: Some(value),
+            ..attribute(name, AttributeType::Float)
+        });
+        self
+    }
+
+    pub fn text(mut self, name: &str, value: &str) -> Self {
+        self.0.attribute.push(AttributeProto {
+            s: Some(value.as_bytes().to_vec()),
+            ..attribute(name, AttributeType::String)
+        });
+        self
+    }
+}
+
+fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(kind.into()),
+        ..AttributeProto::default()
+    }
+}
+
+/// A dimension of a graph input or output.
+pub(crate) enum Shape<'a> {
+    Fixed(usize),
+    Named(&'a str),
+}
+
+/// A graph under construction.
+pub(crate) struct GraphWriter<'a, 'b> {
+    graph: GraphProto,
+    data: ExternalData,
+    /// Progress and cancellation.
+    pub monitor: &'a mut Monitor<'b>,
+}
+
+impl<'a, 'b> GraphWriter<'a, 'b> {
+    pub fn new(name: &str, data: ExternalData, monitor: &'a mut Monitor<'b>) -> Self {
+        Self {
+            graph: GraphProto {
+                name: Some(name.to_owned()),
+                ..GraphProto::default()
+            },
+            data,
+            monitor,
+        }
+    }
+
+    /// Adds `node` and returns the name of its first output. A node without outputs gets
+    /// one, called `{name}.out`.
+    pub fn node(&mut self, node: Node) -> String {
+        let Node(mut node) = node;
+        if node.output.is_empty() {
+            node.output = vec![format!("{}.out", node.name())];
+        }
+        let output = node.output[0].clone();
+        self.graph.node.push(node);
+        output
+    }
+
+    pub fn input(&mut self, name: &str, kind: DataType, shape: &[Shape<'_>]) {
+        self.graph.input.push(value_info(name, kind, shape));
+    }
+
+    pub fn output(&mut self, name: &str, kind: DataType, shape: &[Shape<'_>]) {
+        self.graph.output.push(value_info(name, kind, shape));
+    }
+
+    /// Adds a small constant of integers.
+    pub fn constant_i64(&mut self, name: &str, values: &[i64]) {
+        self.graph.initializer.push(TensorProto {
+            dims: vec![values.len() as i64],
+            data_type: Some(DataType::Int64.into()),
+            name: Some(name.to_owned()),
+            raw_data: Some(
+                values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect(),
+            ),
+            ..TensorProto::default()
+        });
+    }
+
+    /// Adds a constant of floats.
+    pub fn constant_f32(
+        &mut self,
+        name: &str,
+        dims: &[usize],
+        values: &[f32],
+    ) -> Result<(), ImportError> {
+        let tensor = if size_of_val(values) < INLINE_BYTES_MAX {
+            TensorProto {
+                dims: dims.iter().map(|&dim| dim as i64).collect(),
+                data_type: Some(DataType::Float.into()),
+                name: Some(name.to_owned()),
+                raw_data: Some(
+                    values
+                        .iter()
+                        .flat_map(|value| value.to_le_bytes())
+                        .collect(),
+                ),
+                ..TensorProto::default()
+            }
+        } else {
+            let offset = self.data.begin()?;
+            self.data.write_f32(values)?;
+            self.data.end(offset, name, DataType::Float, dims)
+        };
+        self.graph.initializer.push(tensor);
+        Ok(())
+    }
+
+    /// Adds a vector of a checkpoint (a matrix of one row) as a constant of one dimension.
+    pub fn vector(&mut self, name: &str, rows: &dyn Rows) -> Result<(), ImportError> {
+        let values = read_all(rows)?;
+        self.monitor.advance(values.len())?;
+        self.constant_f32(name, &[values.len()], &values)
+    }
+
+    /// Streams `rows` to the data file as f32 with shape `dims`.
+    pub fn matrix_f32(
+        &mut self,
+        name: &str,
+        dims: &[usize],
+        rows: &dyn Rows,
+    ) -> Result<(), ImportError> {
+        let offset = self.data.begin()?;
+        let Self { data, monitor, .. } = self;
+        for_each_block(rows, monitor, |values| data.write_f32(values))?;
+        let tensor = self.data.end(offset, name, DataType::Float, dims);
+        self.graph.initializer.push(tensor);
+        Ok(())
+    }
+
+    /// Adds `rows` transposed, as f32 of shape `[columns, rows]`. Holds two copies in memory.
+    pub fn transposed_f32(&mut self, name: &str, rows: &dyn Rows) -> Result<(), ImportError> {
+        let values = read_all(rows)?;
+        self.monitor.advance(values.len())?;
+        let (height, width) = (rows.rows(), rows.columns());
+        let transposed: Vec<f32> = (0..width)
+            .flat_map(|column| (0..height).map(move |row| row * width + column))
+            .map(|index| values[index])
+            .collect();
+        self.constant_f32(name, &[width, height], &transposed)
+    }
+
+    /// Streams `rows` quantised: `{name}.codes` with shape `codes` and `{name}.scales` with
+    /// shape `scales`.
+    pub fn matrix_quantised(
+        &mut self,
+        name: &str,
+        rows: &dyn Rows,
+        bits: CodeBits,
+        [codes_dims, scales_dims]: [&[usize]; 2],
+    ) -> Result<(), ImportError> {
+        let offset = self.data.begin()?;
+        let (mut codes, mut scales) = (Vec::new(), Vec::new());
+        let Self { data, monitor, .. } = self;
+        for_each_block(rows, monitor, |values| {
+            codes.clear();
+            bits.quantise(values, &mut codes, &mut scales);
+            data.write(&codes)
+        })?;
+        if !scales.iter().all(|scale| scale.is_finite()) {
+            return Err(ImportError::ScaleOverflow {
+                tensor: name.to_owned(),
+            });
+        }
+        let codes_name = format!("{name}.codes");
+        let tensor = self
+            .data
+            .end(offset, &codes_name, DataType::Uint8, codes_dims);
+        self.graph.initializer.push(tensor);
+        self.constant_f32(&format!("{name}.scales"), scales_dims, &scales)
+    }
+
+    /// Ends the graph: the model, and the data file its tensors are in.
+    pub fn finish(self) -> (ModelProto, StagedFile) {
+        let opset = |domain: &str, version| OperatorSetIdProto {
+            domain: Some(domain.to_owned()),
+            version: Some(version),
+        };
+        let model = ModelProto {
+            ir_version: Some(IR_VERSION),
+            producer_name: Some(env!("CARGO_PKG_NAME").to_owned()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            graph: Some(self.graph),
+            opset_import: vec![opset("", OPSET_VERSION), opset(CONTRIB_DOMAIN, 1)],
+        };
+        (model, self.data.finish())
+    }
+}
+
+fn value_info(name: &str, kind: DataType, shape: &[Shape<'_>]) -> ValueInfoProto {
+    let dim = shape
+        .iter()
+        .map(|dimension| DimensionProto {
+            value: Some(match dimension {
+                Shape::Fixed(size) => Dimension::Size(*size as i64),
+                Shape::Named(name) => Dimension::Name((*name).to_owned()),
+            }),
+        })
+        .collect();
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto {
+            tensor_type: Some(TensorTypeProto {
+                elem_type: Some(kind.into()),
+                shape: Some(TensorShapeProto { dim }),
+            }),
+        }),
+    }
+}
+
+/// Reads `rows` block by block, in order, reporting each block to `monitor`.
+pub(crate) fn for_each_block(
+    rows: &dyn Rows,
+    monitor: &mut Monitor<'_>,
+    mut take: impl FnMut(&[f32]) -> Result<(), ImportError>,
+) -> Result<(), ImportError> {
+    let rows_per_block = (BLOCK_ELEMENTS_MAX / rows.columns().max(1)).max(1);
+    let mut block = vec![0.0; rows_per_block.min(rows.rows()) * rows.columns()];
+    let mut first = 0;
+    while first < rows.rows() {
+        let count = rows_per_block.min(rows.rows() - first);
+        let values = &mut block[..count * rows.columns()];
+        rows.read(first, values)?;
+        take(values)?;
+        monitor.advance(values.len())?;
+        first += count;
+    }
+    Ok(())
+}

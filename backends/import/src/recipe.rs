@@ -1,0 +1,399 @@
+//! Carving recipes: how the dense feed-forward blocks of a checkpoint are cut into one
+//! shared expert and several routed ones.
+//!
+//! A recipe is a safetensors file. For each layer `l` it holds `layers.{l}.permutation`
+//! (u16 `[neurons]`: first the shared neurons, then those of each expert in turn) and
+//! `layers.{l}.router` (f16 `[experts, hidden]`). Its metadata say what it belongs to.
+//!
+//! The carved block computes
+//! `y = shared(x) + Σ_{chosen} softmax_{chosen}(t · router · x) · k · expert(x)`
+//! with temperature `t` and `k` experts chosen by the largest logits. With equal weights
+//! that is the plain sum of the chosen neurons, so all experts on give the dense block.
+
+use std::collections::HashMap;
+
+use half::f16;
+use safetensors::{Dtype, SafeTensors, tensor::SafeTensorError};
+use thiserror::Error;
+
+use crate::{
+    checkpoint::{LAYER_COUNT_MAX, ModelConfig},
+    digest::Digest,
+};
+
+/// The recipe's own format name.
+pub const RECIPE_FORMAT: &str = "mote-carve-1";
+/// Largest recipe, in bytes.
+pub const RECIPE_BYTES_MAX: usize = 64 << 20;
+/// Largest factor on router logits; keeps scaled f16 weights finite.
+pub const ROUTER_TEMPERATURE_MAX: f32 = 1e6;
+/// Most routed experts per layer.
+pub const EXPERT_COUNT_MAX: usize = 1024;
+
+/// Sizes of a Mixture-of-Experts feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MoeShape {
+    /// Routed experts.
+    pub experts: usize,
+    /// Routed experts that work on each token.
+    pub experts_per_token: usize,
+    /// Neurons of the shared expert.
+    pub shared_neurons: usize,
+    /// Neurons of each routed expert.
+    pub expert_neurons: usize,
+}
+
+/// A checked recipe.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    shape: MoeShape,
+    router_temperature: f32,
+    source: Digest,
+    digest: Digest,
+    hidden: usize,
+    layers: Vec<LayerRecipe>,
+}
+
+/// The cut of one layer.
+#[derive(Debug, Clone)]
+pub struct LayerRecipe {
+    /// Every neuron of the dense block once: shared ones first, then expert by expert.
+    pub permutation: Vec<u16>,
+    /// `[experts, hidden]`, row-major, temperature not yet applied.
+    pub router: Vec<f32>,
+}
+
+/// Why a recipe is refused.
+#[derive(Debug, Error)]
+pub enum RecipeError {
+    /// The recipe is larger than [`RECIPE_BYTES_MAX`].
+    #[error("recipe of {bytes} bytes exceeds the limit of {RECIPE_BYTES_MAX}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// The file is not well-formed safetensors.
+    #[error("cannot parse the recipe")]
+    Parse(#[source] SafeTensorError),
+    /// Another format than [`RECIPE_FORMAT`].
+    #[error("recipe format {found:?} is not {RECIPE_FORMAT:?}")]
+    Format {
+        /// The format named.
+        found: String,
+    },
+    /// A metadata entry is absent.
+    #[error("recipe metadata {key:?} is missing")]
+    MissingMetadata {
+        /// The entry's key.
+        key: &'static str,
+    },
+    /// A metadata entry cannot be parsed or is out of range.
+    #[error("recipe metadata {key:?} has the impossible value {value:?}")]
+    Metadata {
+        /// The entry's key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A tensor is absent.
+    #[error("recipe tensor {tensor:?} is missing")]
+    MissingTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// The recipe has tensors beyond those of its layers.
+    #[error("the recipe has {found} tensors, not two for each of {layers} layers")]
+    TensorCount {
+        /// Layers recognised.
+        layers: usize,
+        /// Tensors found.
+        found: usize,
+    },
+    /// A tensor has another element type or shape than its role asks for.
+    #[error("recipe tensor {tensor:?} is {dtype} {shape:?}, not {expected_dtype} {expected:?}")]
+    TensorShape {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: Dtype,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The element type needed.
+        expected_dtype: Dtype,
+        /// The shape needed.
+        expected: Vec<usize>,
+    },
+    /// A permutation repeats or omits neurons.
+    #[error("recipe tensor {tensor:?} is not a permutation")]
+    NotPermutation {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A router weight is infinite or not a number.
+    #[error("recipe tensor {tensor:?} holds a value that is not finite")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+    },
+    /// The recipe was made from another file.
+    #[error("the recipe belongs to {expected}, not to {found}")]
+    OtherSource {
+        /// The digest that the recipe names.
+        expected: Digest,
+        /// The digest of the file at hand.
+        found: Digest,
+    },
+    /// The recipe does not fit the checkpoint's dimensions.
+    #[error("the recipe cuts {what:?} of {recipe}, the checkpoint has {checkpoint}")]
+    Dimension {
+        /// Which dimension.
+        what: RecipeDimension,
+        /// The recipe's value.
+        recipe: usize,
+        /// The checkpoint's value.
+        checkpoint: usize,
+    },
+    /// More or fewer experts per token than the recipe has.
+    #[error("{asked} experts per token were asked for; the recipe has {experts}")]
+    ExpertsPerToken {
+        /// What the caller asked for.
+        asked: usize,
+        /// Routed experts of the recipe.
+        experts: usize,
+    },
+}
+
+/// A dimension in which recipe and checkpoint must agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecipeDimension {
+    /// Decoder layers.
+    Layers,
+    /// Width of the residual stream.
+    Hidden,
+    /// Neurons of the dense block.
+    Neurons,
+}
+
+impl Recipe {
+    /// Parses and checks a recipe by itself.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RecipeError> {
+        if bytes.len() > RECIPE_BYTES_MAX {
+            return Err(RecipeError::TooLarge { bytes: bytes.len() });
+        }
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(RecipeError::Parse)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(RecipeError::Parse)?;
+        let entries = Entries(header.metadata().clone().unwrap_or_default());
+        let format = entries.text("format")?;
+        if format != RECIPE_FORMAT {
+            return Err(RecipeError::Format {
+                found: format.chars().take(80).collect(),
+            });
+        }
+        let experts = entries.count("experts", EXPERT_COUNT_MAX)?;
+        let shape = MoeShape {
+            experts,
+            experts_per_token: entries.count("experts_per_token", experts)?,
+            shared_neurons: entries.count("shared_neurons", usize::from(u16::MAX))?,
+            expert_neurons: entries.count("expert_neurons", usize::from(u16::MAX))?,
+        };
+        let layer_count = tensors.len() / 2;
+        if tensors.len() % 2 != 0 || layer_count == 0 || layer_count > LAYER_COUNT_MAX {
+            return Err(RecipeError::TensorCount {
+                layers: layer_count,
+                found: tensors.len(),
+            });
+        }
+        let hidden = router_hidden(&tensors)?;
+        let layers = (0..layer_count)
+            .map(|layer| LayerRecipe::parse(&tensors, layer, &shape, hidden))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            shape,
+            router_temperature: entries.temperature()?,
+            source: entries.parsed("source_sha256")?,
+            digest: Digest::of(bytes),
+            hidden,
+            layers,
+        })
+    }
+
+    /// Takes another number of experts per token than the recipe suggests.
+    pub fn with_experts_per_token(mut self, count: usize) -> Result<Self, RecipeError> {
+        if count == 0 || count > self.shape.experts {
+            return Err(RecipeError::ExpertsPerToken {
+                asked: count,
+                experts: self.shape.experts,
+            });
+        }
+        self.shape.experts_per_token = count;
+        Ok(self)
+    }
+
+    /// Checks that the recipe was made for the file with digest `source` and for `config`.
+    pub fn check(&self, source: Digest, config: &ModelConfig) -> Result<(), RecipeError> {
+        if source != self.source {
+            return Err(RecipeError::OtherSource {
+                expected: self.source,
+                found: source,
+            });
+        }
+        let dimensions = [
+            (RecipeDimension::Layers, self.layers.len(), config.layers),
+            (RecipeDimension::Hidden, self.hidden, config.hidden),
+            (
+                RecipeDimension::Neurons,
+                self.shape.neurons(),
+                config.neurons,
+            ),
+        ];
+        for (what, recipe, checkpoint) in dimensions {
+            if recipe != checkpoint {
+                return Err(RecipeError::Dimension {
+                    what,
+                    recipe,
+                    checkpoint,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sizes of the carved blocks.
+    pub fn shape(&self) -> MoeShape {
+        self.shape
+    }
+
+    /// The factor on router logits.
+    pub fn router_temperature(&self) -> f32 {
+        self.router_temperature
+    }
+
+    /// Digest of the recipe file.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The cuts, layer by layer.
+    pub fn layers(&self) -> &[LayerRecipe] {
+        &self.layers
+    }
+}
+
+impl MoeShape {
+    /// Neurons of all experts together, the shared one included.
+    pub fn neurons(&self) -> usize {
+        self.shared_neurons + self.experts * self.expert_neurons
+    }
+}
+
+impl LayerRecipe {
+    fn parse(
+        tensors: &SafeTensors<'_>,
+        layer: usize,
+        shape: &MoeShape,
+        hidden: usize,
+    ) -> Result<Self, RecipeError> {
+        let name = format!("layers.{layer}.permutation");
+        let bytes = tensor(tensors, &name, Dtype::U16, &[shape.neurons()])?;
+        let permutation: Vec<u16> = bytes
+            .chunks_exact(2)
+            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+            .collect();
+        let mut seen = vec![false; permutation.len()];
+        for &neuron in &permutation {
+            match seen.get_mut(usize::from(neuron)) {
+                Some(seen) if !*seen => *seen = true,
+                _ => return Err(RecipeError::NotPermutation { tensor: name }),
+            }
+        }
+        let name = router_name(layer);
+        let bytes = tensor(tensors, &name, Dtype::F16, &[shape.experts, hidden])?;
+        let router: Vec<f32> = bytes
+            .chunks_exact(2)
+            .map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32())
+            .collect();
+        if !router.iter().all(|weight| weight.is_finite()) {
+            return Err(RecipeError::NotFinite { tensor: name });
+        }
+        Ok(Self {
+            permutation,
+            router,
+        })
+    }
+}
+
+fn router_name(layer: usize) -> String {
+    format!("layers.{layer}.router")
+}
+
+/// The hidden width that the first router implies.
+fn router_hidden(tensors: &SafeTensors<'_>) -> Result<usize, RecipeError> {
+    let name = router_name(0);
+    match tensors.tensor(&name) {
+        Ok(view) => Ok(view.shape().last().copied().unwrap_or(0)),
+        Err(_) => Err(RecipeError::MissingTensor { tensor: name }),
+    }
+}
+
+fn tensor<'a>(
+    tensors: &SafeTensors<'a>,
+    name: &str,
+    dtype: Dtype,
+    shape: &[usize],
+) -> Result<&'a [u8], RecipeError> {
+    let view = tensors
+        .tensor(name)
+        .map_err(|_| RecipeError::MissingTensor {
+            tensor: name.to_owned(),
+        })?;
+    if view.dtype() == dtype && view.shape() == shape {
+        return Ok(view.data());
+    }
+    Err(RecipeError::TensorShape {
+        tensor: name.to_owned(),
+        dtype: view.dtype(),
+        shape: view.shape().to_vec(),
+        expected_dtype: dtype,
+        expected: shape.to_vec(),
+    })
+}
+
+struct Entries(HashMap<String, String>);
+
+impl Entries {
+    fn text(&self, key: &'static str) -> Result<&str, RecipeError> {
+        match self.0.get(key) {
+            Some(value) => Ok(value),
+            None => Err(RecipeError::MissingMetadata { key }),
+        }
+    }
+
+    fn parsed<T: std::str::FromStr>(&self, key: &'static str) -> Result<T, RecipeError> {
+        let value = self.text(key)?;
+        value.parse().map_err(|_| impossible(key, value))
+    }
+
+    fn count(&self, key: &'static str, max: usize) -> Result<usize, RecipeError> {
+        match self.parsed(key)? {
+            count if (1..=max).contains(&count) => Ok(count),
+            count => Err(impossible(key, &count.to_string())),
+        }
+    }
+
+    fn temperature(&self) -> Result<f32, RecipeError> {
+        let key = "router_temperature";
+        match self.parsed::<f32>(key)? {
+            temperature if temperature > 0.0 && temperature <= ROUTER_TEMPERATURE_MAX => {
+                Ok(temperature)
+            }
+            temperature => Err(impossible(key, &temperature.to_string())),
+        }
+    }
+}
+
+fn impossible(key: &'static str, value: &str) -> RecipeError {
+    RecipeError::Metadata {
+        key,
+        value: value.chars().take(80).collect(),
+    }
+}

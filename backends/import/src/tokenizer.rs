@@ -1,0 +1,305 @@
+//! Rebuilds a Hugging Face tokenizer from the vocabulary in GGUF metadata.
+
+use serde::Serialize;
+use thiserror::Error;
+use tokenizers::{
+    AddedToken, Tokenizer,
+    decoders::byte_level::ByteLevel as ByteLevelDecoder,
+    models::bpe::{BPE, Vocab},
+    pre_tokenizers::{
+        PreTokenizerWrapper, byte_level::ByteLevel, digits::Digits, sequence::Sequence,
+    },
+};
+
+use crate::gguf::{GgufError, Metadata, required};
+
+const EOS_KEYS: [&str; 2] = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
+const TYPE_NORMAL: i64 = 1;
+const TYPE_CONTROL: i64 = 3;
+const TYPE_USER_DEFINED: i64 = 4;
+
+/// A tokenizer in the files that Hugging Face libraries read.
+#[derive(Debug)]
+pub struct TokenizerFiles {
+    /// Content of `tokenizer.json`.
+    pub tokenizer_json: String,
+    /// Content of `tokenizer_config.json`.
+    pub tokenizer_config_json: String,
+    /// Content of `chat_template.jinja`, when the checkpoint has a template.
+    pub chat_template: Option<String>,
+    /// Tokens with a role of their own.
+    pub special: SpecialTokens,
+}
+
+/// Tokens with a role of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Begins a sequence.
+    pub bos: Option<u32>,
+    /// Any of these ends a sequence.
+    pub eos: Vec<u32>,
+    /// Fills unused positions.
+    pub padding: Option<u32>,
+    /// Stands for what the vocabulary lacks.
+    pub unknown: Option<u32>,
+}
+
+/// Why a tokenizer cannot be rebuilt.
+#[derive(Debug, Error)]
+pub enum TokenizerError {
+    /// The metadata lack something or have it in another type.
+    #[error(transparent)]
+    Metadata(#[from] GgufError),
+    /// Another model than byte-level BPE (`gpt2`).
+    #[error("tokenizer model {name:?} is not supported")]
+    UnsupportedModel {
+        /// The model's name.
+        name: String,
+    },
+    /// A pre-tokenizer whose rules are not known here.
+    #[error("pre-tokenizer {name:?} is not supported")]
+    UnsupportedPreTokenizer {
+        /// The pre-tokenizer's name.
+        name: String,
+    },
+    /// The metadata ask for something that would change token sequences.
+    #[error("metadata key {key:?} asks for something that is not supported")]
+    UnsupportedFeature {
+        /// The key.
+        key: &'static str,
+    },
+    /// Vocabulary and embedding, or vocabulary and token types, differ in length.
+    #[error("{key:?} has {found} entries, not {expected}")]
+    Count {
+        /// The key.
+        key: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length needed.
+        expected: usize,
+    },
+    /// A token occurs twice.
+    #[error("token {id} occurs twice in the vocabulary")]
+    DuplicateToken {
+        /// Its second id.
+        id: usize,
+    },
+    /// A token has a type that no known vocabulary uses.
+    #[error("token {id} has the unknown type {kind}")]
+    TokenType {
+        /// The token.
+        id: usize,
+        /// Its type.
+        kind: i64,
+    },
+    /// A merge is not two tokens apart by one space.
+    #[error("merge {index} is not a pair of tokens")]
+    Merge {
+        /// Position in the list of merges.
+        index: usize,
+    },
+    /// A special token is outside the vocabulary.
+    #[error("{key:?} names token {id}, which is outside the vocabulary")]
+    TokenId {
+        /// The key.
+        key: String,
+        /// The token named.
+        id: u64,
+    },
+    /// The tokenizer library refuses the parts.
+    #[error("cannot assemble the tokenizer")]
+    Build(#[source] tokenizers::Error),
+    /// The configuration file cannot be serialised.
+    #[error("cannot serialise tokenizer_config.json")]
+    Serialise(#[source] serde_json::Error),
+}
+
+impl TokenizerFiles {
+    /// Rebuilds the tokenizer of a checkpoint with `vocab` embeddings that was trained for
+    /// `context_tokens`.
+    pub fn from_metadata(
+        metadata: &Metadata,
+        vocab: usize,
+        context_tokens: usize,
+    ) -> Result<Self, TokenizerError> {
+        check_kind(metadata)?;
+        let tokens = listed(metadata, "tokenizer.ggml.tokens")?;
+        if tokens.len() != vocab {
+            return Err(TokenizerError::Count {
+                key: "tokenizer.ggml.tokens",
+                found: tokens.len(),
+                expected: vocab,
+            });
+        }
+        let mut tokenizer = Tokenizer::new(bpe(metadata, tokens)?);
+        tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![
+            PreTokenizerWrapper::Digits(Digits::new(true)),
+            PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
+        ])));
+        tokenizer.with_decoder(Some(ByteLevelDecoder::new(true, true, true)));
+        for added in added_tokens(metadata, tokens)? {
+            let added = [added];
+            if added[0].special {
+                tokenizer.add_special_tokens(added)
+            } else {
+                tokenizer.add_tokens(added)
+            }
+            .map_err(TokenizerError::Build)?;
+        }
+        let special = special_tokens(metadata, vocab)?;
+        Ok(Self {
+            tokenizer_json: tokenizer.to_string(false).map_err(TokenizerError::Build)?,
+            tokenizer_config_json: config_json(tokens, &special, context_tokens)?,
+            chat_template: metadata
+                .text("tokenizer.chat_template")?
+                .map(ToOwned::to_owned),
+            special,
+        })
+    }
+}
+
+fn check_kind(metadata: &Metadata) -> Result<(), TokenizerError> {
+    let text = |key| -> Result<&str, GgufError> { required(key, metadata.text(key)?) };
+    match text("tokenizer.ggml.model")? {
+        "gpt2" => {}
+        name => {
+            return Err(TokenizerError::UnsupportedModel {
+                name: name.to_owned(),
+            });
+        }
+    }
+    match text("tokenizer.ggml.pre")? {
+        "smollm" => {}
+        name => {
+            return Err(TokenizerError::UnsupportedPreTokenizer {
+                name: name.to_owned(),
+            });
+        }
+    }
+    for key in [
+        "tokenizer.ggml.add_bos_token",
+        "tokenizer.ggml.add_eos_token",
+        "tokenizer.ggml.add_space_prefix",
+    ] {
+        if metadata.bool(key)? == Some(true) {
+            return Err(TokenizerError::UnsupportedFeature { key });
+        }
+    }
+    Ok(())
+}
+
+fn listed<'a>(metadata: &'a Metadata, key: &str) -> Result<&'a [String], GgufError> {
+    required(key, metadata.texts(key)?)
+}
+
+fn bpe(metadata: &Metadata, tokens: &[String]) -> Result<BPE, TokenizerError> {
+    let mut vocab = Vocab::with_capacity(tokens.len());
+    for (id, token) in tokens.iter().enumerate() {
+        // The vocabulary is bounded far below u32.
+        if vocab.insert(token.clone(), id as u32).is_some() {
+            return Err(TokenizerError::DuplicateToken { id });
+        }
+    }
+    let merges = listed(metadata, "tokenizer.ggml.merges")?
+        .iter()
+        .enumerate()
+        .map(|(index, merge)| match merge.split_once(' ') {
+            Some((left, right))
+                if !left.is_empty() && !right.is_empty() && !right.contains(' ') =>
+            {
+                Ok((left.to_owned(), right.to_owned()))
+            }
+            _ => Err(TokenizerError::Merge { index }),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .build()
+        .map_err(TokenizerError::Build)
+}
+
+/// Tokens that are matched before the text is split: control tokens (special) and
+/// user-defined ones.
+fn added_tokens(metadata: &Metadata, tokens: &[String]) -> Result<Vec<AddedToken>, TokenizerError> {
+    let key = "tokenizer.ggml.token_type";
+    let kinds = required(key, metadata.signed_array(key)?)?;
+    if kinds.len() != tokens.len() {
+        return Err(TokenizerError::Count {
+            key,
+            found: kinds.len(),
+            expected: tokens.len(),
+        });
+    }
+    let mut added = Vec::new();
+    for (id, (token, &kind)) in tokens.iter().zip(kinds).enumerate() {
+        match kind {
+            // 2 unknown, 5 unused, 6 byte: no treatment of their own in byte-level BPE.
+            TYPE_NORMAL | 2 | 5 | 6 => {}
+            TYPE_CONTROL | TYPE_USER_DEFINED => {
+                added.push(AddedToken::from(token.clone(), kind == TYPE_CONTROL).normalized(false))
+            }
+            _ => return Err(TokenizerError::TokenType { id, kind }),
+        }
+    }
+    Ok(added)
+}
+
+fn special_tokens(metadata: &Metadata, vocab: usize) -> Result<SpecialTokens, TokenizerError> {
+    let id = |key: &str| -> Result<Option<u32>, TokenizerError> {
+        match metadata.integer(key)? {
+            None => Ok(None),
+            Some(id) if id < vocab as u64 => Ok(Some(id as u32)),
+            Some(id) => Err(TokenizerError::TokenId {
+                key: key.to_owned(),
+                id,
+            }),
+        }
+    };
+    let mut eos = Vec::new();
+    for key in EOS_KEYS {
+        eos.extend(id(key)?.filter(|id| !eos.contains(id)));
+    }
+    Ok(SpecialTokens {
+        bos: id("tokenizer.ggml.bos_token_id")?,
+        eos,
+        padding: id("tokenizer.ggml.padding_token_id")?,
+        unknown: id("tokenizer.ggml.unknown_token_id")?,
+    })
+}
+
+#[derive(Serialize)]
+struct TokenizerConfig<'a> {
+    tokenizer_class: &'static str,
+    add_bos_token: bool,
+    add_prefix_space: bool,
+    clean_up_tokenization_spaces: bool,
+    model_max_length: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bos_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eos_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pad_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unk_token: Option<&'a str>,
+}
+
+fn config_json(
+    tokens: &[String],
+    special: &SpecialTokens,
+    context_tokens: usize,
+) -> Result<String, TokenizerError> {
+    let text = |id: Option<u32>| id.map(|id| tokens[id as usize].as_str());
+    let config = TokenizerConfig {
+        tokenizer_class: "PreTrainedTokenizerFast",
+        add_bos_token: false,
+        add_prefix_space: false,
+        clean_up_tokenization_spaces: false,
+        model_max_length: context_tokens,
+        bos_token: text(special.bos),
+        eos_token: text(special.eos.first().copied()),
+        pad_token: text(special.padding),
+        unk_token: text(special.unknown),
+    };
+    serde_json::to_string_pretty(&config).map_err(TokenizerError::Serialise)
+}
