@@ -1,1 +1,28 @@
-//! Placeholder.
+//! What the tests of the whole product share: the built binaries, private daemons, reference data.
+
+pub mod daemon;
+pub mod npy;
+pub mod reference;
+
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+/// A binary of the product, beside the test binary that is running.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe().context("cannot tell where the test runs")?;
+    let folder = test.ancestors().nth(2).context("tests run from target/<profile>/deps")?;
+    let path = folder.join(name);
+    anyhow::ensure!(
+        path.exists(),
+        "{} is not built: run tests/run, or `cargo build --release --workspace`",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// A variable that `tests/run` sets.
+pub fn prepared(variable: &str) -> Result<PathBuf> {
+    let value = std::env::var_os(variable);
+    let value = value.with_context(|| format!("{variable} is not set: run tests/run"))?;
+    Ok(PathBuf::from(value))
+}

@@ -1,0 +1,315 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Run distilled Mixture-of-Experts language models and short-clip video models through Mote, the
+/// one service that owns this machine's accelerators.
+#[derive(Debug, Parser)]
+#[command(name = "mote", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no notes
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// The daemon's socket [default: $MOTE_SOCKET, $XDG_RUNTIME_DIR/mote/mote.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Start a daemon for this command alone, and end it afterwards
+    #[arg(long, global = true)]
+    pub private: bool,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show what Mote does: fetch, import, answer a question, smooth a clip, explain both
+    Demo(Demo),
+    /// What the daemon is doing
+    Status,
+    /// What works on this machine, and why the rest does not
+    Devices {
+        /// Probe again instead of answering from the last probe
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// List, inspect, install and remove models
+    #[command(subcommand)]
+    Models(Models),
+    /// Get runtimes, models and samples by pinned digest; without names, list them
+    Fetch {
+        /// What to get
+        names: Vec<String>,
+    },
+    /// Turn a checkpoint into a model
+    Import(Import),
+    /// Where a model would run, and why not elsewhere
+    Explain {
+        /// The model
+        model: String,
+        #[command(flatten)]
+        work: Work,
+    },
+    /// Run a model once on tensors or a picture
+    Run(Run),
+    /// Answer a prompt
+    Generate(Generate),
+    /// Transform a clip
+    Clip(Clip),
+    /// Measure this machine and the daemon
+    Bench(Bench),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual pages into a folder
+    #[command(hide = true)]
+    Manual {
+        /// The folder
+        folder: PathBuf,
+    },
+}
+
+/// What every piece of work may ask for.
+#[derive(Debug, Args, Default, Clone)]
+pub struct Work {
+    /// Take this backend (onnxruntime, tflite, tract) and nothing else
+    #[arg(long)]
+    pub backend: Option<String>,
+    /// Take this runtime flavour and nothing else
+    #[arg(long)]
+    pub flavour: Option<String>,
+    /// Take this provider and nothing else
+    #[arg(long)]
+    pub provider: Option<String>,
+    /// Take this variant and nothing else
+    #[arg(long)]
+    pub variant: Option<String>,
+    /// Refuse a placement in which the CPU runs any node
+    #[arg(long)]
+    pub forbid_cpu: bool,
+    /// Threads to compute with
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
+    /// Who goes first
+    #[arg(long, value_enum, default_value_t = PriorityArg::Normal)]
+    pub priority: PriorityArg,
+    /// Give up after this many milliseconds
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub deadline_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum PriorityArg {
+    Interactive,
+    #[default]
+    Normal,
+    Background,
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Do not try to fetch anything
+    #[arg(long)]
+    pub offline: bool,
+    /// Where the clip goes
+    #[arg(long, default_value = "mote-demo")]
+    pub out: PathBuf,
+    /// The question
+    #[arg(long, default_value = "What is the capital of France? Answer in one sentence.")]
+    pub prompt: String,
+    /// Frames of the sample clip to read
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(2..))]
+    pub frames: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Models {
+    /// All models of the catalogue
+    List,
+    /// One model: files, variants, inputs, outputs
+    Inspect {
+        /// The model
+        model: String,
+        /// Load it, so that inputs and outputs are known
+        #[arg(long)]
+        load: bool,
+    },
+    /// Copy a model (a folder, or one .onnx or .tflite file) into the store
+    Install {
+        /// The folder or file
+        source: PathBuf,
+        /// Another name
+        #[arg(long)]
+        name: Option<String>,
+        /// Replace a model of this name
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Remove a model from the store
+    Remove {
+        /// The model
+        model: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// A GGUF file [default: the fetched SmolLM2-135M]
+    #[arg(long)]
+    pub gguf: Option<PathBuf>,
+    /// A carving recipe that makes a Mixture of Experts of a dense model; `smollm2-135m-moe` is built in
+    #[arg(long)]
+    pub recipe: Option<String>,
+    /// Routed experts per token [default: the recipe's]
+    #[arg(long)]
+    pub experts_per_token: Option<usize>,
+    /// Precision of the weights
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Int8)]
+    pub precision: PrecisionArg,
+    /// Tokens of prompt and answer together
+    #[arg(long, default_value_t = 2048)]
+    pub context_tokens: usize,
+    /// Name of the model [default: after the weights and the recipe]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Also write the weights as a Hugging Face folder here
+    #[arg(long, value_name = "FOLDER")]
+    pub hugging_face: Option<PathBuf>,
+    /// Replace a model of this name
+    #[arg(long)]
+    pub replace: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PrecisionArg {
+    Int8,
+    Int4,
+    F32,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The model
+    pub model: String,
+    /// An input: NAME=FILE with a .npy, .png or .jpg file; NAME may be left out when there is one
+    #[arg(long = "input", short, value_name = "[NAME=]FILE", required = true)]
+    pub inputs: Vec<String>,
+    /// Write outputs as .npy files into this folder
+    #[arg(long, short, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Scale a picture to WIDTHxHEIGHT where the model leaves it open
+    #[arg(long, value_name = "WIDTHxHEIGHT")]
+    pub size: Option<String>,
+    #[command(flatten)]
+    pub work: Work,
+}
+
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// The model
+    pub model: String,
+    /// The prompt; `-` reads standard input
+    pub prompt: String,
+    /// A system message before it
+    #[arg(long)]
+    pub system: Option<String>,
+    /// Give the prompt to the model as it is, without its chat template
+    #[arg(long, conflicts_with = "system")]
+    pub raw: bool,
+    /// Tokens of the answer at most
+    #[arg(long)]
+    pub tokens_max: Option<u32>,
+    /// 0 is greedy
+    #[arg(long)]
+    pub temperature: Option<f32>,
+    /// Only the k likeliest tokens
+    #[arg(long)]
+    pub top_k: Option<u32>,
+    /// Only the likeliest tokens that together reach p
+    #[arg(long)]
+    pub top_p: Option<f32>,
+    /// Only tokens at least this share as likely as the likeliest
+    #[arg(long)]
+    pub min_p: Option<f32>,
+    /// Makes tokens that are there already less likely
+    #[arg(long)]
+    pub repetition_penalty: Option<f32>,
+    /// The same seed gives the same answer
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// End before this text
+    #[arg(long)]
+    pub stop: Vec<String>,
+    /// Print the receipt too
+    #[arg(long)]
+    pub receipt: bool,
+    #[command(flatten)]
+    pub work: Work,
+}
+
+#[derive(Debug, Args)]
+pub struct Clip {
+    /// The model
+    pub model: String,
+    /// A clip (.mp4, .gif), a picture, or a folder of .png frames
+    pub input: PathBuf,
+    /// Where the result goes: .mp4, .gif, or a folder for .png frames
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// Frames out per frame in
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=4))]
+    pub factor: u32,
+    /// Also write a contact sheet (PNG) here
+    #[arg(long, value_name = "FILE")]
+    pub contact_sheet: Option<PathBuf>,
+    /// Frames to read
+    #[arg(long)]
+    pub frames_max: Option<u64>,
+    /// Scale down to this width
+    #[arg(long)]
+    pub width_max: Option<u32>,
+    /// Scale down to this height
+    #[arg(long)]
+    pub height_max: Option<u32>,
+    /// Frames per second of frames that do not say
+    #[arg(long)]
+    pub frame_rate: Option<u32>,
+    /// AV1 speed: 0 is slow and small, 10 is fast
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10))]
+    pub speed: Option<u32>,
+    /// Replace an existing result
+    #[arg(long)]
+    pub force: bool,
+    /// Print the receipt too
+    #[arg(long)]
+    pub receipt: bool,
+    #[command(flatten)]
+    pub work: Work,
+}
+
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// What to measure [default: all that is installed]
+    #[arg(value_enum)]
+    pub what: Vec<BenchWhat>,
+    /// Measured repetitions
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(5..))]
+    pub repetitions: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchWhat {
+    /// Overhead of jobs and streams beside the floor of bare sockets
+    Ipc,
+    /// Memory, wake-ups and start of the broker
+    Daemon,
+    /// Prefill and decode, idle and beside a busy loop
+    Text,
+    /// Frames per second of interpolation
+    Clip,
+}

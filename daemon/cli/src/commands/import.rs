@@ -1,0 +1,167 @@
+//! `mote import`.
+
+use crate::args::{Import, PrecisionArg};
+use crate::fetch::{self, Pins};
+use crate::interrupt;
+use crate::ui::{Ui, bytes_text};
+use anyhow::{Context, Result, bail};
+use mote_api::Paths;
+use mote_import::{
+    Carve, Element, ImportOptions, ImportReport, Licence, Precision, Progress, Stage, Storage,
+    Target,
+};
+use serde::Serialize;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+/// Name of the built-in recipe, and of the model it makes.
+pub const MOE_RECIPE: &str = "smollm2-135m-moe";
+/// The checkpoint that is imported when none is named.
+pub const DEFAULT_CHECKPOINT: &str = "smollm2-135m-gguf";
+const DEFAULT_CHECKPOINT_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const DEFAULT_MODEL: &str = "smollm2-135m";
+/// Larger recipes are refused unread.
+const RECIPE_FILE_BYTES_MAX: u64 = 64 << 20;
+
+#[derive(Serialize)]
+struct Imported {
+    name: String,
+    folder: PathBuf,
+    weights_bytes: u64,
+    parameters: u64,
+    experts_per_token: Option<usize>,
+    peak_resident_bytes: Option<u64>,
+}
+
+/// Imports a checkpoint into the store.
+pub fn import(args: &Import, ui: &Ui) -> Result<()> {
+    let paths = Paths::from_env();
+    let report = import_into(args, &paths, ui)?;
+    if let Some(folder) = &args.hugging_face {
+        write_hugging_face(args, folder, &paths, ui)?;
+    }
+    let imported = Imported {
+        name: report.name.clone(),
+        folder: report.folder.clone(),
+        weights_bytes: report.weights_bytes,
+        parameters: report.parameters,
+        experts_per_token: report.moe.map(|moe| moe.experts_per_token),
+        peak_resident_bytes: report.peak_resident_bytes,
+    };
+    let moe = report.moe.map_or(String::new(), |moe| {
+        format!(", {} of {} routed experts per token", moe.experts_per_token, moe.experts)
+    });
+    let text = format!(
+        "{} imported: {} of weights{moe} in {}",
+        report.name,
+        bytes_text(report.weights_bytes),
+        report.folder.display()
+    );
+    ui.result(&imported, text)
+}
+
+/// Imports a checkpoint into the store and answers what was made.
+pub fn import_into(args: &Import, paths: &Paths, ui: &Ui) -> Result<ImportReport> {
+    let name = match (&args.name, &args.recipe) {
+        (Some(name), _) => name.clone(),
+        (None, Some(recipe)) if recipe == MOE_RECIPE => MOE_RECIPE.to_owned(),
+        (None, None) if args.gguf.is_none() => DEFAULT_MODEL.to_owned(),
+        (None, _) => bail!("name the model with --name"),
+    };
+    let store = &paths.stores[0];
+    std::fs::create_dir_all(store)
+        .with_context(|| format!("cannot create {}", store.display()))?;
+    let folder = store.join(&name);
+    if folder.exists() && !args.replace {
+        bail!("there is a model {name:?} already; replace it with --replace");
+    }
+    // A model that is replaced stays in place until the new one is complete.
+    let fresh = store.join(format!(".{name}-import-{}", std::process::id()));
+    let storage = match args.precision {
+        PrecisionArg::Int8 => Storage::Int8,
+        PrecisionArg::Int4 => Storage::Int4,
+        PrecisionArg::F32 => Storage::F32,
+    };
+    let target = Target::Mote(Precision::uniform(storage));
+    let mut options = options(args, paths, &fresh, target)?;
+    options.name.clone_from(&name);
+    let mut report = run(&options, ui)?;
+    fetch::put_in_place(&fresh, &folder)?;
+    report.folder = folder;
+    Ok(report)
+}
+
+fn write_hugging_face(args: &Import, folder: &Path, paths: &Paths, ui: &Ui) -> Result<()> {
+    let options = options(args, paths, folder, Target::HuggingFace(Element::F32))?;
+    run(&options, ui)?;
+    Ok(())
+}
+
+fn options(args: &Import, paths: &Paths, folder: &Path, target: Target) -> Result<ImportOptions> {
+    let (source, licence) = source(args, paths)?;
+    let name = args.name.clone().unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    let mut options = ImportOptions::new(source, folder, name);
+    options.source_name = match &args.gguf {
+        Some(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        None => "SmolLM2-135M-Instruct".to_owned(),
+    };
+    options.licence = licence;
+    options.context_tokens = args.context_tokens;
+    options.target = target;
+    options.cancel = interrupt::flag();
+    if let Some(recipe) = &args.recipe {
+        let recipe = recipe_bytes(recipe)?;
+        options.carve = Some(Carve { recipe, experts_per_token: args.experts_per_token });
+    } else if args.experts_per_token.is_some() {
+        bail!("--experts-per-token goes with --recipe");
+    }
+    Ok(options)
+}
+
+fn source(args: &Import, paths: &Paths) -> Result<(PathBuf, Licence)> {
+    if let Some(path) = &args.gguf {
+        return Ok((path.clone(), Licence::default()));
+    }
+    let pins = Pins::read()?;
+    let item = pins.get(DEFAULT_CHECKPOINT)?;
+    if !fetch::is_there(item, paths) {
+        bail!("the checkpoint is not there; get it with `mote fetch {DEFAULT_CHECKPOINT}`");
+    }
+    let folder = fetch::folder_of(item, paths);
+    let text = std::fs::read_to_string(folder.join("LICENSE"))
+        .with_context(|| format!("cannot read the licence in {}", folder.display()))?;
+    let licence = Licence { id: item.licence.clone(), text };
+    Ok((folder.join(DEFAULT_CHECKPOINT_FILE), licence))
+}
+
+fn recipe_bytes(recipe: &str) -> Result<Cow<'static, [u8]>> {
+    if recipe == MOE_RECIPE {
+        return Ok(Cow::Borrowed(mote_import::SMOLLM2_135M_MOE_RECIPE));
+    }
+    let path = Path::new(recipe);
+    let meta = std::fs::metadata(path)
+        .with_context(|| format!("{recipe} is neither a built-in recipe nor a file"))?;
+    if meta.len() > RECIPE_FILE_BYTES_MAX {
+        bail!("{recipe} is larger than a recipe may be ({RECIPE_FILE_BYTES_MAX} bytes)");
+    }
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {recipe}"))?;
+    Ok(Cow::Owned(bytes))
+}
+
+fn run(options: &ImportOptions, ui: &Ui) -> Result<ImportReport> {
+    let bar = ui.bytes_bar(&options.name, 0);
+    let mut progress = |progress: Progress| {
+        bar.set_length(progress.bytes_total);
+        bar.set_position(progress.bytes_done);
+        bar.set_prefix(match progress.stage {
+            Stage::Digest => "check the weights".to_owned(),
+            Stage::Outer => "convert embedding".to_owned(),
+            Stage::Layer { index, count } => format!("convert layer {}/{count}", index + 1),
+            Stage::Verify => "verify".to_owned(),
+        });
+    };
+    let report = mote_import::import(options, &mut progress);
+    bar.finish_and_clear();
+    interrupt::check()?;
+    report.with_context(|| format!("cannot import {}", options.source.display()))
+}

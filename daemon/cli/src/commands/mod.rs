@@ -1,0 +1,12 @@
+//! One file per verb.
+
+pub mod bench;
+pub mod clip;
+pub mod completions;
+pub mod control;
+pub mod demo;
+pub mod fetch;
+pub mod generate;
+pub mod import;
+pub mod models;
+pub mod run;

@@ -1,0 +1,158 @@
+//! Reaching a daemon: the one that runs, or one of our own.
+
+use crate::args::Cli;
+use anyhow::{Context, Result, bail};
+use mote_client::{Client, ClientError};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const CLIENT_NAME: &str = concat!("mote ", env!("CARGO_PKG_VERSION"));
+/// How long a private daemon may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long a private daemon may take to leave.
+const END_LIMIT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A connection, and the daemon behind it when it is our own.
+pub struct Daemon {
+    /// The connection.
+    pub client: Client,
+    private: Option<Private>,
+}
+
+impl Daemon {
+    /// The daemon that the command line asks for.
+    pub fn reach(cli: &Cli) -> Result<Self> {
+        if cli.private {
+            return Self::private();
+        }
+        let path = cli.socket.clone().unwrap_or_else(mote_wire::paths::user_socket);
+        match Client::connect(&path, CLIENT_NAME) {
+            Ok(client) => Ok(Self { client, private: None }),
+            Err(error @ ClientError::Connect { .. }) => Err(error).with_context(|| {
+                "no daemon answers; start `moted`, or let this command have its own with --private"
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A daemon of our own; it ends when this value is dropped, or when this process dies.
+    pub fn private() -> Result<Self> {
+        let private = Private::start()?;
+        let client = private.connect()?;
+        Ok(Self { client, private: Some(private) })
+    }
+
+    /// Process id of a private daemon.
+    pub fn private_pid(&self) -> Option<u32> {
+        self.private.as_ref().map(|private| private.child.id())
+    }
+
+    /// The socket of a private daemon.
+    pub fn private_socket(&self) -> Option<&Path> {
+        self.private.as_ref().map(|private| private.socket.as_path())
+    }
+
+    /// Time from the start of a private daemon's process to its first answer.
+    pub fn private_start(&self) -> Option<Duration> {
+        self.private.as_ref().map(|private| private.start)
+    }
+}
+
+struct Private {
+    child: Child,
+    socket: PathBuf,
+    start: Duration,
+    // Last, so that it is removed after the child is gone.
+    _folder: tempfile::TempDir,
+}
+
+impl Private {
+    fn start() -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("mote-")
+            .tempdir()
+            .context("cannot create a folder for a private daemon")?;
+        let socket = folder.path().join("mote.sock");
+        let program = sibling("moted")?;
+        let started = Instant::now();
+        let child = Command::new(&program)
+            .arg("--socket")
+            .arg(&socket)
+            // The daemon leaves when this pipe closes: with us, however we end.
+            .arg("--exit-on-stdin-close")
+            .stdin(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let mut private = Self { child, socket, start: Duration::ZERO, _folder: folder };
+        while !private.socket.exists() {
+            if let Some(status) = private.child.try_wait().context("cannot wait for moted")? {
+                bail!("moted ended before it listened ({status})");
+            }
+            if started.elapsed() > START_LIMIT {
+                bail!("moted does not listen after {} s", START_LIMIT.as_secs());
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+        drop(private.connect()?);
+        private.start = started.elapsed();
+        Ok(private)
+    }
+
+    fn connect(&self) -> Result<Client> {
+        Client::connect(&self.socket, CLIENT_NAME).context("cannot reach the private daemon")
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let asked = Instant::now();
+        while asked.elapsed() < END_LIMIT {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(POLL_INTERVAL),
+                Ok(Some(_)) => return,
+                Err(error) => return log::error!("cannot wait for the private daemon: {error}"),
+            }
+        }
+        log::warn!("the private daemon did not leave in time and is killed");
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait().map(drop)) {
+            log::error!("cannot end the private daemon: {error}");
+        }
+    }
+}
+
+/// A program of the product beside this one.
+pub fn sibling(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where this program lies")?;
+    let beside = own.with_file_name(name);
+    if beside.exists() {
+        return Ok(beside);
+    }
+    let installed = Path::new("/usr/libexec/mote").join(name);
+    if installed.exists() {
+        return Ok(installed);
+    }
+    bail!("{} is missing; build it with `cargo build --release --workspace`", beside.display())
+}
+
+/// In a source tree, `cargo run` builds this program alone: builds its siblings too, with cargo's
+/// own progress. Does nothing for an installed program.
+pub fn build_siblings() -> Result<()> {
+    let (Some(cargo), Some(folder)) =
+        (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
+    else {
+        return Ok(());
+    };
+    let own = std::env::current_exe().context("cannot tell where this program lies")?;
+    let release = own.parent().is_some_and(|folder| folder.ends_with("release"));
+    let mut command = Command::new(cargo);
+    command.current_dir(folder).args(["build", "--package=moted", "--package=mote-worker"]);
+    if release {
+        command.arg("--release");
+    }
+    let status = command.status().context("cannot run cargo")?;
+    anyhow::ensure!(status.success(), "cargo could not build moted and mote-worker ({status})");
+    Ok(())
+}

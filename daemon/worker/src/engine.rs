@@ -1,0 +1,309 @@
+//! The engine: runs this worker's jobs one step at a time, round robin.
+//!
+//! A job may take its next step when it is not paused and nothing it said is still waiting for the
+//! client's credit. Between steps the engine obeys commands; a cancel also reaches into the run in
+//! progress, from the reader thread, by way of [`Running`].
+
+use crate::buffers::Buffers;
+use crate::jobs::{self, Job, Progressed};
+use crate::link::{Link, LinkError};
+use crate::load::{self, LoadedModel};
+use crate::registry::Open;
+use crate::stream;
+use mote_api::{Canceller, Load};
+use mote_pipeline::{KvPool, SessionPool};
+use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, WorkerEvent};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Jobs at once; the broker sends fewer.
+const JOBS_MAX: usize = 64;
+
+/// The job whose step is in progress: where a cancel reaches in.
+#[derive(Clone, Default)]
+pub struct Running(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    running: Option<(u64, Option<Canceller>)>,
+    cancelled: Vec<u64>,
+}
+
+impl Running {
+    /// Marks a job as cancelled and stops its run, if that is in progress.
+    pub fn cancel(&self, job: u64) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.cancelled.len() < JOBS_MAX && !state.cancelled.contains(&job) {
+            state.cancelled.push(job);
+        }
+        if let Some((running, Some(canceller))) = &state.running
+            && *running == job
+        {
+            canceller.cancel();
+        }
+    }
+
+    fn begin(&self, job: u64, canceller: Option<Canceller>) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.cancelled.contains(&job) {
+            return false;
+        }
+        state.running = Some((job, canceller));
+        true
+    }
+
+    fn end(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).running = None;
+    }
+
+    fn forget(&self, job: u64) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.cancelled.retain(|&cancelled| cancelled != job);
+    }
+
+    fn is_cancelled(&self, job: u64) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.cancelled.contains(&job)
+    }
+}
+
+struct Active {
+    id: u64,
+    job: Box<dyn Job>,
+    /// Said, but not sent for want of credit.
+    held: VecDeque<JobReply>,
+    credit: u32,
+    paused: bool,
+    /// Ended; leaves when everything it said is sent.
+    last: Option<JobReply>,
+}
+
+/// Everything this worker owns.
+pub struct Engine {
+    link: Link,
+    open: Open,
+    running: Running,
+    loaded: Option<LoadedModel>,
+    kv: KvPool,
+    sessions: SessionPool,
+    buffers: Buffers,
+    jobs: VecDeque<Active>,
+}
+
+/// What the engine does next.
+enum Next {
+    Step,
+    Wait,
+    Leave,
+}
+
+impl Engine {
+    /// With nothing loaded.
+    pub fn new(link: Link, open: Open, running: Running) -> Self {
+        Self {
+            link,
+            open,
+            running,
+            loaded: None,
+            kv: KvPool::new(),
+            sessions: SessionPool::new(),
+            buffers: Buffers::default(),
+            jobs: VecDeque::new(),
+        }
+    }
+
+    /// Works until the broker says [`Command::Shutdown`] or is gone.
+    pub fn run(mut self, commands: &Receiver<Command>) -> Result<(), LinkError> {
+        let mut next = Next::Wait;
+        loop {
+            let command = match next {
+                Next::Leave => return Ok(()),
+                Next::Wait => commands.recv().map_err(|_| TryRecvError::Disconnected),
+                Next::Step => commands.try_recv(),
+            };
+            match command {
+                Ok(command) => {
+                    if !self.obey(command)? {
+                        next = Next::Leave;
+                        continue;
+                    }
+                }
+                Err(TryRecvError::Empty) => self.step()?,
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
+            next = if self.jobs.iter().any(|job| self.may_step(job)) { Next::Step } else { Next::Wait };
+        }
+    }
+
+    fn may_step(&self, job: &Active) -> bool {
+        let due = !job.paused && job.held.is_empty() && job.last.is_none();
+        due || self.running.is_cancelled(job.id)
+    }
+
+    fn obey(&mut self, command: Command) -> Result<bool, LinkError> {
+        match command {
+            Command::LoadModel(command) => self.load(&command)?,
+            Command::StartJob(start) => self.start(*start)?,
+            // The reader thread has marked it; the next step ends it.
+            Command::CancelJob { .. } => {}
+            Command::CreditJob { job, frames } => self.credit(job, frames)?,
+            Command::PauseJob { job } => self.set_paused(job, true),
+            Command::ResumeJob { job } => self.set_paused(job, false),
+            Command::MapBuffer { buffer, bytes, writable, fd } => {
+                if let Err(status) = self.buffers.map(buffer, fd, bytes, writable) {
+                    // Jobs that name it fail with `buffer … is not registered`.
+                    log::warn!(buffer = buffer; "cannot map a buffer: {status}");
+                }
+            }
+            Command::UnmapBuffer { buffer } => {
+                if let Err(status) = self.buffers.unmap(buffer) {
+                    log::debug!(buffer = buffer; "cannot unmap a buffer: {status}");
+                }
+            }
+            Command::AttachStream { stream, socket } => self.attach(stream, socket)?,
+            Command::SetLoad { busy } => {
+                if let Some(loaded) = &self.loaded {
+                    loaded.governor.follow(if busy { Load::Busy } else { Load::Idle });
+                }
+            }
+            Command::Shutdown => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn load(&mut self, command: &LoadModel) -> Result<(), LinkError> {
+        match load::load(command, self.open, &self.link) {
+            Ok((model, loaded)) => {
+                self.loaded = Some(model);
+                self.link.send(WorkerEvent::Loaded(Box::new(loaded)))
+            }
+            Err(load::Failure { status, rejection }) => {
+                let rejection_json = match rejection.map(|r| serde_json::to_vec(&r)) {
+                    Some(Ok(json)) => json,
+                    Some(Err(error)) => {
+                        log::error!("cannot write a rejection: {error}");
+                        Vec::new()
+                    }
+                    None => Vec::new(),
+                };
+                self.link.send(WorkerEvent::LoadFailed { status, rejection_json })
+            }
+        }
+    }
+
+    fn start(&mut self, start: StartJob) -> Result<(), LinkError> {
+        let (id, credit) = (start.job, start.credit);
+        let made = match &self.loaded {
+            _ if self.jobs.len() >= JOBS_MAX => Err(Status::Busy { retry_after_ms: 100 }),
+            None => Err(Status::Internal { operation: "start".into(), cause: "no model".into() }),
+            Some(loaded) => {
+                let mut pools = jobs::Pools { kv: &mut self.kv, sessions: &mut self.sessions };
+                jobs::start(start, loaded, &self.buffers, &mut pools)
+            }
+        };
+        match made {
+            Ok(job) => {
+                let held = VecDeque::new();
+                self.jobs.push_back(Active { id, job, held, credit, paused: false, last: None });
+                Ok(())
+            }
+            Err(status) => {
+                self.running.forget(id);
+                self.link.reply(id, JobReply::Failed(status))
+            }
+        }
+    }
+
+    fn credit(&mut self, id: u64, frames: u32) -> Result<(), LinkError> {
+        if let Some(index) = self.jobs.iter().position(|job| job.id == id) {
+            let job = &mut self.jobs[index];
+            job.credit = job.credit.saturating_add(frames);
+            self.flush(index)?;
+        }
+        Ok(())
+    }
+
+    fn set_paused(&mut self, id: u64, paused: bool) {
+        if let Some(job) = self.jobs.iter_mut().find(|job| job.id == id) {
+            job.paused = paused;
+        }
+    }
+
+    fn attach(&mut self, id: u64, socket: std::os::fd::OwnedFd) -> Result<(), LinkError> {
+        let Some(loaded) = &self.loaded else {
+            log::error!("a stream came before a model");
+            return stream::ended(&self.link, id, stream::Usage::default());
+        };
+        stream::attach(id, socket, loaded, self.link.clone())
+    }
+
+    /// One step of the job whose turn it is.
+    fn step(&mut self) -> Result<(), LinkError> {
+        let Some(index) = self.jobs.iter().position(|job| self.may_step(job)) else {
+            return Ok(());
+        };
+        let job = &mut self.jobs[index];
+        let mut said = Vec::new();
+        let progressed = if self.running.begin(job.id, job.job.canceller()) {
+            let progressed = job.job.step(&mut said);
+            self.running.end();
+            progressed
+        } else {
+            Err(Status::Cancelled)
+        };
+        job.held.extend(said);
+        match progressed {
+            Ok(Progressed::More) => {}
+            Ok(Progressed::Done(mut done)) => {
+                if let Some(loaded) = &self.loaded {
+                    let threads = loaded.governor.threads();
+                    done.receipt.threads = u32::try_from(threads.count).unwrap_or(u32::MAX);
+                    done.receipt.spin = threads.spin;
+                    done.receipt.thread_changes = loaded.governor.changes();
+                }
+                job.last = Some(JobReply::Done(done));
+            }
+            Err(status) => {
+                // What is still held is not worth waiting for: its client is gone or told.
+                if status == Status::Cancelled {
+                    job.held.clear();
+                }
+                job.last = Some(JobReply::Failed(status));
+            }
+        }
+        let ended = self.flush(index)?;
+        if !ended && let Some(job) = self.jobs.remove(index) {
+            self.jobs.push_back(job);
+        }
+        Ok(())
+    }
+
+    /// Sends what credit allows. Answers whether the job is gone.
+    fn flush(&mut self, index: usize) -> Result<bool, LinkError> {
+        let job = &mut self.jobs[index];
+        while let Some(reply) = job.held.front() {
+            if reply.costs_credit() {
+                if job.credit == 0 {
+                    return Ok(false);
+                }
+                job.credit -= 1;
+            }
+            if let Some(reply) = job.held.pop_front() {
+                self.link.reply(job.id, reply)?;
+            }
+        }
+        let Some(last) = job.last.take() else { return Ok(false) };
+        let went_well = matches!(last, JobReply::Done(_));
+        if let Some(active) = self.jobs.remove(index) {
+            self.running.forget(active.id);
+            // A cancelled session may have a cancel left over: it is dropped, not pooled.
+            if went_well {
+                let mut pools = jobs::Pools { kv: &mut self.kv, sessions: &mut self.sessions };
+                active.job.give_back(&mut pools);
+            }
+            self.link.reply(active.id, last)?;
+        }
+        Ok(true)
+    }
+}

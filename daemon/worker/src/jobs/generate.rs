@@ -1,0 +1,119 @@
+//! Text in, text out, a prefill chunk or a token at a time.
+
+use super::{Job, Pools, Progressed};
+use crate::load::LoadedModel;
+use crate::status;
+use mote_api::{Canceller, MoeSpec};
+use mote_pipeline::{ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep};
+use mote_wire::types::{
+    Done, FinishReason, Generate, JobReply, Progress, Prompt, Receipt, Stage, Status, Token,
+};
+
+/// One answer.
+pub struct GenerateJob {
+    job: TextJob,
+    moe: Option<MoeSpec>,
+    /// The seed, when tokens are drawn.
+    seed: Option<u64>,
+}
+
+impl GenerateJob {
+    /// Renders and tokenises the prompt and takes a KV cache.
+    pub fn new(
+        generate: Generate,
+        loaded: &LoadedModel,
+        seed: u64,
+        resume_token_ids: Vec<u32>,
+        kv: &mut KvPool,
+    ) -> Result<Self, Status> {
+        let Some(text) = &loaded.text else {
+            let why = format!("{:?} is no text model", loaded.manifest.name);
+            return Err(Status::invalid("model", why));
+        };
+        let prompt = match generate.prompt {
+            Prompt::Plain(text) => TextPrompt::Plain(text),
+            Prompt::Messages(messages) => TextPrompt::Messages(
+                messages
+                    .into_iter()
+                    .map(|message| ChatTurn { role: message.role, content: message.content })
+                    .collect(),
+            ),
+        };
+        let sampling = mote_pipeline::Sampling {
+            temperature: generate.sampling.temperature,
+            top_k: generate.sampling.top_k,
+            top_p: generate.sampling.top_p,
+            min_p: generate.sampling.min_p,
+            repetition_penalty: generate.sampling.repetition_penalty,
+        };
+        let seed = generate.sampling.seed.unwrap_or(seed);
+        let draws = sampling.draws();
+        let request = TextRequest {
+            prompt,
+            tokens_max: generate.tokens_max.map(|n| n as usize),
+            sampling,
+            seed,
+            stop: generate.stop,
+            resume_token_ids,
+        };
+        let job = TextJob::start(text, kv, request).map_err(|error| status::of_pipeline(&error))?;
+        let moe = loaded.manifest.text.as_ref().and_then(|spec| spec.moe.clone());
+        Ok(Self { job, moe, seed: draws.then_some(seed) })
+    }
+
+    fn receipt(&self) -> Receipt {
+        let stats = self.job.stats();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Receipt {
+            prefill_us: stats.prefill_us,
+            decode_us: stats.decode_us,
+            compute_us: stats.compute_us,
+            steps: stats.steps,
+            prompt_tokens: stats.prompt_tokens,
+            cached_tokens: stats.cached_tokens,
+            generated_tokens: stats.generated_tokens,
+            bytes_copied: stats.bytes_copied,
+            seed: self.seed,
+            experts: self.moe.as_ref().map(|moe| count(moe.experts)),
+            experts_per_token: self.moe.as_ref().map(|moe| count(moe.experts_per_token)),
+            ..Receipt::default()
+        }
+    }
+}
+
+impl Job for GenerateJob {
+    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Status> {
+        match self.job.step().map_err(|error| status::of_pipeline(&error))? {
+            TextStep::Prefill { done, total } => {
+                said.push(JobReply::Progress(Progress {
+                    stage: Stage::Prefill,
+                    done: done as u64,
+                    total: Some(total as u64),
+                    remaining_ms: None,
+                }));
+                Ok(Progressed::More)
+            }
+            TextStep::Token { index, id, text } => {
+                said.push(JobReply::Token(Token { index, id, text }));
+                Ok(Progressed::More)
+            }
+            TextStep::Finished { reason } => {
+                let finish = match reason {
+                    Finish::EndOfAnswer => FinishReason::EndOfAnswer,
+                    Finish::StopString => FinishReason::StopString,
+                    Finish::TokensMax => FinishReason::TokensMax,
+                    Finish::ContextFull => FinishReason::ContextFull,
+                };
+                Ok(Progressed::Done(Box::new(Done { receipt: self.receipt(), finish })))
+            }
+        }
+    }
+
+    fn canceller(&self) -> Option<Canceller> {
+        Some(self.job.canceller())
+    }
+
+    fn give_back(self: Box<Self>, pools: &mut Pools<'_>) {
+        self.job.finish(pools.kv);
+    }
+}

@@ -1,0 +1,167 @@
+//! Loading the one model of this process.
+
+use crate::convert;
+use crate::link::Link;
+use crate::memory::resident_bytes;
+use crate::registry::Open;
+use crate::status::{self, chain};
+use crate::threads::Governor;
+use mote_api::{
+    Candidate, Digest, Flavour, LoadError, LoadRequest, Manifest, Model, Placement, Rejection,
+    Threads, Variant,
+};
+use mote_pipeline::TextModel;
+use mote_wire::types::{LoadModel, Loaded, Progress, Stage, Status, WorkerEvent};
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The model of this process.
+pub struct LoadedModel {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Where it runs.
+    pub candidate: Candidate,
+    /// Loaded and compiled.
+    pub model: Arc<dyn Model>,
+    /// For text models: with tokenizer and template.
+    pub text: Option<Arc<TextModel>>,
+    /// Its threads.
+    pub governor: Arc<Governor>,
+    /// What the library placed where.
+    pub placement: Placement,
+}
+
+/// Why loading failed, and whether another candidate may do better.
+pub struct Failure {
+    /// For the client.
+    pub status: Status,
+    /// For the planner; `None` when the model itself is at fault.
+    pub rejection: Option<Rejection>,
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self { status, rejection: None }
+    }
+}
+
+/// Loads the model and answers the event that tells the broker of it.
+pub fn load(
+    command: &LoadModel,
+    open: Open,
+    link: &Link,
+) -> Result<(LoadedModel, Loaded), Failure> {
+    let started = Instant::now();
+    let folder = PathBuf::from(&command.folder);
+    let manifest: Manifest = from_json(&command.manifest_json, "manifest")?;
+    let candidate: Candidate = from_json(&command.candidate_json, "candidate")?;
+    let flavour: Flavour = from_json(&command.flavour_json, "flavour")?;
+    let variant = manifest.variants.iter().find(|v| v.name == candidate.variant);
+    let variant =
+        variant.ok_or_else(|| Status::invalid("variant", "is not in the manifest"))?.clone();
+    if command.verify_digests {
+        verify(&manifest, &variant, &folder, link)?;
+    }
+    let flavour_folder = Path::new(&command.flavour_folder);
+    flavour.verify(flavour_folder).map_err(|error| absent(&chain(&error)))?;
+    let backend = open(&flavour, flavour_folder).map_err(|error| Failure {
+        status: Status::ComputeFailed { operation: "open runtime".into(), cause: chain(&error) },
+        rejection: Some(Rejection::Absent { absence: error.absence }),
+    })?;
+    let threads = Threads { count: command.threads.max(1) as usize, spin: command.spin };
+    let request = LoadRequest {
+        file: folder.join(&variant.file),
+        provider: candidate.provider.clone(),
+        provider_options: Vec::new(),
+        threads,
+        forbid_cpu: command.forbid_cpu,
+    };
+    let model = backend.load(&request).map_err(|error| failure_of(&error))?;
+    let text = match &manifest.text {
+        None => None,
+        Some(spec) => {
+            let opened = TextModel::open(&folder, spec, Arc::clone(&model));
+            Some(Arc::new(opened.map_err(|error| Failure::from(status::of_pipeline(&error)))?))
+        }
+    };
+    let placement = model.placement();
+    let loaded = Loaded {
+        placement_json: serde_json::to_vec(&placement)
+            .map_err(|error| status::internal("write placement", &error))?,
+        inputs: convert::specs(&model.signature().inputs),
+        outputs: convert::specs(&model.signature().outputs),
+        load_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        rss_bytes: resident_bytes(),
+        library_version: backend.version().to_owned(),
+    };
+    let governor =
+        Arc::new(Governor::new(Arc::clone(&model), threads, command.threads_follow_load));
+    // The library stays loaded for the life of the process: its models point into it.
+    std::mem::forget(backend);
+    Ok((LoadedModel { manifest, candidate, model, text, governor, placement }, loaded))
+}
+
+fn from_json<T: DeserializeOwned>(json: &[u8], field: &str) -> Result<T, Status> {
+    serde_json::from_slice(json).map_err(|error| Status::invalid(field, error))
+}
+
+fn absent(why: &str) -> Failure {
+    Failure {
+        status: Status::ComputeFailed { operation: "verify runtime".into(), cause: why.into() },
+        rejection: Some(Rejection::LoadFailed { why: why.into() }),
+    }
+}
+
+fn failure_of(error: &LoadError) -> Failure {
+    let rejection = match error {
+        LoadError::Read { .. } | LoadError::Malformed { .. } => None,
+        LoadError::UnsupportedOperators { operators, .. } => {
+            Some(Rejection::UnsupportedOperators { operators: operators.clone() })
+        }
+        LoadError::ProviderAbsent { absence, .. } => {
+            Some(Rejection::Absent { absence: absence.clone() })
+        }
+        LoadError::CpuForbidden { nodes, cpu_nodes, .. } => {
+            Some(Rejection::FellBackToCpu { nodes: *nodes, cpu_nodes: *cpu_nodes })
+        }
+        _ => Some(Rejection::LoadFailed { why: chain(error) }),
+    };
+    Failure { status: status::of_load(error), rejection }
+}
+
+/// Checks every file that the manifest names, and that it names the file to be loaded. A model
+/// without digests (a lone file) has nothing to be checked against.
+fn verify(
+    manifest: &Manifest,
+    variant: &Variant,
+    folder: &Path,
+    link: &Link,
+) -> Result<(), Status> {
+    let corrupt = |file: &str, why: String| Status::ModelCorrupt { file: file.into(), why };
+    if manifest.files.is_empty() {
+        return Ok(());
+    }
+    let wanted = variant.file.to_string_lossy();
+    if !manifest.files.contains_key(wanted.as_ref()) {
+        return Err(corrupt(&wanted, "the manifest has no digest of it".into()));
+    }
+    let total = manifest.files.len() as u64;
+    for (done, (name, digest)) in manifest.files.iter().enumerate() {
+        let progress = Progress {
+            stage: Stage::Loading,
+            done: done as u64,
+            total: Some(total),
+            remaining_ms: None,
+        };
+        link.send(WorkerEvent::LoadProgress(progress))
+            .map_err(|error| status::internal("report progress", &error))?;
+        let have = Digest::of_file(&folder.join(name))
+            .map_err(|error| corrupt(name, error.to_string()))?;
+        if have != *digest {
+            return Err(corrupt(name, format!("it is {have}, the manifest says {digest}")));
+        }
+    }
+    Ok(())
+}

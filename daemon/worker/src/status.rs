@@ -1,0 +1,65 @@
+//! Errors of the backends and pipelines as statuses of the wire.
+
+use mote_api::{LoadError, RunError};
+use mote_pipeline::PipelineError;
+use mote_wire::types::Status;
+use std::error::Error;
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.ends_with(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// A failed run.
+pub fn of_run(error: &RunError) -> Status {
+    match error {
+        RunError::Cancelled => Status::Cancelled,
+        RunError::Input { name, .. } => Status::invalid(format!("inputs[{name}]"), error),
+        RunError::InputMissing { name } => Status::invalid(format!("inputs[{name}]"), "is missing"),
+        RunError::Output { name, why } => Status::invalid(format!("outputs[{name}]"), why),
+        RunError::Tensor(cause) => Status::invalid("tensor", chain(cause)),
+        _ => Status::ComputeFailed { operation: "run".into(), cause: chain(error) },
+    }
+}
+
+/// A failed load.
+pub fn of_load(error: &LoadError) -> Status {
+    match error {
+        LoadError::Read { file, .. } | LoadError::Malformed { file, .. } => {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Status::ModelCorrupt { file: name, why: chain(error) }
+        }
+        _ => Status::ComputeFailed { operation: "load".into(), cause: chain(error) },
+    }
+}
+
+/// A failed pipeline.
+pub fn of_pipeline(error: &PipelineError) -> Status {
+    match error {
+        PipelineError::Run(cause) => of_run(cause),
+        PipelineError::Load(cause) => of_load(cause),
+        PipelineError::Invalid { field, why } => Status::invalid(field.as_str(), why),
+        PipelineError::ContextOverflow { prompt_tokens, context_tokens } => {
+            Status::ContextOverflow {
+                prompt_tokens: *prompt_tokens,
+                context_tokens: *context_tokens,
+            }
+        }
+        PipelineError::Cancelled => Status::Cancelled,
+        _ => Status::ComputeFailed { operation: "pipeline".into(), cause: chain(error) },
+    }
+}
+
+/// Something in this process that should not fail.
+pub fn internal(operation: &str, error: &dyn Error) -> Status {
+    Status::Internal { operation: operation.into(), cause: chain(error) }
+}

@@ -1,0 +1,60 @@
+//! Threads and spinning that follow what the machine is doing.
+
+use mote_api::{Load, Model, Threads};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The threads a model computes with, and how often that changed.
+pub struct Governor {
+    model: Arc<dyn Model>,
+    limit: usize,
+    follow: bool,
+    now: Mutex<Threads>,
+    changes: AtomicU32,
+}
+
+impl Governor {
+    /// Over a model that was loaded with `threads`. Without `follow` they stay.
+    pub fn new(model: Arc<dyn Model>, threads: Threads, follow: bool) -> Self {
+        let (now, changes) = (Mutex::new(threads), AtomicU32::new(0));
+        Self { model, limit: threads.count, follow, now, changes }
+    }
+
+    /// The threads in use.
+    pub fn threads(&self) -> Threads {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes so far.
+    pub fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Adapts to the machine's load. The backend may have to compile the model again for that, so
+    /// it happens on a thread of its own while jobs go on with what they have.
+    pub fn follow(self: &Arc<Self>, load: Load) {
+        if !self.follow {
+            return;
+        }
+        let this = Arc::clone(self);
+        std::thread::spawn(move || this.change(load));
+    }
+
+    fn change(&self, load: Load) {
+        // Held over the change: a second one waits for the first, and so the last one wins.
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = Threads::choose(self.limit, Some(self.limit), load);
+        if *now == wanted {
+            return;
+        }
+        match self.model.set_threads(wanted) {
+            Ok(true) => {
+                *now = wanted;
+                self.changes.fetch_add(1, Ordering::Relaxed);
+                log::info!(threads = wanted.count, spin = wanted.spin; "threads follow the load");
+            }
+            Ok(false) => log::debug!("this backend keeps its threads"),
+            Err(error) => log::warn!("threads stay as they are: {error}"),
+        }
+    }
+}

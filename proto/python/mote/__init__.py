@@ -1,0 +1,59 @@
+"""Client of Mote, the inference daemon for accelerator boards.
+
+>>> import mote
+>>> with mote.connect() as daemon:                                # doctest: +SKIP
+...     for text in daemon.generate("smollm2-135m-moe", "Hello"):
+...         print(text, end="")
+"""
+
+from ._client import Client, Generation, Outputs, Stream, connect
+from ._errors import (
+    Busy,
+    Cancelled,
+    ComputeFailed,
+    ContextOverflow,
+    DeadlineExceeded,
+    Internal,
+    Invalid,
+    LimitExceeded,
+    ModelCorrupt,
+    ModelNotFound,
+    MoteError,
+    NoBackend,
+    OverBudget,
+    ProtocolError,
+    Revoked,
+    ShuttingDown,
+    Unsupported,
+    VersionUnsupported,
+    WorkerDied,
+)
+from ._memory import Buffer
+
+__all__ = [
+    "Buffer",
+    "Busy",
+    "Cancelled",
+    "Client",
+    "ComputeFailed",
+    "ContextOverflow",
+    "DeadlineExceeded",
+    "Generation",
+    "Internal",
+    "Invalid",
+    "LimitExceeded",
+    "ModelCorrupt",
+    "ModelNotFound",
+    "MoteError",
+    "NoBackend",
+    "Outputs",
+    "OverBudget",
+    "ProtocolError",
+    "Revoked",
+    "ShuttingDown",
+    "Stream",
+    "Unsupported",
+    "VersionUnsupported",
+    "WorkerDied",
+    "connect",
+]

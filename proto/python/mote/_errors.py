@@ -1,0 +1,111 @@
+"""One exception per status of the wire, with the status's fields as attributes."""
+
+from __future__ import annotations
+
+
+class MoteError(Exception):
+    """The daemon refused a request, or ended it early."""
+
+
+class ProtocolError(MoteError):
+    """The other end does not speak the wire, or the connection broke."""
+
+
+class ModelNotFound(MoteError):
+    """`model`, `similar`"""
+
+
+class NoBackend(MoteError):
+    """`rejected`: each with `flavour`, `provider`, `variant` and `reason`"""
+
+
+class Busy(MoteError):
+    """`retry_after_ms`"""
+
+
+class OverBudget(MoteError):
+    """`what`, `need_bytes`, `have_bytes`"""
+
+
+class DeadlineExceeded(MoteError):
+    """`deadline_ms`"""
+
+
+class WorkerDied(MoteError):
+    """`signal`, `exit_code`"""
+
+
+class Invalid(MoteError):
+    """`field`, `why`"""
+
+
+class Cancelled(MoteError):
+    """The request was cancelled."""
+
+
+class LimitExceeded(MoteError):
+    """`what`, `have`, `limit`"""
+
+
+class Unsupported(MoteError):
+    """`what`"""
+
+
+class ModelCorrupt(MoteError):
+    """`file`, `why`"""
+
+
+class ContextOverflow(MoteError):
+    """`prompt_tokens`, `context_tokens`"""
+
+
+class Revoked(MoteError):
+    """`why`"""
+
+
+class ComputeFailed(MoteError):
+    """`operation`, `cause`"""
+
+
+class Internal(MoteError):
+    """`operation`, `cause`"""
+
+
+class ShuttingDown(MoteError):
+    """The daemon is going away."""
+
+
+class VersionUnsupported(MoteError):
+    """`version_min`, `version_max`"""
+
+
+_BY_KIND = {
+    "model_not_found": ModelNotFound,
+    "no_backend": NoBackend,
+    "busy": Busy,
+    "over_budget": OverBudget,
+    "deadline_exceeded": DeadlineExceeded,
+    "worker_died": WorkerDied,
+    "invalid": Invalid,
+    "cancelled": Cancelled,
+    "limit_exceeded": LimitExceeded,
+    "unsupported": Unsupported,
+    "model_corrupt": ModelCorrupt,
+    "context_overflow": ContextOverflow,
+    "revoked": Revoked,
+    "compute_failed": ComputeFailed,
+    "internal": Internal,
+    "shutting_down": ShuttingDown,
+    "version_unsupported": VersionUnsupported,
+}
+
+
+def from_status(status) -> MoteError:
+    """The exception of a ``Status`` message; one of a later version becomes a plain MoteError."""
+    kind = status.WhichOneof("kind")
+    error = _BY_KIND.get(kind, MoteError)(status.message)
+    if kind is not None:
+        detail = getattr(status, kind)
+        for field in detail.DESCRIPTOR.fields:
+            setattr(error, field.name, getattr(detail, field.name))
+    return error

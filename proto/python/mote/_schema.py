@@ -1,0 +1,41 @@
+"""The messages of the wire, built from the schema's compiled description.
+
+No generated code: whatever version of the protobuf package is installed makes the classes.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+
+def _load():
+    description = resources.files(__package__).joinpath("schema_v1.binpb").read_bytes()
+    files = descriptor_pb2.FileDescriptorSet.FromString(description)
+    # A pool of our own: another package may carry another version of the same schema.
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    return pool
+
+
+_POOL = _load()
+
+
+def message(name: str):
+    """The class of the message ``mote.v1.<name>``."""
+    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"mote.v1.{name}"))
+
+
+ClientFrame = message("ClientFrame")
+ServerFrame = message("ServerFrame")
+
+# Names of the server's last answer to a request; StreamResult closes one push.
+CLOSING = frozenset(
+    field.name
+    for field in ServerFrame.DESCRIPTOR.oneofs_by_name["body"].fields
+    if field.name not in {"accepted", "token", "progress", "preview", "frame", "tensor", "event"}
+)
+# Answers that cost credit.
+CONTENT = frozenset({"token", "preview", "frame", "tensor", "event"})
