@@ -1,1 +1,32 @@
-//! Placeholder.
+//! What Mote does with a loaded model, step by step: text generation, tensor runs, stateful
+//! streams, frame interpolation.
+//!
+//! Everything here is driven from outside. A call does one *step* (a prefill chunk, a token, a
+//! frame, a run) and returns, so that its caller can pause, cancel or reorder between steps. No
+//! function here starts a thread, talks to a client, or logs what a user said or a model answered.
+//!
+//! * [`TextModel`] → [`TextJob`] → [`TextStep`], with [`KvPool`] between jobs
+//! * [`TensorJob`], with [`SessionPool`] between jobs
+//! * [`StreamSession`]
+//! * [`Interpolator`] and [`FrameWindow`]
+//!
+//! Dependencies: `tokenizers` reads the ecosystem's `tokenizer.json`; `minijinja` renders its chat
+//! templates; `half` converts 16-bit logits; `serde_json` reads `tokenizer_config.json`.
+#![forbid(unsafe_code)]
+
+mod cancel;
+mod clip;
+mod error;
+mod stream;
+mod tensor;
+mod text;
+
+pub use clip::{FACTORS, FRAME_PIXELS_MAX, FrameWindow, Interpolator, Rgb, RgbFrame, WindowStep};
+pub use error::PipelineError;
+pub use stream::{PREPARED_MAX, PushId, StreamSession};
+pub use tensor::{NamedTarget, NamedTensor, SESSIONS_MAX, SessionPool, TensorJob, TensorResult};
+pub use text::{
+    ChatTurn, Finish, KvPool, MESSAGES_MAX, POOL_ENTRIES_MAX, PREFILL_CHUNK_TOKENS,
+    PROMPT_BYTES_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, TOKENS_DEFAULT, TextJob,
+    TextModel, TextPrompt, TextRequest, TextStats, TextStep,
+};

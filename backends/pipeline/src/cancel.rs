@@ -1,0 +1,58 @@
+//! Cancelling a job whose session is used again by other jobs.
+
+use crate::PipelineError;
+use mote_api::{Cancel, Canceller, RunError, RunReport, Session};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How often a run is begun anew because a canceller of an earlier job hit it.
+const STALE_CANCELS_MAX: usize = 4;
+
+/// Whether one job was cancelled.
+///
+/// A session's own canceller stops "the run in progress, or else the next one", so a cancel that
+/// comes late would hit whichever job uses the session next. Here each job has a flag of its own:
+/// a run that ends early without it was hit by a stale cancel and is begun anew.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CancelFlag(Arc<AtomicBool>);
+
+struct FlagAndSession {
+    flag: CancelFlag,
+    session: Canceller,
+}
+
+impl Cancel for FlagAndSession {
+    fn cancel(&self) {
+        self.flag.0.store(true, Ordering::Release);
+        self.session.cancel();
+    }
+}
+
+impl CancelFlag {
+    /// The handle that cancels this job on `session`.
+    pub fn canceller(&self, session: &dyn Session) -> Canceller {
+        Canceller::new(FlagAndSession {
+            flag: self.clone(),
+            session: session.canceller(),
+        })
+    }
+
+    /// Whether this job was cancelled.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Runs `session` unless this job was cancelled. Runs must be repeatable.
+    pub fn run(&self, session: &mut dyn Session) -> Result<RunReport, PipelineError> {
+        for _ in 0..STALE_CANCELS_MAX {
+            if self.is_set() {
+                return Err(PipelineError::Cancelled);
+            }
+            match session.run() {
+                Err(RunError::Cancelled) if !self.is_set() => {}
+                other => return other.map_err(PipelineError::from),
+            }
+        }
+        Err(PipelineError::Cancelled)
+    }
+}

@@ -1,0 +1,104 @@
+//! Why a pipeline did not give a result.
+
+use mote_api::{LoadError, RunError, TensorError};
+use std::path::PathBuf;
+
+/// An error of a pipeline; a variant names the operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum PipelineError {
+    /// The request is at fault.
+    #[error("{field}: {why}")]
+    Invalid { field: String, why: String },
+    /// The prompt leaves no room for an answer.
+    #[error("{prompt_tokens} prompt tokens leave no room in a context of {context_tokens}")]
+    ContextOverflow {
+        prompt_tokens: u64,
+        context_tokens: u64,
+    },
+    /// A file of the model's folder cannot be read.
+    #[error("cannot read {}", file.display())]
+    ModelFile {
+        file: PathBuf,
+        #[source]
+        cause: std::io::Error,
+    },
+    /// A file of the model's folder is larger than such a file may be.
+    #[error("{} is {bytes} bytes, more than {bytes_max}", file.display())]
+    FileTooLarge {
+        file: PathBuf,
+        bytes: u64,
+        bytes_max: u64,
+    },
+    /// A file of the model's folder is not what it should be.
+    #[error("{} is malformed", file.display())]
+    MalformedFile {
+        file: PathBuf,
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The model's inputs and outputs are not those its manifest and task call for.
+    #[error("model tensor {tensor:?} {why}")]
+    Graph { tensor: String, why: String },
+    /// The chat template refused these messages (`raise_exception`).
+    #[error("the chat template refuses the messages: {message}")]
+    TemplateRefused { message: String },
+    /// The chat template failed on these messages.
+    #[error("cannot render the chat template")]
+    Template(#[source] minijinja::Error),
+    /// The tokenizer failed on the prompt.
+    #[error("cannot tokenize the prompt")]
+    Tokenize(#[source] tokenizers::Error),
+    /// The tokenizer failed on tokens that the model gave.
+    #[error("cannot turn tokens into text")]
+    Detokenize(#[source] tokenizers::Error),
+    /// No token can be chosen from what the model computed.
+    #[error("the model's logits {why}")]
+    Logits { why: &'static str },
+    /// The run in progress was cancelled.
+    #[error("the job was cancelled")]
+    Cancelled,
+    /// The model failed.
+    #[error("cannot run the model")]
+    Run(#[source] RunError),
+    /// The model gave no session.
+    #[error("cannot start on the model")]
+    Load(#[source] LoadError),
+}
+
+impl PipelineError {
+    pub(crate) fn invalid(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            why: why.into(),
+        }
+    }
+
+    pub(crate) fn graph(tensor: &str, why: impl Into<String>) -> Self {
+        Self::Graph {
+            tensor: tensor.to_owned(),
+            why: why.into(),
+        }
+    }
+}
+
+impl From<RunError> for PipelineError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Cancelled => Self::Cancelled,
+            other => Self::Run(other),
+        }
+    }
+}
+
+impl From<TensorError> for PipelineError {
+    fn from(error: TensorError) -> Self {
+        Self::Run(error.into())
+    }
+}
+
+impl From<LoadError> for PipelineError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(error)
+    }
+}

@@ -1,0 +1,164 @@
+//! What a text job is asked for.
+
+use crate::PipelineError;
+
+/// Bytes of a plain prompt, or of all messages together, at most.
+pub const PROMPT_BYTES_MAX: usize = 2 << 20;
+/// Messages of one prompt at most.
+pub const MESSAGES_MAX: usize = 1024;
+/// Stop strings of one request at most.
+pub const STOP_STRINGS_MAX: usize = 16;
+/// Bytes of one stop string at most.
+pub const STOP_BYTES_MAX: usize = 256;
+/// Tokens of an answer when the request does not say; fewer when the context leaves fewer.
+pub const TOKENS_DEFAULT: usize = 1024;
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatTurn {
+    /// `system`, `user`, `assistant`, …: what the template knows.
+    pub role: String,
+    /// Text.
+    pub content: String,
+}
+
+/// What comes before the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextPrompt {
+    /// Messages, rendered by the model's chat template with its opening of an answer at the end.
+    Messages(Vec<ChatTurn>),
+    /// Text as it is; the tokenizer adds the special tokens it always adds.
+    Plain(String),
+}
+
+/// How tokens are chosen; all absent is greedy.
+///
+/// Steps in the order of Hugging Face transformers: repetition penalty (on every token of prompt
+/// and answer so far), temperature, top-k, top-p, min-p, draw. Without temperature, top-k, top-p
+/// and min-p, or with temperature 0, the likeliest token is taken after the penalty.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by this; finite, at least 0. 1 when it is absent and others are there.
+    pub temperature: Option<f32>,
+    /// Keep this many of the likeliest; 0 keeps all.
+    pub top_k: Option<u32>,
+    /// Keep the fewest of the likeliest whose probabilities add up to this; in 0..=1, not 0.
+    pub top_p: Option<f32>,
+    /// Keep those at least this times as likely as the likeliest; in 0..=1.
+    pub min_p: Option<f32>,
+    /// Divides positive logits of seen tokens and multiplies negative ones; finite, above 0.
+    pub repetition_penalty: Option<f32>,
+}
+
+/// A request for text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextRequest {
+    /// What comes before the answer.
+    pub prompt: TextPrompt,
+    /// Tokens of the answer at most; [`TOKENS_DEFAULT`] when absent.
+    pub tokens_max: Option<usize>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// The same seed gives the same draws.
+    pub seed: u64,
+    /// The answer ends before the first of these.
+    pub stop: Vec<String>,
+    /// First tokens of the answer, already given to the client before the job began anew: they
+    /// are not given again, and the answer goes on as if it had never been interrupted.
+    pub resume_token_ids: Vec<u32>,
+}
+
+impl TextRequest {
+    /// A greedy request with nothing else said.
+    pub fn new(prompt: TextPrompt) -> Self {
+        Self {
+            prompt,
+            tokens_max: None,
+            sampling: Sampling::default(),
+            seed: 0,
+            stop: Vec::new(),
+            resume_token_ids: Vec::new(),
+        }
+    }
+
+    /// Checks everything that needs no model.
+    ///
+    /// # Errors
+    /// [`PipelineError::Invalid`] names the field.
+    pub fn check(&self) -> Result<(), PipelineError> {
+        self.check_prompt()?;
+        self.sampling.check()?;
+        if self.tokens_max == Some(0) {
+            return Err(PipelineError::invalid("tokens_max", "is 0"));
+        }
+        if self.stop.len() > STOP_STRINGS_MAX {
+            let why = format!("{} strings, more than {STOP_STRINGS_MAX}", self.stop.len());
+            return Err(PipelineError::invalid("stop", why));
+        }
+        for (index, stop) in self.stop.iter().enumerate() {
+            if stop.is_empty() || stop.len() > STOP_BYTES_MAX {
+                let why = format!("{} bytes are not 1 to {STOP_BYTES_MAX}", stop.len());
+                return Err(PipelineError::invalid(format!("stop[{index}]"), why));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_prompt(&self) -> Result<(), PipelineError> {
+        let (field, bytes) = match &self.prompt {
+            TextPrompt::Plain(text) => ("prompt", text.len()),
+            TextPrompt::Messages(turns) => {
+                if turns.is_empty() || turns.len() > MESSAGES_MAX {
+                    let why = format!("{} messages are not 1 to {MESSAGES_MAX}", turns.len());
+                    return Err(PipelineError::invalid("messages", why));
+                }
+                let bytes = turns.iter().map(|t| t.role.len() + t.content.len()).sum();
+                ("messages", bytes)
+            }
+        };
+        if bytes > PROMPT_BYTES_MAX {
+            let why = format!("{bytes} bytes, more than {PROMPT_BYTES_MAX}");
+            return Err(PipelineError::invalid(field, why));
+        }
+        Ok(())
+    }
+}
+
+impl Sampling {
+    fn check(&self) -> Result<(), PipelineError> {
+        let rules: [(&str, Option<f32>, fn(f32) -> bool, &str); 4] = [
+            (
+                "temperature",
+                self.temperature,
+                |t| t.is_finite() && t >= 0.0,
+                "is not a number of at least 0",
+            ),
+            (
+                "top_p",
+                self.top_p,
+                |p| p > 0.0 && p <= 1.0,
+                "is not above 0 and at most 1",
+            ),
+            (
+                "min_p",
+                self.min_p,
+                |p| (0.0..=1.0).contains(&p),
+                "is not in 0 to 1",
+            ),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                |p| p.is_finite() && p > 0.0,
+                "is not a number above 0",
+            ),
+        ];
+        for (field, value, holds, why) in rules {
+            if let Some(value) = value
+                && !holds(value)
+            {
+                return Err(PipelineError::invalid(format!("sampling.{field}"), why));
+            }
+        }
+        Ok(())
+    }
+}
