@@ -34,6 +34,12 @@ pub const TENSORS_MAX: usize = 256;
 pub const RANK_MAX: usize = 8;
 /// Bytes of a name: model, tensor, backend, client.
 pub const NAME_BYTES_MAX: usize = 256;
+/// Width and height that clips may be scaled down to.
+pub const CLIP_SIDE_PIXELS_MAX: u32 = 16_384;
+/// Frames per second of a clip.
+pub const FRAME_RATE_MAX: u32 = 1_000;
+/// Fastest setting of the AV1 encoder.
+pub const ENCODER_SPEED_MAX: u32 = 10;
 
 /// The limits as they are told to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -36,6 +36,13 @@ impl DType {
             Self::F64 | Self::I64 | Self::U64 => 8,
         }
     }
+
+    /// Bytes of a dense tensor of this type; `None` when the number does not fit.
+    pub fn tensor_bytes(self, shape: &[u64]) -> Option<u64> {
+        shape
+            .iter()
+            .try_fold(self.bytes(), |bytes, size| bytes.checked_mul(*size))
+    }
 }
 
 /// A tensor: row-major, dense. The number of bytes was checked against type and shape.
@@ -65,6 +72,17 @@ pub enum TensorData {
         /// Its bytes.
         bytes: u64,
     },
+}
+
+impl TensorData {
+    /// Bytes of the elements.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Range(range) => range.bytes,
+            Self::Passed { bytes, .. } => *bytes,
+        }
+    }
 }
 
 /// A range of a registered buffer.

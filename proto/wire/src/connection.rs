@@ -1,0 +1,215 @@
+//! The blocking transport: one system call per small frame each way.
+
+use crate::decoder::FrameDecoder;
+use crate::error::WireError;
+use crate::fds;
+use crate::frame::{Frame, Link, Prefix};
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What carries frames both ways.
+pub trait Transport {
+    /// Sends a frame; its descriptors are closed here afterwards.
+    fn send(&mut self, frame: Frame) -> Result<(), WireError>;
+
+    /// Waits for a frame; `None` when the peer has closed the connection in good order.
+    fn recv(&mut self) -> Result<Option<Frame>, WireError>;
+}
+
+/// Frames over a connected, blocking Unix stream socket.
+#[derive(Debug)]
+pub struct Connection {
+    send: SendHalf,
+    recv: RecvHalf,
+}
+
+/// The sending half of a [`Connection`].
+#[derive(Debug)]
+pub struct SendHalf {
+    socket: Arc<UnixStream>,
+}
+
+/// The receiving half of a [`Connection`].
+#[derive(Debug)]
+pub struct RecvHalf {
+    socket: Arc<UnixStream>,
+    decoder: FrameDecoder,
+}
+
+impl Connection {
+    /// Frames of `link` over `socket`, which must be in blocking mode.
+    pub fn new(socket: UnixStream, link: Link) -> Self {
+        let socket = Arc::new(socket);
+        Self {
+            send: SendHalf {
+                socket: Arc::clone(&socket),
+            },
+            recv: RecvHalf {
+                socket,
+                decoder: FrameDecoder::new(link),
+            },
+        }
+    }
+
+    /// Two connected ends.
+    pub fn pair(link: Link) -> Result<(Self, Self), WireError> {
+        let (one, other) = UnixStream::pair().map_err(WireError::SetUp)?;
+        Ok((Self::new(one, link), Self::new(other, link)))
+    }
+
+    /// As [`SendHalf::send`].
+    pub fn send(&mut self, frame: Frame) -> Result<(), WireError> {
+        self.send.send(frame)
+    }
+
+    /// As [`RecvHalf::recv`].
+    pub fn recv(&mut self) -> Result<Option<Frame>, WireError> {
+        self.recv.recv()
+    }
+
+    /// As [`RecvHalf::set_read_timeout`].
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), WireError> {
+        self.recv.set_read_timeout(timeout)
+    }
+
+    /// Halves that two threads may own. The socket closes when both are gone.
+    pub fn split(self) -> (SendHalf, RecvHalf) {
+        (self.send, self.recv)
+    }
+}
+
+impl Transport for Connection {
+    fn send(&mut self, frame: Frame) -> Result<(), WireError> {
+        self.send.send(frame)
+    }
+
+    fn recv(&mut self) -> Result<Option<Frame>, WireError> {
+        self.recv.recv()
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.send.socket.as_fd()
+    }
+}
+
+impl SendHalf {
+    /// Sends a frame; its descriptors are closed here afterwards. Blocks while the peer's buffer is
+    /// full.
+    pub fn send(&mut self, frame: Frame) -> Result<(), WireError> {
+        let mut outgoing = Outgoing::new(frame)?;
+        while !outgoing
+            .advance(self.socket.as_fd())
+            .map_err(WireError::Send)?
+        {}
+        Ok(())
+    }
+
+    /// Ends the connection both ways: a peer, and a thread here, that waits for a frame wakes up.
+    pub fn close(&self) {
+        // A socket whose peer has gone is as closed as it can be.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+impl AsFd for SendHalf {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl RecvHalf {
+    /// Waits for a frame; `None` when the peer has closed the connection at a frame's end. After
+    /// [`WireError::TimedOut`] one may call again.
+    pub fn recv(&mut self) -> Result<Option<Frame>, WireError> {
+        loop {
+            if let Some(frame) = self.decoder.pop()? {
+                return Ok(Some(frame));
+            }
+            let received = match fds::receive(self.socket.as_fd(), self.decoder.space()) {
+                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(WireError::TimedOut);
+                }
+                result => result.map_err(WireError::Receive)?,
+            };
+            if !feed(&mut self.decoder, received)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How long [`RecvHalf::recv`] waits for bytes; `None` waits for ever.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), WireError> {
+        self.socket
+            .set_read_timeout(timeout)
+            .map_err(WireError::SetUp)
+    }
+
+    /// As [`SendHalf::close`].
+    pub fn close(&self) {
+        // As there.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+impl AsFd for RecvHalf {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Gives the decoder what was received; false at the end of the stream.
+pub(crate) fn feed(decoder: &mut FrameDecoder, received: fds::Received) -> Result<bool, WireError> {
+    if received.fds_lost {
+        return Err(WireError::FdsLost);
+    }
+    if received.bytes == 0 {
+        return if decoder.is_at_boundary() {
+            Ok(false)
+        } else {
+            Err(WireError::EndInsideFrame)
+        };
+    }
+    decoder.received(received.bytes, received.fds)?;
+    Ok(true)
+}
+
+/// A frame on its way into a socket.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    prefix: Prefix,
+    frame: Frame,
+    sent: usize,
+}
+
+impl Outgoing {
+    pub(crate) fn new(frame: Frame) -> Result<Self, WireError> {
+        frame.check()?;
+        Ok(Self {
+            prefix: Prefix::of(frame.bytes.len()),
+            frame,
+            sent: 0,
+        })
+    }
+
+    /// One call of `sendmsg`; true once the frame is sent.
+    pub(crate) fn advance(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        let prefix = self.prefix.as_bytes();
+        let parts = [
+            IoSlice::new(prefix.get(self.sent..).unwrap_or_default()),
+            IoSlice::new(&self.frame.bytes[self.sent.saturating_sub(prefix.len())..]),
+        ];
+        let fds = if self.sent == 0 {
+            &self.frame.fds[..]
+        } else {
+            &[]
+        };
+        self.sent += fds::send(socket, &parts, fds)?;
+        Ok(self.sent == prefix.len() + self.frame.bytes.len())
+    }
+}

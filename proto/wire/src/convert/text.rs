@@ -1,0 +1,145 @@
+//! Text in, text out.
+
+use super::{Parsed, Place, invalid, limited, name, options, unless_zero};
+use crate::limits::{MESSAGES_MAX, PROMPT_BYTES_MAX, STOP_BYTES_MAX, STOPS_MAX};
+use crate::pb;
+use crate::types::{ChatMessage, Generate, Prompt, Sampling, Status};
+
+pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
+    Ok(Generate {
+        model: name("model", generate.model)?,
+        prompt: parse_prompt(generate.messages, generate.prompt)?,
+        tokens_max: unless_zero(generate.tokens_max),
+        sampling: parse_sampling(generate.sampling.unwrap_or_default())?,
+        stop: parse_stop(generate.stop)?,
+        options: options::parse(generate.options)?,
+    })
+}
+
+pub(super) fn write(generate: Generate) -> pb::Generate {
+    let (messages, prompt) = match generate.prompt {
+        Prompt::Messages(messages) => (messages, String::new()),
+        Prompt::Plain(prompt) => (Vec::new(), prompt),
+    };
+    let write_message = |ChatMessage { role, content }| pb::ChatMessage { role, content };
+    let Sampling {
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
+        seed,
+    } = generate.sampling;
+    pb::Generate {
+        model: generate.model,
+        messages: messages.into_iter().map(write_message).collect(),
+        prompt,
+        tokens_max: generate.tokens_max.unwrap_or_default(),
+        sampling: Some(pb::Sampling {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            seed,
+        }),
+        stop: generate.stop,
+        options: options::write(generate.options),
+    }
+}
+
+fn parse_prompt(messages: Vec<pb::ChatMessage>, prompt: String) -> Parsed<Prompt> {
+    if messages.is_empty() {
+        if prompt.is_empty() {
+            return Err(invalid("prompt", "there are no messages either"));
+        }
+        limited("bytes of prompt", prompt.len(), PROMPT_BYTES_MAX)?;
+        return Ok(Prompt::Plain(prompt));
+    }
+    if !prompt.is_empty() {
+        return Err(invalid("prompt", "there are messages as well"));
+    }
+    limited("messages", messages.len(), MESSAGES_MAX)?;
+    let bytes = messages.iter().map(|message| message.content.len()).sum();
+    limited("bytes of messages", bytes, PROMPT_BYTES_MAX)?;
+    let parse = |(index, message): (usize, pb::ChatMessage)| {
+        let at = Place {
+            list: "messages",
+            index,
+        };
+        Ok(ChatMessage {
+            role: name(at.field("role"), message.role)?,
+            content: message.content,
+        })
+    };
+    let messages = messages.into_iter().enumerate().map(parse);
+    Ok(Prompt::Messages(messages.collect::<Result<_, Status>>()?))
+}
+
+fn parse_stop(stop: Vec<String>) -> Parsed<Vec<String>> {
+    limited("stop", stop.len(), STOPS_MAX)?;
+    for (index, text) in stop.iter().enumerate() {
+        if text.is_empty() {
+            return Err(invalid(format_args!("stop[{index}]"), "it is empty"));
+        }
+        let what = format_args!("bytes of stop[{index}]");
+        limited(what, text.len(), STOP_BYTES_MAX)?;
+    }
+    Ok(stop)
+}
+
+fn parse_sampling(sampling: pb::Sampling) -> Parsed<Sampling> {
+    // No comparison holds of a NaN, so the ranges refuse it too.
+    let check = |field: &str, value: Option<f32>, holds: fn(f32) -> bool, range: &str| {
+        if value.is_none_or(holds) {
+            return Ok(());
+        }
+        Err(invalid(
+            format_args!("sampling.{field}"),
+            format_args!("it is not {range}"),
+        ))
+    };
+    let pb::Sampling {
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
+        seed,
+    } = sampling;
+    check(
+        "temperature",
+        temperature,
+        |t| (0.0..=100.0).contains(&t),
+        "from 0 to 100",
+    )?;
+    check(
+        "top_p",
+        top_p,
+        |p| p > 0.0 && p <= 1.0,
+        "above 0 and at most 1",
+    )?;
+    check(
+        "min_p",
+        min_p,
+        |p| (0.0..1.0).contains(&p),
+        "from 0 to below 1",
+    )?;
+    check(
+        "repetition_penalty",
+        repetition_penalty,
+        |penalty| penalty > 0.0 && penalty <= 10.0,
+        "above 0 and at most 10",
+    )?;
+    if top_k == Some(0) {
+        return Err(invalid("sampling.top_k", "it is 0"));
+    }
+    Ok(Sampling {
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
+        seed,
+    })
+}
