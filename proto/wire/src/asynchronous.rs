@@ -53,9 +53,7 @@ impl AsyncSender {
         while let Some(outgoing) = &mut self.outgoing {
             let sent = self
                 .socket
-                .async_io(Interest::WRITABLE, |socket| {
-                    outgoing.advance(socket.as_fd())
-                })
+                .async_io(Interest::WRITABLE, || outgoing.advance(self.socket.as_fd()))
                 .await
                 .map_err(WireError::Send)?;
             if sent {
