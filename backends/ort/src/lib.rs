@@ -1,1 +1,40 @@
-//! Placeholder.
+//! ONNX Runtime behind Mote's backend traits.
+//!
+//! The library is loaded at run time from a path ([`OrtBackend::load`]); nothing links it. One
+//! process holds one such library, which is a rule of the library itself.
+//!
+//! * `backend`: loading the library, its logging, [`OrtBackend`].
+//! * `providers`: the table of execution providers and how each is registered.
+//! * `probe`: runs a tiny model on each provider and says what works.
+//! * `engine`: one compiled ONNX Runtime session and the turn that its runs take.
+//! * `model`, `session`, `cancel`: the traits.
+//! * `failure`: what the library's messages mean, as typed errors.
+//! * `sys`: the only unsafe code.
+//!
+//! **Memory.** Inputs and outputs are bound where they lie. The library reads and writes the
+//! caller's memory, with three exceptions that are counted in `bytes_copied`: outputs without a
+//! target, outputs that the graph takes straight from an input, and values that kernels use as
+//! indices or counts while another process can write them.
+//!
+//! **Concurrency.** All sessions of a model share one ONNX Runtime session. Its runs take turns,
+//! first come first served: the C API promises concurrent `Run`, but providers other than the CPU
+//! have broken that promise, and two runs at once on the same threads gain nothing.
+//!
+//! Dependencies: `ort` for the C declarations, options and provider registration, `libloading`
+//! to look at a library before it is trusted.
+
+#![deny(unsafe_code)]
+
+mod backend;
+mod cancel;
+mod engine;
+mod failure;
+mod model;
+mod probe;
+mod providers;
+mod session;
+mod sys;
+mod turn;
+
+pub use backend::OrtBackend;
+pub use providers::CPU_PROVIDER;

@@ -1,0 +1,197 @@
+//! Loading the library, once per process, and [`Backend`] over it.
+
+use crate::failure::{chain, open_absence};
+use crate::model::OrtModel;
+use crate::probe;
+use crate::providers::{CPU_PROVIDER, Provider, register_library};
+use crate::sys::{self, LibraryError};
+use mote_api::{
+    Absence, Backend, BackendKind, Capability, LoadError, LoadRequest, Model, ProbeError,
+};
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where the library's own log messages go.
+const LOG_TARGET: &str = "onnxruntime";
+
+/// An ONNX Runtime library, loaded for the life of the process.
+pub struct OrtBackend {
+    library: Library,
+    flavour: String,
+}
+
+#[derive(Clone)]
+struct Library {
+    path: PathBuf,
+    version: String,
+    environment: Environment,
+}
+
+/// The library that this process loaded; the runtime cannot hold a second one.
+static LOADED: Mutex<Option<Library>> = Mutex::new(None);
+
+impl OrtBackend {
+    /// Loads the shared library at `library`; `flavour_name` is what its capabilities are
+    /// reported under. Loading the same file again is cheap.
+    ///
+    /// # Errors
+    /// When the file is missing, unreadable, no ONNX Runtime, older than the API Mote needs, or
+    /// misses a library of its own; or when this process has loaded another one before.
+    pub fn load(library: &Path, flavour_name: &str) -> Result<Self, ProbeError> {
+        let opened = open(library).map_err(|absence| ProbeError {
+            library: library.display().to_string(),
+            absence,
+        })?;
+        Ok(Self {
+            library: opened,
+            flavour: flavour_name.to_owned(),
+        })
+    }
+
+    /// Registers a library that brings the execution provider `provider` (a plug-in: QNN,
+    /// OpenVINO and others come this way). [`Backend::probe`] and [`Backend::load`] know the
+    /// provider from then on.
+    ///
+    /// # Errors
+    /// When the provider is unknown here, or the library does not load.
+    pub fn register_plugin(&self, provider: &str, library: &Path) -> Result<(), ProbeError> {
+        let refuse = |absence| ProbeError {
+            library: library.display().to_string(),
+            absence,
+        };
+        let Some(row) = Provider::named(provider) else {
+            return Err(refuse(Absence::NotCompiledIn));
+        };
+        if !library.exists() {
+            let name = library.display().to_string();
+            return Err(refuse(Absence::LibraryMissing { name }));
+        }
+        register_library(&self.library.environment, row.name, library)
+            .map_err(|error| refuse(open_absence(library, &chain(&error))))
+    }
+}
+
+fn open(library: &Path) -> Result<Library, Absence> {
+    let name = library.display().to_string();
+    let path = library.canonicalize().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Absence::LibraryMissing { name: name.clone() },
+        std::io::ErrorKind::PermissionDenied => Absence::NoPermission { path: name.clone() },
+        _ => Absence::LibraryRejected {
+            name: name.clone(),
+            why: error.to_string(),
+        },
+    })?;
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = &*loaded {
+        if known.path == path {
+            return Ok(known.clone());
+        }
+        let why = format!("this process already uses {}", known.path.display());
+        return Err(Absence::LibraryRejected { name, why });
+    }
+    let version = checked_version(&path)?;
+    let rejected = |why: String| Absence::LibraryRejected {
+        name: name.clone(),
+        why,
+    };
+    let environment = ort::init_from(&path)
+        .map_err(|error| rejected(error.to_string()))?
+        .with_name("mote")
+        .with_telemetry(false)
+        .with_logger(Arc::new(|level, category, _, _, message| {
+            log::log!(target: LOG_TARGET, log_level(level), "{category}: {message}");
+        }))
+        .build()
+        .map_err(|error| rejected(error.message().to_owned()))?;
+    environment.set_log_level(wanted_level());
+    Ok(loaded
+        .insert(Library {
+            path,
+            version,
+            environment,
+        })
+        .clone())
+}
+
+/// The version of the library, when it is an ONNX Runtime new enough.
+fn checked_version(path: &Path) -> Result<String, Absence> {
+    let rejected = |why: &str| Absence::LibraryRejected {
+        name: path.display().to_string(),
+        why: why.to_owned(),
+    };
+    let version = sys::library_version(path).map_err(|error| match error {
+        LibraryError::Open(error) => open_absence(path, &chain(&error)),
+        LibraryError::NoEntry => Absence::SymbolMissing {
+            symbol: sys::ENTRY_SYMBOL.into(),
+        },
+        LibraryError::NoVersion => rejected("it does not tell its version"),
+    })?;
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>());
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(1)), Some(Ok(minor))) if minor >= ort::MINOR_VERSION => Ok(version),
+        (Some(Ok(1)), Some(Ok(_))) => Err(Absence::VersionSkew {
+            have: version,
+            need: format!("1.{}", ort::MINOR_VERSION),
+        }),
+        _ => Err(rejected(&format!("its version is {version:?}"))),
+    }
+}
+
+fn log_level(level: LogLevel) -> log::Level {
+    match level {
+        LogLevel::Verbose => log::Level::Trace,
+        LogLevel::Info => log::Level::Debug,
+        LogLevel::Warning => log::Level::Warn,
+        LogLevel::Error | LogLevel::Fatal => log::Level::Error,
+    }
+}
+
+/// The least level the library should bother to format.
+fn wanted_level() -> LogLevel {
+    match log::max_level() {
+        log::LevelFilter::Trace => LogLevel::Verbose,
+        log::LevelFilter::Debug => LogLevel::Info,
+        log::LevelFilter::Info | log::LevelFilter::Warn => LogLevel::Warning,
+        log::LevelFilter::Error => LogLevel::Error,
+        log::LevelFilter::Off => LogLevel::Fatal,
+    }
+}
+
+impl Backend for OrtBackend {
+    fn kind(&self) -> BackendKind {
+        BackendKind::OnnxRuntime
+    }
+
+    fn version(&self) -> &str {
+        &self.library.version
+    }
+
+    fn probe(&self) -> Vec<Capability> {
+        let found = probe::run(&self.library.environment);
+        let capability = |outcome: probe::Outcome| Capability {
+            flavour: self.flavour.clone(),
+            backend: BackendKind::OnnxRuntime,
+            library_version: self.library.version.clone(),
+            provider: outcome.provider,
+            device: outcome.device,
+            absence: outcome.absence,
+        };
+        found.into_iter().map(capability).collect()
+    }
+
+    /// An empty provider is the CPU. Options of the CPU are session configuration entries.
+    fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Model>, LoadError> {
+        let name = match request.provider.as_str() {
+            "" => CPU_PROVIDER,
+            name => name,
+        };
+        let row = Provider::named(name).ok_or_else(|| LoadError::ProviderAbsent {
+            provider: name.to_owned(),
+            absence: Absence::NotCompiledIn,
+        })?;
+        let model = OrtModel::load(&self.library.environment, row, request)?;
+        Ok(Arc::new(model))
+    }
+}

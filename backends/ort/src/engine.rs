@@ -1,0 +1,237 @@
+//! One compiled ONNX Runtime session: a model file, a provider, a number of threads.
+
+use crate::failure::{backend_error, load_error};
+use crate::providers::Provider;
+use crate::sys::{self, Produced, RawSession, RawValue, Side, TensorInfo};
+use crate::turn::Turn;
+use mote_api::{
+    BackendError, LoadError, LoadRequest, Placement, ProviderShare, RANK_MAX, Signature,
+    TensorSpec, Threads,
+};
+use ort::environment::Environment;
+use ort::session::RunOptions;
+use ort::session::builder::{BuilderResult, SessionBuilder};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// More threads than any board has; larger requests are cut to it.
+const THREADS_MAX: usize = 256;
+/// Makes the library remember which provider got which node.
+const RECORD_ASSIGNMENT: (&str, &str) = ("session.record_ep_graph_assignment_info", "1");
+
+/// A model compiled for one provider with a fixed number of threads.
+pub(crate) struct Engine {
+    session: RawSession,
+    turn: Turn,
+    pub(crate) interface: Interface,
+    pub(crate) placement: Placement,
+}
+
+/// What a model's tensors are like.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Interface {
+    pub(crate) signature: Signature,
+    /// Per input and output, whether even the rank is decided at run time; its shape in the
+    /// signature is then empty.
+    pub(crate) any_rank: (Vec<bool>, Vec<bool>),
+    /// Per output, whether it is an input by the same name. The library then ignores memory bound
+    /// for it and answers the input itself.
+    pub(crate) passed_through: Vec<bool>,
+}
+
+/// What one run gave.
+pub(crate) struct Computed {
+    /// Outputs the library allocated, at their positions.
+    pub(crate) produced: Vec<Option<Produced>>,
+    pub(crate) compute: Duration,
+}
+
+impl Engine {
+    /// Loads `request.file` on the provider of `row`.
+    pub(crate) fn load(
+        environment: &Environment,
+        row: &Provider,
+        request: &LoadRequest,
+    ) -> Result<Self, LoadError> {
+        check_readable(&request.file)?;
+        Self::compile(environment, row, request, |builder| {
+            RawSession::from_file(environment, builder, &request.file)
+        })
+    }
+
+    /// Loads a model from memory; the file of `request` is for messages only.
+    pub(crate) fn load_bytes(
+        environment: &Environment,
+        row: &Provider,
+        request: &LoadRequest,
+        model: &[u8],
+    ) -> Result<Self, LoadError> {
+        Self::compile(environment, row, request, |builder| {
+            RawSession::from_bytes(environment, builder, model)
+        })
+    }
+
+    fn compile(
+        environment: &Environment,
+        row: &Provider,
+        request: &LoadRequest,
+        create: impl FnOnce(&SessionBuilder) -> Result<RawSession, ort::Error>,
+    ) -> Result<Self, LoadError> {
+        let builder = options(environment, request.threads).map_err(LoadError::Session)?;
+        let builder = row.register(builder, environment, &request.provider_options)?;
+        let session = create(&builder).map_err(|error| load_error(request, row.name, &error))?;
+        let engine = Self::finish(session, &request.file)?;
+        let (nodes, cpu_nodes) = engine.nodes();
+        if request.forbid_cpu && cpu_nodes > 0 {
+            return Err(LoadError::CpuForbidden {
+                provider: row.name.to_owned(),
+                nodes,
+                cpu_nodes,
+            });
+        }
+        Ok(engine)
+    }
+
+    fn finish(session: RawSession, file: &Path) -> Result<Self, LoadError> {
+        let read = |error: ort::Error| LoadError::Session(backend_error("read the model", &error));
+        let inputs = specs(file, session.tensors(Side::Input).map_err(read)?)?;
+        let outputs = specs(file, session.tensors(Side::Output).map_err(read)?)?;
+        let passed_through = outputs
+            .0
+            .iter()
+            .map(|output| inputs.0.iter().any(|input| input.name == output.name))
+            .collect();
+        let mut shares = session
+            .assignment()
+            .map_err(|error| LoadError::Session(backend_error("read the assignment", &error)))?;
+        shares.sort_by_key(|(_, nodes)| std::cmp::Reverse(*nodes));
+        let share = |(provider, nodes)| ProviderShare {
+            provider,
+            nodes,
+            time_us: None,
+        };
+        Ok(Self {
+            session,
+            turn: Turn::default(),
+            interface: Interface {
+                any_rank: (inputs.1, outputs.1),
+                passed_through,
+                signature: Signature {
+                    inputs: inputs.0,
+                    outputs: outputs.0,
+                },
+            },
+            placement: Placement {
+                shares: shares.into_iter().map(share).collect(),
+                read_back: true,
+            },
+        })
+    }
+
+    /// All nodes, and those on the CPU.
+    pub(crate) fn nodes(&self) -> (u32, u32) {
+        let cpu_nodes = self.placement.nodes_on(crate::CPU_PROVIDER);
+        (self.placement.nodes(), cpu_nodes)
+    }
+
+    /// Waits for the turn and computes once.
+    pub(crate) fn run<'a>(
+        &self,
+        options: &RunOptions,
+        inputs: impl ExactSizeIterator<Item = &'a RawValue>,
+        outputs: impl ExactSizeIterator<Item = Option<&'a RawValue>>,
+    ) -> Result<Computed, ort::Error> {
+        let turn = self.turn.take();
+        let start = Instant::now();
+        let produced = self.session.run(&turn, options, inputs, outputs)?;
+        Ok(Computed {
+            produced,
+            compute: start.elapsed(),
+        })
+    }
+}
+
+/// The system's own error for a file that cannot be read; the library's is a text.
+fn check_readable(file: &Path) -> Result<(), LoadError> {
+    let readable = std::fs::File::open(file).and_then(|opened| match opened.metadata()?.is_dir() {
+        true => Err(std::io::ErrorKind::IsADirectory.into()),
+        false => Ok(()),
+    });
+    readable.map_err(|cause| LoadError::Read {
+        file: file.to_path_buf(),
+        cause,
+    })
+}
+
+/// Session options for `threads`: nodes one after another, each on all threads.
+fn options(environment: &Environment, threads: Threads) -> Result<SessionBuilder, BackendError> {
+    let failed = |error: ort::Error| backend_error("set session options", &error);
+    let builder = SessionBuilder::new(environment).map_err(failed)?;
+    let set = || -> BuilderResult {
+        builder
+            .with_intra_threads(threads.count.clamp(1, THREADS_MAX))?
+            .with_inter_threads(1)?
+            .with_parallel_execution(false)?
+            .with_intra_op_spinning(threads.spin && threads.count > 1)?
+            .with_inter_op_spinning(false)?
+            .with_config_entry(RECORD_ASSIGNMENT.0, RECORD_ASSIGNMENT.1)
+    };
+    set().map_err(|error| backend_error("set session options", &error))
+}
+
+/// Specs of one side, and which of them have any rank.
+fn specs(file: &Path, tensors: Vec<TensorInfo>) -> Result<(Vec<TensorSpec>, Vec<bool>), LoadError> {
+    let any_rank = tensors.iter().map(|tensor| tensor.dims.is_none()).collect();
+    let specs: Result<_, _> = tensors.into_iter().map(|t| spec(file, t)).collect();
+    Ok((specs?, any_rank))
+}
+
+fn spec(file: &Path, tensor: TensorInfo) -> Result<TensorSpec, LoadError> {
+    let unserved = |dtype: String| LoadError::UnservedType {
+        name: tensor.name.clone(),
+        dtype,
+    };
+    if tensor.kind != sys::ONNX_TYPE_TENSOR {
+        return Err(unserved(kind_name(tensor.kind)));
+    }
+    let dtype = sys::dtype(tensor.element).ok_or_else(|| unserved(element_name(tensor.element)))?;
+    let dims = tensor.dims.unwrap_or_default();
+    if dims.len() > RANK_MAX {
+        let why = format!(
+            "tensor {:?} has {} dimensions, more than {RANK_MAX}",
+            tensor.name,
+            dims.len()
+        );
+        return Err(LoadError::Malformed {
+            file: file.to_path_buf(),
+            cause: BackendError::new("read the model", why),
+        });
+    }
+    Ok(TensorSpec {
+        name: tensor.name,
+        dtype,
+        shape: dims.into_iter().map(|d| usize::try_from(d).ok()).collect(),
+    })
+}
+
+fn kind_name(kind: i32) -> String {
+    match kind {
+        2 => "sequence".into(),
+        3 => "map".into(),
+        4 => "opaque".into(),
+        5 => "sparse tensor".into(),
+        6 => "optional".into(),
+        other => format!("ONNX type {other}"),
+    }
+}
+
+fn element_name(element: i32) -> String {
+    match element {
+        8 => "string".into(),
+        14 => "complex64".into(),
+        15 => "complex128".into(),
+        17..=20 => "8-bit float".into(),
+        21 | 22 => "4-bit integer".into(),
+        other => format!("ONNX element type {other}"),
+    }
+}

@@ -1,0 +1,109 @@
+//! What really works: a tiny model runs on each provider, and where its nodes went is read back.
+//! That a provider is compiled in, or registers without an error, proves nothing.
+
+use crate::engine::Engine;
+use crate::failure::chain;
+use crate::model::OrtModel;
+use crate::providers::{PROVIDERS, Provider};
+use crate::sys;
+use mote_api::{
+    Absence, DeviceInfo, DeviceKind, LoadError, LoadRequest, Model, RunError, Session, Tensor,
+    Threads,
+};
+use ort::environment::Environment;
+
+/// `y[1,4] = x[1,4] · W[4,4] + b[4]` with W[i][j] = i − j and b = 1, 2, 3, 4, in f32. The tests
+/// write it. Every number on the way is a small integer, exact in 16-bit floats too.
+const MODEL: &[u8] = include_bytes!("selftest.onnx");
+const INPUT: [f32; 4] = [1., 2., 3., 4.];
+const OUTPUT: [f32; 4] = [21., 12., 3., -6.];
+/// Providers that compute in 8-bit integers may round.
+const TOLERANCE: f32 = 0.25;
+/// Compiled into the library but not for us: it sends tensors to a remote service.
+const IGNORED: [&str; 1] = ["AzureExecutionProvider"];
+
+/// One provider's result.
+pub(crate) struct Outcome {
+    pub(crate) provider: String,
+    pub(crate) device: Option<DeviceInfo>,
+    pub(crate) absence: Option<Absence>,
+}
+
+/// Tries every provider of the table, and names those the library has beyond it.
+pub(crate) fn run(environment: &Environment) -> Vec<Outcome> {
+    let mut outcomes: Vec<_> = PROVIDERS
+        .iter()
+        .map(|row| probe(environment, row))
+        .collect();
+    let compiled_in = sys::compiled_in().unwrap_or_else(|error| {
+        log::warn!("cannot list providers: {error}");
+        Vec::new()
+    });
+    let unknown = compiled_in
+        .into_iter()
+        .filter(|name| Provider::named(name).is_none() && !IGNORED.contains(&name.as_str()));
+    outcomes.extend(unknown.map(|provider| Outcome {
+        provider,
+        device: None,
+        absence: Some(Absence::ProbeFailed {
+            why: "Mote does not know how to register it".into(),
+        }),
+    }));
+    outcomes
+}
+
+fn probe(environment: &Environment, row: &'static Provider) -> Outcome {
+    let absence = self_test(environment, row).err();
+    Outcome {
+        provider: row.name.to_owned(),
+        device: absence.is_none().then(|| row.device(environment)),
+        absence,
+    }
+}
+
+fn self_test(environment: &Environment, row: &'static Provider) -> Result<(), Absence> {
+    let request = LoadRequest {
+        file: "self-test".into(),
+        provider: row.name.into(),
+        provider_options: Vec::new(),
+        threads: Threads::SINGLE,
+        forbid_cpu: false,
+    };
+    let engine = Engine::load_bytes(environment, row, &request, MODEL).map_err(absence)?;
+    // Counting beats the library's own switch against fallback, which says only that some fell.
+    let (nodes, cpu_nodes) = engine.nodes();
+    if row.name != crate::CPU_PROVIDER && (cpu_nodes > 0 || nodes == 0) {
+        return Err(Absence::FellBackToCpu { nodes, cpu_nodes });
+    }
+    let model = OrtModel::new(environment, row, &request, engine).map_err(absence)?;
+    let mut session = model.session().map_err(absence)?;
+    let numbers =
+        compute(&mut *session).map_err(|error| Absence::ProbeFailed { why: chain(&error) })?;
+    let tolerance = match row.kind {
+        DeviceKind::Cpu => 0.,
+        _ => TOLERANCE,
+    };
+    let errors = std::iter::zip(numbers, OUTPUT).map(|(have, want)| (have - want).abs());
+    // A NaN is within no tolerance.
+    let within = |error: &f32| *error <= tolerance;
+    match errors.into_iter().find(|error| !within(error)) {
+        None => Ok(()),
+        Some(error) => Err(Absence::WrongNumbers {
+            error: error.to_string(),
+            tolerance: tolerance.to_string(),
+        }),
+    }
+}
+
+fn compute(session: &mut dyn Session) -> Result<Vec<f32>, RunError> {
+    session.bind_input(0, &Tensor::from_slice(&[1, 4], &INPUT)?)?;
+    session.run()?;
+    Ok(session.output(0)?.read()?)
+}
+
+fn absence(error: LoadError) -> Absence {
+    match error {
+        LoadError::ProviderAbsent { absence, .. } => absence,
+        other => Absence::ProbeFailed { why: chain(&other) },
+    }
+}

@@ -1,0 +1,290 @@
+//! The execution providers Mote knows: name, kind of device, how each is registered. A new one is
+//! a new row.
+
+use crate::failure::{backend_error, register_error};
+use crate::sys;
+use mote_api::{Absence, BackendError, DeviceInfo, DeviceKind, LoadError};
+use ort::environment::Environment;
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
+use ort::memory::DeviceType;
+use ort::session::builder::SessionBuilder;
+use std::io::Read;
+
+/// The provider that is always there.
+pub const CPU_PROVIDER: &str = "CPUExecutionProvider";
+const CPUINFO_BYTES_MAX: u64 = 64 << 10;
+
+/// Key and value pairs for a provider.
+pub(crate) type Options = Vec<(String, String)>;
+
+/// One row of the table.
+pub(crate) struct Provider {
+    /// The library's own name.
+    pub(crate) name: &'static str,
+    pub(crate) kind: DeviceKind,
+    /// What to call the device when the library does not name it.
+    pub(crate) device_name: &'static str,
+    /// Options used unless the request sets the same key.
+    defaults: &'static [(&'static str, &'static str)],
+    register: Register,
+}
+
+enum Register {
+    /// Nothing to register; options are session configuration entries.
+    Cpu,
+    /// Takes any options.
+    Configured(fn(&Options) -> ExecutionProviderDispatch),
+    /// Takes none.
+    Plain(fn() -> ExecutionProviderDispatch),
+}
+
+/// All providers Mote knows, the order being that of the report.
+pub(crate) const PROVIDERS: &[Provider] = &[
+    Provider {
+        name: CPU_PROVIDER,
+        kind: DeviceKind::Cpu,
+        device_name: "CPU",
+        defaults: &[],
+        register: Register::Cpu,
+    },
+    Provider {
+        name: "CUDAExecutionProvider",
+        kind: DeviceKind::Gpu,
+        device_name: "NVIDIA GPU",
+        defaults: &[],
+        register: Register::Configured(configured::<ep::CUDA>),
+    },
+    Provider {
+        name: "TensorrtExecutionProvider",
+        kind: DeviceKind::Gpu,
+        device_name: "NVIDIA GPU",
+        defaults: &[],
+        register: Register::Configured(configured::<ep::TensorRT>),
+    },
+    Provider {
+        name: "CANNExecutionProvider",
+        kind: DeviceKind::Npu,
+        device_name: "Ascend NPU",
+        defaults: &[],
+        register: Register::Configured(configured::<ep::CANN>),
+    },
+    Provider {
+        name: "OpenVINOExecutionProvider",
+        kind: DeviceKind::Npu,
+        device_name: "Intel NPU",
+        defaults: &[("device_type", "NPU")],
+        register: Register::Configured(configured::<ep::OpenVINO>),
+    },
+    Provider {
+        name: "QNNExecutionProvider",
+        kind: DeviceKind::Npu,
+        device_name: "Hexagon NPU",
+        defaults: &[("backend_type", "htp")],
+        register: Register::Configured(configured::<ep::QNN>),
+    },
+    Provider {
+        name: "RknpuExecutionProvider",
+        kind: DeviceKind::Npu,
+        device_name: "Rockchip NPU",
+        defaults: &[],
+        register: Register::Plain(|| ep::RKNPU::default().build()),
+    },
+    Provider {
+        name: "VitisAIExecutionProvider",
+        kind: DeviceKind::Npu,
+        device_name: "AMD NPU",
+        defaults: &[],
+        register: Register::Configured(configured::<ep::Vitis>),
+    },
+    Provider {
+        name: "XnnpackExecutionProvider",
+        kind: DeviceKind::Cpu,
+        device_name: "CPU",
+        defaults: &[],
+        register: Register::Configured(configured::<ep::XNNPACK>),
+    },
+    Provider {
+        name: "ACLExecutionProvider",
+        kind: DeviceKind::Cpu,
+        device_name: "CPU",
+        defaults: &[],
+        register: Register::Plain(|| ep::ACL::default().build()),
+    },
+];
+
+fn configured<P>(options: &Options) -> ExecutionProviderDispatch
+where
+    P: Default + ArbitrarilyConfigurableExecutionProvider + Into<ExecutionProviderDispatch>,
+{
+    let apply =
+        |provider: P, (key, value): &(String, String)| provider.with_arbitrary_config(key, value);
+    options.iter().fold(P::default(), apply).into()
+}
+
+impl Provider {
+    /// The row of a name.
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        PROVIDERS.iter().find(|provider| provider.name == name)
+    }
+
+    /// Registers the provider on `builder`, or says why it cannot be had.
+    pub(crate) fn register(
+        &self,
+        builder: SessionBuilder,
+        environment: &Environment,
+        options: &Options,
+    ) -> Result<SessionBuilder, LoadError> {
+        let options = self.with_defaults(options)?;
+        if let Register::Cpu = self.register {
+            return options.iter().try_fold(builder, |builder, (key, value)| {
+                builder.with_config_entry(key, value).map_err(|error| {
+                    register_error(self.name, &format!("{key}: {}", error.message()))
+                })
+            });
+        }
+        if self.is_compiled_in()? {
+            return self.register_built_in(builder, &options);
+        }
+        self.register_plugin(builder, environment, &options)
+    }
+
+    fn with_defaults(&self, given: &Options) -> Result<Options, LoadError> {
+        // The binding panics on these.
+        if given
+            .iter()
+            .any(|(k, v)| k.contains('\0') || v.contains('\0'))
+        {
+            return Err(register_error(self.name, "an option contains a NUL byte"));
+        }
+        let mut options: Options = self
+            .defaults
+            .iter()
+            .filter(|(key, _)| !given.iter().any(|(other, _)| other == key))
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        options.extend_from_slice(given);
+        Ok(options)
+    }
+
+    fn is_compiled_in(&self) -> Result<bool, LoadError> {
+        let names = sys::compiled_in()
+            .map_err(|error| LoadError::Session(backend_error("list providers", &error)))?;
+        Ok(names.iter().any(|name| name == self.name))
+    }
+
+    fn register_built_in(
+        &self,
+        builder: SessionBuilder,
+        options: &Options,
+    ) -> Result<SessionBuilder, LoadError> {
+        let dispatch = match self.register {
+            Register::Cpu => return Ok(builder),
+            Register::Configured(make) => make(options),
+            Register::Plain(make) if options.is_empty() => make(),
+            Register::Plain(_) => {
+                return Err(register_error(self.name, "this provider takes no options"));
+            }
+        };
+        builder
+            .with_execution_providers([dispatch.error_on_failure()])
+            .map_err(|error| register_error(self.name, error.message()))
+    }
+
+    /// Providers in libraries of their own show up as devices once their library is registered.
+    fn register_plugin(
+        &self,
+        builder: SessionBuilder,
+        environment: &Environment,
+        options: &Options,
+    ) -> Result<SessionBuilder, LoadError> {
+        let mine = || {
+            let of_this_provider =
+                |device: &ort::device::Device<'_>| device.ep().is_ok_and(|name| name == self.name);
+            environment.devices().filter(of_this_provider)
+        };
+        if mine().next().is_none() {
+            let provider = self.name.to_owned();
+            let absence = Absence::NotCompiledIn;
+            return Err(LoadError::ProviderAbsent { provider, absence });
+        }
+        // An empty list of devices would be accepted in silence and leave everything to the CPU.
+        let kind = device_type(self.kind);
+        let chosen: Vec<_> = mine()
+            .filter(|device| device.hardware_device().ty() == kind)
+            .collect();
+        if chosen.is_empty() {
+            let provider = self.name.to_owned();
+            let absence = Absence::NoDevice;
+            return Err(LoadError::ProviderAbsent { provider, absence });
+        }
+        let prefixed: Options = options
+            .iter()
+            .map(|(key, value)| (format!("{}.{key}", self.name), value.clone()))
+            .collect();
+        builder
+            .with_devices(chosen, Some(&prefixed))
+            .map_err(|error| register_error(self.name, error.message()))
+    }
+
+    /// The device, as far as it can be told.
+    pub(crate) fn device(&self, environment: &Environment) -> DeviceInfo {
+        let kind = self.kind;
+        if kind == DeviceKind::Cpu {
+            return cpu();
+        }
+        let vendor = environment
+            .devices()
+            .find(|device| device.ep().is_ok_and(|name| name == self.name))
+            .and_then(|device| device.hardware_device().vendor().ok().map(str::to_owned))
+            .filter(|vendor| !vendor.is_empty());
+        DeviceInfo {
+            id: format!("{kind}0"),
+            kind,
+            name: match vendor {
+                Some(vendor) => format!("{vendor} {}", kind.to_string().to_uppercase()),
+                None => self.device_name.to_owned(),
+            },
+        }
+    }
+}
+
+const fn device_type(kind: DeviceKind) -> DeviceType {
+    match kind {
+        DeviceKind::Cpu => DeviceType::CPU,
+        DeviceKind::Gpu => DeviceType::GPU,
+        DeviceKind::Npu => DeviceType::NPU,
+    }
+}
+
+/// The processor, by the name the kernel gives it.
+fn cpu() -> DeviceInfo {
+    let mut text = Vec::new();
+    let read = std::fs::File::open("/proc/cpuinfo")
+        .and_then(|file| file.take(CPUINFO_BYTES_MAX).read_to_end(&mut text));
+    let text = match read {
+        Ok(_) => String::from_utf8_lossy(&text),
+        Err(_) => "".into(),
+    };
+    let field = |key: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+        lines.find_map(|(name, value)| (name.trim() == key).then(|| value.trim().to_owned()))
+    };
+    DeviceInfo {
+        id: "cpu".into(),
+        kind: DeviceKind::Cpu,
+        name: field("model name")
+            .or_else(|| field("Model"))
+            .unwrap_or_else(|| std::env::consts::ARCH.into()),
+    }
+}
+
+/// What a plug-in's library gave when it was registered under `name`.
+pub(crate) fn register_library(
+    environment: &Environment,
+    name: &str,
+    library: &std::path::Path,
+) -> Result<(), BackendError> {
+    environment
+        .register_ep_library(name, library)
+        .map_err(|error| backend_error("register a provider library", &error))
+}
