@@ -1,0 +1,298 @@
+//! What can go wrong with a clip, as values a caller can match on.
+
+use std::fmt;
+
+/// A decoder's or encoder's own account of a failure.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a clip could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MediaError {
+    /// A quantity of the clip is above its limit in [`Limits`](crate::Limits) or above what the format allows.
+    #[error("{what} is {have}, the limit is {limit}")]
+    TooLarge {
+        /// What was measured.
+        what: Quantity,
+        /// The clip's value.
+        have: u64,
+        /// The highest accepted value.
+        limit: u64,
+    },
+    /// A quantity of the clip is below what the format can hold.
+    #[error("{what} is {have}, the least is {least}")]
+    TooSmall {
+        /// What was measured.
+        what: Quantity,
+        /// The clip's value.
+        have: u64,
+        /// The lowest accepted value.
+        least: u64,
+    },
+    /// The file ends before its content does.
+    #[error("the file ends inside {inside}")]
+    Truncated {
+        /// The structure that was being read.
+        inside: &'static str,
+    },
+    /// The content is well formed but outside what this crate decodes or encodes correctly.
+    #[error("{0} is not supported")]
+    NotSupported(Unsupported),
+    /// The content contradicts its format.
+    #[error("{what} {why}")]
+    Corrupt {
+        /// The structure at fault: a box, a parameter set, a sample.
+        what: &'static str,
+        /// How it contradicts its format.
+        why: &'static str,
+    },
+    /// A decoder refused a frame.
+    #[error("cannot decode frame {frame} as {codec}")]
+    Decode {
+        /// The codec whose decoder refused.
+        codec: Codec,
+        /// Position of the frame in the file, from 0, in the order in which it is stored.
+        frame: u64,
+        /// The decoder's account.
+        #[source]
+        cause: Cause,
+    },
+    /// A pushed frame does not have the clip's size, or its buffer not the frame's.
+    #[error("frame {frame} of {have:?} pixels does not fit a clip of {want:?} pixels")]
+    FrameSize {
+        /// Position of the frame, from 0, in the order of pushing.
+        frame: u64,
+        /// Width and height of the frame.
+        have: (u32, u32),
+        /// Width and height of the clip.
+        want: (u32, u32),
+    },
+    /// An encoder refused its settings or a frame.
+    #[error("cannot encode {codec}")]
+    Encode {
+        /// The codec whose encoder refused.
+        codec: Codec,
+        /// The encoder's account.
+        #[source]
+        cause: Cause,
+    },
+    /// A clip without any frame cannot be written.
+    #[error("the clip has no frames")]
+    NoFrames,
+    /// Reading the file failed for a reason outside its content.
+    #[error("cannot read the clip")]
+    Read(#[source] std::io::Error),
+    /// Writing the file failed.
+    #[error("cannot write the clip")]
+    Write(#[source] std::io::Error),
+}
+
+impl MediaError {
+    /// Whether the clip is to blame. The other failures lie with the machine, the disk or the caller's program.
+    pub fn is_clip_fault(&self) -> bool {
+        !matches!(self, Self::Encode { .. } | Self::Read(_) | Self::Write(_))
+    }
+
+    /// The property of the clip at fault, as the `field` of an `invalid{field, why}` status whose `why` is this error's
+    /// text. None where the clip is not to blame.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::TooLarge { what, .. } | Self::TooSmall { what, .. } => Some(what.field()),
+            Self::NotSupported(_) => Some("clip.format"),
+            Self::Truncated { .. } | Self::Corrupt { .. } | Self::Decode { .. } => {
+                Some("clip.content")
+            }
+            Self::FrameSize { .. } => Some("clip.size"),
+            Self::NoFrames => Some("clip.frames"),
+            Self::Encode { .. } | Self::Read(_) | Self::Write(_) => None,
+        }
+    }
+
+    pub(crate) fn corrupt(what: &'static str, why: &'static str) -> Self {
+        Self::Corrupt { what, why }
+    }
+}
+
+/// A measured property of a clip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Quantity {
+    /// Size of the file, in bytes.
+    FileBytes,
+    /// Size of the index (`moov`) of an MP4 file, in bytes.
+    IndexBytes,
+    /// Boxes at the top level of an MP4 file.
+    Boxes,
+    /// Tracks of an MP4 file.
+    Tracks,
+    /// Size of one coded frame, in bytes.
+    SampleBytes,
+    /// Width of a frame, in pixels.
+    Width,
+    /// Height of a frame, in pixels.
+    Height,
+    /// Width times height of a frame, in pixels.
+    FramePixels,
+    /// Frames of the clip.
+    Frames,
+    /// Frames that wait for an earlier one to be decoded.
+    ReorderedFrames,
+    /// Frames per second, rounded up.
+    FrameRate,
+}
+
+impl Quantity {
+    fn field(self) -> &'static str {
+        match self {
+            Self::FileBytes => "clip.bytes",
+            Self::IndexBytes
+            | Self::Boxes
+            | Self::Tracks
+            | Self::SampleBytes
+            | Self::ReorderedFrames => "clip.content",
+            Self::Width => "clip.width",
+            Self::Height => "clip.height",
+            Self::FramePixels => "clip.size",
+            Self::Frames => "clip.frames",
+            Self::FrameRate => "clip.frame_rate",
+        }
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FileBytes => "file size in bytes",
+            Self::IndexBytes => "size of the MP4 index in bytes",
+            Self::Boxes => "number of MP4 boxes",
+            Self::Tracks => "number of MP4 tracks",
+            Self::SampleBytes => "size of a coded frame in bytes",
+            Self::Width => "width in pixels",
+            Self::Height => "height in pixels",
+            Self::FramePixels => "number of pixels in a frame",
+            Self::Frames => "number of frames",
+            Self::ReorderedFrames => "number of frames stored before an earlier one",
+            Self::FrameRate => "frame rate",
+        })
+    }
+}
+
+/// A codec this crate reads or writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Codec {
+    /// ITU-T H.264, read only.
+    H264,
+    /// AV1, written only.
+    Av1,
+    /// GIF89a.
+    Gif,
+    /// PNG.
+    Png,
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::H264 => "H.264",
+            Self::Av1 => "AV1",
+            Self::Gif => "GIF",
+            Self::Png => "PNG",
+        })
+    }
+}
+
+/// A four-character code: the name of an MP4 box, brand or codec.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FourCc(pub [u8; 4]);
+
+impl fmt::Display for FourCc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for FourCc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FourCc(\"{self}\")")
+    }
+}
+
+/// A feature that is refused, because it cannot be decoded correctly or expressed in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unsupported {
+    /// The first bytes are of no format this crate reads.
+    Container,
+    /// Pipes, sockets and devices: a clip must be a regular file.
+    IrregularFile,
+    /// The file's video track uses another codec than H.264.
+    Codec(FourCc),
+    /// The MP4 file has no video track.
+    NoVideoTrack,
+    /// The MP4 file keeps its samples in movie fragments.
+    Fragments,
+    /// The video track switches between several sample descriptions.
+    SampleDescriptions,
+    /// The video track's media lies in another file.
+    ExternalData,
+    /// The edit list cuts the track into several pieces or changes its speed.
+    EditList,
+    /// The display matrix is not a rotation by a multiple of 90 degrees.
+    DisplayMatrix,
+    /// An H.264 profile outside Baseline, Main and High, by its `profile_idc`.
+    H264Profile(u8),
+    /// An H.264 chroma format other than 4:2:0, by its `chroma_format_idc`.
+    H264ChromaFormat(u8),
+    /// More than 8 bits per sample.
+    H264BitDepth(u8),
+    /// Interlaced (field or MBAFF) coding.
+    H264Interlaced,
+    /// Flexible macroblock ordering.
+    H264SliceGroups,
+    /// Data partitioning.
+    H264DataPartitions,
+    /// B slices together with picture order count type 1.
+    H264PictureOrder,
+    /// Constrained intra prediction.
+    H264ConstrainedIntra,
+    /// Slices that begin inside a row of macroblocks.
+    H264SliceInsideRow,
+    /// A frame size that changes within the clip.
+    SizeChange,
+    /// A YUV to RGB matrix, by its H.273 `MatrixCoefficients` code.
+    ColourMatrix(u16),
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Container => f.write_str("a file that is not MP4, MOV, GIF or PNG"),
+            Self::IrregularFile => f.write_str("a clip that is not a regular file"),
+            Self::Codec(code) => write!(f, "codec {code}"),
+            Self::NoVideoTrack => f.write_str("an MP4 file without a video track"),
+            Self::Fragments => f.write_str("fragmented MP4"),
+            Self::SampleDescriptions => f.write_str("a track with several sample descriptions"),
+            Self::ExternalData => f.write_str("media data in another file"),
+            Self::EditList => f.write_str("an edit list with several pieces or speeds"),
+            Self::DisplayMatrix => {
+                f.write_str("a display matrix other than a rotation by 90 degrees")
+            }
+            Self::H264Profile(idc) => write!(f, "H.264 profile {idc}"),
+            Self::H264ChromaFormat(idc) => write!(f, "H.264 chroma format {idc}"),
+            Self::H264BitDepth(bits) => write!(f, "H.264 with {bits} bits per sample"),
+            Self::H264Interlaced => f.write_str("interlaced H.264"),
+            Self::H264SliceGroups => f.write_str("H.264 with slice groups"),
+            Self::H264DataPartitions => f.write_str("H.264 with data partitions"),
+            Self::H264PictureOrder => {
+                f.write_str("H.264 with B slices and picture order count type 1")
+            }
+            Self::H264ConstrainedIntra => f.write_str("H.264 with constrained intra prediction"),
+            Self::H264SliceInsideRow => {
+                f.write_str("H.264 with slices that begin inside a row of macroblocks")
+            }
+            Self::SizeChange => f.write_str("a frame size that changes within the clip"),
+            Self::ColourMatrix(code) => write!(f, "colour matrix {code}"),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The first H.264 track of a movie.
+
+use super::boxes::{Boxes, Fields};
+use super::edit::{Shown, read_edits};
+use super::samples::{Sample, read_samples};
+use crate::colour::ColourCode;
+use crate::error::FourCc;
+use crate::limits::at_most;
+use crate::{Limits, MediaError, Quantity, Rational, Unsupported};
+
+/// Tracks a movie may have.
+const TRACKS_MAX: u64 = 64;
+/// Reserved and predefined fields of a visual sample entry, up to its boxes (ISO/IEC 14496-12, 12.1.3).
+const VISUAL_SAMPLE_ENTRY_BYTES: usize = 78;
+
+/// What the container knows of an H.264 track.
+pub(super) struct Track {
+    /// Payload of `avcC` (ISO/IEC 14496-15, 5.3.3.1).
+    pub(super) decoder_config: Vec<u8>,
+    /// In decoding order.
+    pub(super) samples: Vec<Sample>,
+    pub(super) shown: Shown,
+    /// Units of time per second.
+    pub(super) timescale: u32,
+    /// Clockwise quarter turns from the coded to the displayed picture.
+    pub(super) quarter_turns: u8,
+    /// From `colr`; outranks what the stream says.
+    pub(super) colour: Option<ColourCode>,
+    /// From `pasp`; outranks what the stream says.
+    pub(super) pixel_aspect: Option<Rational>,
+}
+
+/// Finds and reads the first video track of a movie's index (the payload of `moov`).
+pub(super) fn read_track(
+    index: &[u8],
+    file_bytes: u64,
+    limits: &Limits,
+) -> Result<Track, MediaError> {
+    let mut movie_header = Fields::of("mvhd", Boxes::require(index, b"mvhd")?);
+    let movie_timescale = timescale(&mut movie_header)?;
+    let track = find_video(index)?;
+    let media = Boxes::require(track, b"mdia")?;
+    let timescale = timescale(&mut Fields::of("mdhd", Boxes::require(media, b"mdhd")?))?;
+    if timescale == 0 {
+        return Err(MediaError::corrupt("mdhd", "has a timescale of 0"));
+    }
+    let media_info = Boxes::require(media, b"minf")?;
+    check_data_is_here(media_info)?;
+    let table = Boxes::require(media_info, b"stbl")?;
+    let entry = sample_entry(Boxes::require(table, b"stsd")?)?;
+    let decoder_config = Boxes::require(entry, b"avcC")?.to_vec();
+    let samples = read_samples(table, file_bytes, limits)?;
+    if samples.is_empty() && Boxes::find(index, b"mvex")?.is_some() {
+        return Err(MediaError::NotSupported(Unsupported::Fragments));
+    }
+    Ok(Track {
+        decoder_config,
+        samples,
+        shown: read_edits(track, movie_timescale, timescale)?,
+        timescale,
+        quarter_turns: quarter_turns(Boxes::require(track, b"tkhd")?)?,
+        colour: colour(entry)?,
+        pixel_aspect: pixel_aspect(entry)?,
+    })
+}
+
+fn find_video(index: &[u8]) -> Result<&[u8], MediaError> {
+    let mut tracks = 0;
+    for inner in Boxes::inside(index) {
+        let (name, track) = inner?;
+        if name.0 != *b"trak" {
+            continue;
+        }
+        tracks += 1;
+        at_most(Quantity::Tracks, tracks, TRACKS_MAX)?;
+        let Some(media) = Boxes::find(track, b"mdia")? else {
+            continue;
+        };
+        let Some(handler) = Boxes::find(media, b"hdlr")? else {
+            continue;
+        };
+        let mut fields = Fields::of("hdlr", handler);
+        fields.skip(8)?;
+        if fields.array()? == *b"vide" {
+            return Ok(track);
+        }
+    }
+    Err(MediaError::NotSupported(Unsupported::NoVideoTrack))
+}
+
+/// Units per second from `mvhd` or `mdhd`, which begin alike.
+fn timescale(fields: &mut Fields<'_>) -> Result<u32, MediaError> {
+    let version = fields.version()?;
+    let times_bytes = if version == 1 { 16 } else { 8 };
+    fields.skip(times_bytes)?;
+    fields.u32()
+}
+
+/// `dref` must say that the media lies in this file (flag 1 of its entry), where it says anything.
+fn check_data_is_here(media_info: &[u8]) -> Result<(), MediaError> {
+    let Some(data_info) = Boxes::find(media_info, b"dinf")? else {
+        return Ok(());
+    };
+    let Some(references) = Boxes::find(data_info, b"dref")? else {
+        return Ok(());
+    };
+    let mut fields = Fields::of("dref", references);
+    fields.skip(8)?;
+    match Boxes::inside(fields.rest()).next().transpose()? {
+        Some((_, [_, _, _, flags, ..])) if flags & 1 == 0 => {
+            Err(MediaError::NotSupported(Unsupported::ExternalData))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The boxes inside the first sample entry, which must be H.264.
+fn sample_entry(descriptions: &[u8]) -> Result<&[u8], MediaError> {
+    let mut fields = Fields::of("stsd", descriptions);
+    fields.skip(8)?;
+    let first = Boxes::inside(fields.rest()).next();
+    let (codec, entry) = first
+        .transpose()?
+        .ok_or(MediaError::corrupt("stsd", "has no entries"))?;
+    match &codec.0 {
+        b"avc1" | b"avc3" => {
+            let mut fields = Fields::of("a sample entry", entry);
+            fields.skip(VISUAL_SAMPLE_ENTRY_BYTES)?;
+            Ok(fields.rest())
+        }
+        _ => Err(MediaError::NotSupported(Unsupported::Codec(FourCc(
+            codec.0,
+        )))),
+    }
+}
+
+/// The rotation in the display matrix of `tkhd` (16.16 fixed point, ISO/IEC 14496-12, 8.3.2). Offsets do not matter, as
+/// the track is shown alone.
+fn quarter_turns(header: &[u8]) -> Result<u8, MediaError> {
+    const ONE: i32 = 0x1_0000;
+    let mut fields = Fields::of("tkhd", header);
+    let version = fields.version()?;
+    let before_matrix = if version == 1 { 48 } else { 36 };
+    fields.skip(before_matrix)?;
+    let (a, b) = (fields.i32()?, fields.i32()?);
+    fields.skip(4)?;
+    let (c, d) = (fields.i32()?, fields.i32()?);
+    match (a, b, c, d) {
+        (ONE, 0, 0, ONE) => Ok(0),
+        (0, ONE, c, 0) if c == -ONE => Ok(1),
+        (a, 0, 0, d) if a == -ONE && d == -ONE => Ok(2),
+        (0, b, ONE, 0) if b == -ONE => Ok(3),
+        _ => Err(MediaError::NotSupported(Unsupported::DisplayMatrix)),
+    }
+}
+
+/// `colr` of type `nclx` (ISO) or `nclc` (QuickTime, which has no range flag and means limited range).
+fn colour(entry: &[u8]) -> Result<Option<ColourCode>, MediaError> {
+    let Some(payload) = Boxes::find(entry, b"colr")? else {
+        return Ok(None);
+    };
+    let mut fields = Fields::of("colr", payload);
+    let kind: [u8; 4] = fields.array()?;
+    if kind != *b"nclx" && kind != *b"nclc" {
+        return Ok(None);
+    }
+    fields.skip(4)?;
+    let matrix = fields.u16()?;
+    let full_range = kind == *b"nclx" && fields.u8()? & 0x80 != 0;
+    Ok(Some(ColourCode { matrix, full_range }))
+}
+
+fn pixel_aspect(entry: &[u8]) -> Result<Option<Rational>, MediaError> {
+    let Some(payload) = Boxes::find(entry, b"pasp")? else {
+        return Ok(None);
+    };
+    let mut fields = Fields::of("pasp", payload);
+    Ok(Rational::new(fields.u32()?.into(), fields.u32()?.into()))
+}

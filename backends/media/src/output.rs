@@ -1,0 +1,112 @@
+//! What a clip is written as.
+
+use std::fs::File;
+use std::num::NonZeroU16;
+
+use crate::av1::Av1Writer;
+use crate::file::Sink;
+use crate::gif::GifWriter;
+use crate::png::PngSequenceWriter;
+use crate::{ClipInfo, Frame, FrameWriter, Limits, MediaError, Rational};
+
+/// Size and rate of a clip to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipSpec {
+    /// Width of every frame, in pixels.
+    pub width: u32,
+    /// Height of every frame, in pixels.
+    pub height: u32,
+    /// Frames per second, constant.
+    pub frame_rate: Rational,
+    /// Width of a pixel divided by its height, as displayed. Only MP4 keeps it.
+    pub pixel_aspect: Rational,
+}
+
+impl ClipSpec {
+    /// The spec of a clip that is like one that was read.
+    pub fn like(info: &ClipInfo) -> Self {
+        Self {
+            width: info.width,
+            height: info.height,
+            frame_rate: info.frame_rate,
+            pixel_aspect: info.pixel_aspect,
+        }
+    }
+
+    pub(crate) fn check_frame(&self, frame: &Frame, index: u64) -> Result<(), MediaError> {
+        let (have, want) = ((frame.width, frame.height), (self.width, self.height));
+        if have == want && frame.is_consistent() {
+            Ok(())
+        } else {
+            Err(MediaError::FrameSize {
+                frame: index,
+                have,
+                want,
+            })
+        }
+    }
+}
+
+/// Format of a written clip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output {
+    /// AV1 in MP4: 4:2:0, 8 bits, BT.709, limited range. Sides of at least 16 pixels.
+    Mp4Av1(Av1Settings),
+    /// Animated GIF that loops: at most 50 frames per second, and 256 colours per frame.
+    Gif,
+}
+
+/// Settings of the AV1 encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Av1Settings {
+    /// rav1e's preset from 0 (smallest file) to 10 (fastest); above counts as 10.
+    pub speed: u8,
+    /// Base quantiser from 0 (best) to 255 (smallest file).
+    pub quantizer: u8,
+    /// Threads of the encoder.
+    pub threads: NonZeroU16,
+    /// Tiles that each frame is cut into, which can be encoded at the same time; 0 or 1 for none.
+    pub tiles: u16,
+}
+
+impl Default for Av1Settings {
+    /// Fastest preset, good quality, one thread.
+    fn default() -> Self {
+        Self {
+            speed: 10,
+            quantizer: 80,
+            threads: NonZeroU16::MIN,
+            tiles: 1,
+        }
+    }
+}
+
+/// Starts a clip in `file`, which must be a regular file open for writing, not in append mode; it is emptied first.
+pub fn create(
+    file: File,
+    spec: &ClipSpec,
+    output: &Output,
+    limits: &Limits,
+) -> Result<Box<dyn FrameWriter>, MediaError> {
+    limits.check_size(spec.width, spec.height)?;
+    let sink = Sink::new(file)?;
+    Ok(match output {
+        Output::Mp4Av1(settings) => Box::new(Av1Writer::new(sink, spec.clone(), settings, limits)?),
+        Output::Gif => Box::new(GifWriter::new(sink, spec.clone(), limits)?),
+    })
+}
+
+/// Starts a clip of one PNG file per frame. `next_file` opens the file for frame number `n`, from 0.
+pub fn create_png_sequence(
+    next_file: impl FnMut(u64) -> std::io::Result<File> + Send + 'static,
+    spec: &ClipSpec,
+    limits: &Limits,
+) -> Result<Box<dyn FrameWriter>, MediaError> {
+    limits.check_size(spec.width, spec.height)?;
+    Ok(Box::new(PngSequenceWriter::new(
+        Box::new(next_file),
+        spec.clone(),
+        limits,
+    )))
+}
