@@ -24,12 +24,8 @@ pub enum PipelineError {
         cause: std::io::Error,
     },
     /// A file of the model's folder is larger than such a file may be.
-    #[error("{} is {bytes} bytes, more than {bytes_max}", file.display())]
-    FileTooLarge {
-        file: PathBuf,
-        bytes: u64,
-        bytes_max: u64,
-    },
+    #[error("{} is more than {bytes_max} bytes", file.display())]
+    FileTooLarge { file: PathBuf, bytes_max: u64 },
     /// A file of the model's folder is not what it should be.
     #[error("{} is malformed", file.display())]
     MalformedFile {

@@ -14,6 +14,7 @@
 //! templates; `half` converts 16-bit logits; `serde_json` reads `tokenizer_config.json`.
 #![forbid(unsafe_code)]
 
+mod binding;
 mod cancel;
 mod clip;
 mod error;

@@ -1,7 +1,12 @@
-//! Stateful streams.
+//! Stateful streams: a model run again and again, with state that stays inside.
 
+use crate::binding::{Binding, is_same};
 use crate::{NamedTarget, NamedTensor, PipelineError, TensorResult};
-use mote_api::{Canceller, Model, RunReport, Session, Signature, StreamSpec, Tensor};
+use half::{bf16, f16};
+use mote_api::{
+    Canceller, ConstantInput, DType, Model, OutputTarget, RunReport, Session, Signature,
+    StreamSpec, Tensor, TensorSpec,
+};
 use std::sync::Arc;
 
 /// Prepared pushes a stream keeps at most.
@@ -11,23 +16,104 @@ pub const PREPARED_MAX: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PushId(u64);
 
-/// A model with state, over the life of one stream.
+/// A model over the life of one stream.
+///
+/// State tensors lie in pairs: a run reads one and writes the other, and the next run the other
+/// way round. They start at zero and never leave. State that the runtime itself keeps lives in
+/// the session. A push that fails or is cancelled leaves state tensors as they were before it.
 pub struct StreamSession {
+    model: Arc<dyn Model>,
     session: Box<dyn Session>,
+    /// What clients see, and where that lies in the model.
     signature: Signature,
+    inputs: Vec<usize>,
+    outputs: Vec<usize>,
+    constants: Vec<(usize, Tensor)>,
+    states: Vec<State>,
+    prepared: Vec<Prepared>,
+    prepared_count: u64,
+    /// The push whose tensors are bound.
+    bound: Option<PushId>,
+    /// The prepared push that [`StreamSession::push`] uses again while its tensors stay the same.
+    last: Option<PushId>,
+    /// Whether the next run reads the second of each pair of state tensors.
+    swapped: bool,
+}
+
+struct State {
+    input: usize,
+    output: usize,
+    pair: [Tensor; 2],
+}
+
+struct Prepared {
+    id: PushId,
+    binding: Binding,
+    /// What the binding was made from.
+    inputs: Vec<NamedTensor>,
+    outputs: Vec<NamedTarget>,
 }
 
 impl StreamSession {
     /// A new stream: state tensors zero, constants bound.
     ///
     /// # Errors
-    /// [`PipelineError::Graph`] when the manifest names tensors that the model does not have.
+    /// [`PipelineError::Graph`] when `spec` does not fit the model.
     pub fn open(model: &Arc<dyn Model>, spec: Option<&StreamSpec>) -> Result<Self, PipelineError> {
-        let _ = spec;
-        Ok(Self {
+        let all = model.signature();
+        let (mut states, mut constants) = (Vec::new(), Vec::new());
+        for state in spec.map_or(&[][..], |spec| &spec.state) {
+            let input = find(&state.input, all.input(&state.input))?;
+            let output = find(&state.output, all.output(&state.output))?;
+            let dtype = all.inputs[input].dtype;
+            for spec in [&all.inputs[input], &all.outputs[output]] {
+                check_fits(spec, dtype, &state.shape)?;
+            }
+            let zeroed = || Tensor::zeroed(dtype, &state.shape);
+            states.push(State {
+                input,
+                output,
+                pair: [zeroed()?, zeroed()?],
+            });
+        }
+        for constant in spec.map_or(&[][..], |spec| &spec.constant) {
+            let input = find(&constant.input, all.input(&constant.input))?;
+            check_fits(&all.inputs[input], constant.dtype, &constant.shape)?;
+            constants.push((input, constant_tensor(constant)?));
+        }
+        let taken_input =
+            |i: usize| states.iter().any(|s| s.input == i) || constants.iter().any(|c| c.0 == i);
+        let taken_output = |i: usize| states.iter().any(|s| s.output == i);
+        let inputs: Vec<usize> = (0..all.inputs.len()).filter(|&i| !taken_input(i)).collect();
+        let outputs: Vec<usize> = (0..all.outputs.len())
+            .filter(|&i| !taken_output(i))
+            .collect();
+        let mut stream = Self {
+            signature: Signature {
+                inputs: inputs.iter().map(|&i| all.inputs[i].clone()).collect(),
+                outputs: outputs.iter().map(|&i| all.outputs[i].clone()).collect(),
+            },
             session: model.session()?,
-            signature: model.signature().clone(),
-        })
+            model: Arc::clone(model),
+            inputs,
+            outputs,
+            constants,
+            states,
+            prepared: Vec::new(),
+            prepared_count: 0,
+            bound: None,
+            last: None,
+            swapped: false,
+        };
+        stream.bind_constants()?;
+        Ok(stream)
+    }
+
+    fn bind_constants(&mut self) -> Result<(), PipelineError> {
+        for (index, tensor) in &self.constants {
+            self.session.bind_input(*index, tensor)?;
+        }
+        Ok(())
     }
 
     /// Inputs and outputs of one push: those of the model without state and constants.
@@ -35,26 +121,62 @@ impl StreamSession {
         &self.signature
     }
 
-    /// One step of the stream.
+    /// One step of the stream. Nothing is checked or bound anew while the same names come with
+    /// the same memory in the same order. An output without a target may be overwritten by the
+    /// next push.
     ///
     /// # Errors
-    /// [`PipelineError::Invalid`] with the field's path; otherwise what failed. The state is then
-    /// what it was before.
+    /// [`PipelineError::Invalid`] with the field's path; otherwise what failed.
     pub fn push(
         &mut self,
         inputs: &[NamedTensor],
         outputs: &[NamedTarget],
     ) -> Result<TensorResult, PipelineError> {
-        let id = self.prepare(inputs, outputs)?;
+        let id = match self.last {
+            Some(id) if self.is_prepared_as(id, inputs, outputs) => id,
+            last => {
+                if let Some(id) = last {
+                    self.forget(id);
+                }
+                let id = self.prepare(inputs, outputs)?;
+                self.last = Some(id);
+                id
+            }
+        };
         let report = self.push_prepared(id)?;
+        let named = self.signature.outputs.iter().enumerate();
+        let outputs = named.map(|(index, spec)| {
+            Ok(NamedTensor {
+                name: spec.name.clone(),
+                tensor: self.output(index)?,
+            })
+        });
         Ok(TensorResult {
-            outputs: Vec::new(),
+            outputs: outputs.collect::<Result<_, PipelineError>>()?,
             report,
         })
     }
 
+    fn is_prepared_as(&self, id: PushId, inputs: &[NamedTensor], outputs: &[NamedTarget]) -> bool {
+        self.find_prepared(id).is_some_and(|prepared| {
+            let have = &prepared.inputs;
+            have.len() == inputs.len()
+                && prepared.outputs.len() == outputs.len()
+                && have
+                    .iter()
+                    .zip(inputs)
+                    .all(|(a, b)| is_same(&a.tensor, &b.tensor) && a.name == b.name)
+                && prepared
+                    .outputs
+                    .iter()
+                    .zip(outputs)
+                    .all(|(a, b)| is_same(&a.tensor, &b.tensor) && a.name == b.name)
+        })
+    }
+
     /// Checks and remembers the tensors of a push, so that [`Self::push_prepared`] has nothing
-    /// left to check.
+    /// left to check, and nothing to bind when it is called with the same id again. The memory
+    /// stays referenced until [`Self::forget`] and the next push with other tensors.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`] with the field's path, also when [`PREPARED_MAX`] are prepared.
@@ -63,13 +185,33 @@ impl StreamSession {
         inputs: &[NamedTensor],
         outputs: &[NamedTarget],
     ) -> Result<PushId, PipelineError> {
-        let _ = (inputs, outputs);
-        Ok(PushId(0))
+        if self.prepared.len() >= PREPARED_MAX {
+            let why = format!("{PREPARED_MAX} pushes are prepared already");
+            return Err(PipelineError::invalid("inputs", why));
+        }
+        let mut binding = Binding::new(&self.signature, inputs, outputs)?;
+        for (index, _) in &mut binding.inputs {
+            *index = self.inputs[*index];
+        }
+        for (index, _) in &mut binding.outputs {
+            *index = self.outputs[*index];
+        }
+        let id = PushId(self.prepared_count);
+        self.prepared_count += 1;
+        self.prepared.push(Prepared {
+            id,
+            binding,
+            inputs: inputs.to_vec(),
+            outputs: outputs.to_vec(),
+        });
+        Ok(id)
     }
 
-    /// Forgets a prepared push and lets go of its memory.
+    /// Forgets a prepared push.
     pub fn forget(&mut self, id: PushId) {
-        let _ = id;
+        self.prepared.retain(|prepared| prepared.id != id);
+        self.bound = self.bound.filter(|&bound| bound != id);
+        self.last = self.last.filter(|&last| last != id);
     }
 
     /// One step of the stream with prepared tensors.
@@ -77,8 +219,38 @@ impl StreamSession {
     /// # Errors
     /// As [`Self::push`]; [`PipelineError::Invalid`] for an id that is not prepared.
     pub fn push_prepared(&mut self, id: PushId) -> Result<RunReport, PipelineError> {
-        let _ = id;
-        Ok(self.session.run()?)
+        if self.bound != Some(id) {
+            self.bind(id)?;
+        }
+        let [from, to] = [usize::from(self.swapped), usize::from(!self.swapped)];
+        for state in &self.states {
+            self.session.bind_input(state.input, &state.pair[from])?;
+            let target = OutputTarget::Into(state.pair[to].clone());
+            self.session.bind_output(state.output, target)?;
+        }
+        let report = self.session.run()?;
+        self.swapped = !self.swapped;
+        Ok(report)
+    }
+
+    fn bind(&mut self, id: PushId) -> Result<(), PipelineError> {
+        self.bound = None;
+        let Some(position) = self.prepared.iter().position(|p| p.id == id) else {
+            return Err(PipelineError::invalid("push", "is not prepared"));
+        };
+        let binding = &self.prepared[position].binding;
+        for (index, tensor) in &binding.inputs {
+            self.session.bind_input(*index, tensor)?;
+        }
+        for (index, target) in &binding.outputs {
+            self.session.bind_output(*index, target.clone())?;
+        }
+        self.bound = Some(id);
+        Ok(())
+    }
+
+    fn find_prepared(&self, id: PushId) -> Option<&Prepared> {
+        self.prepared.iter().find(|prepared| prepared.id == id)
     }
 
     /// Output `index` (position in [`Self::signature`]) of the last push.
@@ -86,19 +258,91 @@ impl StreamSession {
     /// # Errors
     /// Before the first push.
     pub fn output(&self, index: usize) -> Result<Tensor, PipelineError> {
-        Ok(self.session.output(index)?)
+        match self.outputs.get(index) {
+            Some(&index) => Ok(self.session.output(index)?),
+            None => Err(mote_api::RunError::NoSuchTensor { index }.into()),
+        }
     }
 
-    /// Puts the state back to its start.
+    /// Puts the state back to its start: as if the stream were new, with its prepared pushes.
+    /// Cancellers from before are without effect from then on.
     ///
     /// # Errors
-    /// When the model gives no new session.
+    /// When the model gives no new session; the stream is then as it was.
     pub fn reset(&mut self) -> Result<(), PipelineError> {
-        Ok(())
+        self.session = self.model.session()?;
+        self.bound = None;
+        self.swapped = false;
+        for state in &self.states {
+            // Only the one that is read first: the other is written before it is read.
+            let zeros = vec![0u8; state.pair[0].bytes()];
+            state.pair[0].write_bytes(&zeros)?;
+        }
+        self.bind_constants()
     }
 
     /// Stops the push in progress, or else the next one, from another thread.
     pub fn canceller(&self) -> Canceller {
         self.session.canceller()
     }
+}
+
+fn find(name: &str, position: Option<usize>) -> Result<usize, PipelineError> {
+    position.ok_or_else(|| PipelineError::graph(name, "is named by the manifest and missing"))
+}
+
+fn check_fits(spec: &TensorSpec, dtype: DType, shape: &[usize]) -> Result<(), PipelineError> {
+    if spec.accepts(dtype, shape) {
+        return Ok(());
+    }
+    let why = format!(
+        "is {} {:?}, not {dtype} {shape:?} as the manifest says",
+        spec.dtype, spec.shape
+    );
+    Err(PipelineError::graph(&spec.name, why))
+}
+
+fn constant_tensor(constant: &ConstantInput) -> Result<Tensor, PipelineError> {
+    let tensor = Tensor::zeroed(constant.dtype, &constant.shape)?;
+    let values = &constant.values;
+    if values.len() != tensor.elements() {
+        let why = format!("has {} values for {:?}", values.len(), constant.shape);
+        return Err(PipelineError::graph(&constant.input, why));
+    }
+    macro_rules! whole {
+        ($type:ty) => {{
+            let convert = |&value: &f64| {
+                let converted = value as $type;
+                (converted as f64 == value).then_some(converted)
+            };
+            let converted: Option<Vec<$type>> = values.iter().map(convert).collect();
+            let why = concat!("has a value that is no ", stringify!($type));
+            let refuse = || PipelineError::graph(&constant.input, why);
+            tensor.write(&converted.ok_or_else(refuse)?)?
+        }};
+    }
+    macro_rules! float {
+        ($convert:expr) => {
+            tensor.write(&values.iter().map(|&v| $convert(v)).collect::<Vec<_>>())?
+        };
+    }
+    match constant.dtype {
+        DType::F32 => float!(|v| v as f32),
+        DType::F64 => float!(|v: f64| v),
+        DType::F16 => float!(f16::from_f64),
+        DType::Bf16 => float!(bf16::from_f64),
+        DType::I8 => whole!(i8),
+        DType::U8 => whole!(u8),
+        DType::I16 => whole!(i16),
+        DType::U16 => whole!(u16),
+        DType::I32 => whole!(i32),
+        DType::U32 => whole!(u32),
+        DType::I64 => whole!(i64),
+        DType::U64 => whole!(u64),
+        DType::Bool => {
+            let bytes: Vec<u8> = values.iter().map(|&v| u8::from(v != 0.0)).collect();
+            tensor.write_bytes(&bytes)?;
+        }
+    }
+    Ok(tensor)
 }

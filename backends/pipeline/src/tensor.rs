@@ -1,8 +1,9 @@
 //! Tensors in, tensors out.
 
 use crate::PipelineError;
+use crate::binding::Binding;
 use crate::cancel::CancelFlag;
-use mote_api::{Canceller, Model, OutputTarget, RunReport, Session, Signature, Tensor};
+use mote_api::{Canceller, Model, OutputTarget, RunReport, Session, Tensor};
 use std::sync::Arc;
 
 /// Idle sessions a [`SessionPool`] keeps at most.
@@ -35,21 +36,61 @@ pub struct TensorResult {
     pub report: RunReport,
 }
 
-/// Idle sessions of one model, for [`TensorJob`]s to use again.
+/// Idle sessions, for [`TensorJob`]s on the same model to use again.
 #[derive(Default)]
 pub struct SessionPool {
-    idle: Vec<Box<dyn Session>>,
+    /// Least recently used first.
+    idle: Vec<IdleSession>,
+}
+
+struct IdleSession {
+    model: Arc<dyn Model>,
+    session: Box<dyn Session>,
 }
 
 impl SessionPool {
-    /// An empty pool.
+    /// An empty pool; it keeps [`SESSIONS_MAX`] sessions.
     pub fn new() -> Self {
         Self::default()
     }
+
+    fn take(&mut self, model: &Arc<dyn Model>) -> Result<Box<dyn Session>, PipelineError> {
+        let usable = |idle: &IdleSession| Arc::ptr_eq(&idle.model, model);
+        match self.idle.iter().rposition(usable) {
+            Some(position) => Ok(self.idle.remove(position).session),
+            None => Ok(model.session()?),
+        }
+    }
+
+    /// Keeps a session, without the memory that its last job bound.
+    fn put(&mut self, model: Arc<dyn Model>, mut session: Box<dyn Session>) {
+        if unbind(model.as_ref(), session.as_mut()).is_err() {
+            return;
+        }
+        if self.idle.len() >= SESSIONS_MAX {
+            self.idle.remove(0);
+        }
+        self.idle.push(IdleSession { model, session });
+    }
+}
+
+/// Binds untouched private pages instead of memory that may be a client's, so that nothing keeps
+/// a finished job's buffers mapped.
+fn unbind(model: &dyn Model, session: &mut dyn Session) -> Result<(), PipelineError> {
+    let signature = model.signature();
+    for (index, spec) in signature.inputs.iter().enumerate() {
+        let shape: Vec<usize> = spec.shape.iter().map(|dim| dim.unwrap_or(1)).collect();
+        session.bind_input(index, &Tensor::zeroed(spec.dtype, &shape)?)?;
+    }
+    for index in 0..signature.outputs.len() {
+        session.bind_output(index, OutputTarget::Allocate)?;
+    }
+    Ok(())
 }
 
 /// One run of a stateless model.
 pub struct TensorJob {
+    model: Arc<dyn Model>,
     session: Box<dyn Session>,
     cancel: CancelFlag,
 }
@@ -62,15 +103,19 @@ impl TensorJob {
     pub fn new(
         model: &Arc<dyn Model>,
         pool: &mut SessionPool,
-        inputs: Vec<NamedTensor>,
-        outputs: Vec<NamedTarget>,
+        inputs: &[NamedTensor],
+        outputs: &[NamedTarget],
     ) -> Result<Self, PipelineError> {
-        let _ = (inputs, outputs);
-        let session = match pool.idle.pop() {
-            Some(session) => session,
-            None => model.session()?,
-        };
+        let binding = Binding::new(model.signature(), inputs, outputs)?;
+        let mut session = pool.take(model)?;
+        for (index, tensor) in &binding.inputs {
+            session.bind_input(*index, tensor)?;
+        }
+        for (index, target) in binding.outputs {
+            session.bind_output(index, target)?;
+        }
         Ok(Self {
+            model: Arc::clone(model),
             session,
             cancel: CancelFlag::default(),
         })
@@ -82,20 +127,26 @@ impl TensorJob {
     /// [`PipelineError::Cancelled`], or what failed.
     pub fn run(&mut self) -> Result<TensorResult, PipelineError> {
         let report = self.cancel.run(self.session.as_mut())?;
+        let outputs = self.model.signature().outputs.iter().enumerate();
+        let outputs = outputs.map(|(index, spec)| {
+            Ok(NamedTensor {
+                name: spec.name.clone(),
+                tensor: self.session.output(index)?,
+            })
+        });
         Ok(TensorResult {
-            outputs: Vec::new(),
+            outputs: outputs.collect::<Result<_, PipelineError>>()?,
             report,
         })
     }
 
-    /// Stops the job from another thread.
+    /// Stops the job from another thread. Without effect on later jobs that use the same session.
     pub fn canceller(&self) -> Canceller {
         self.cancel.canceller(self.session.as_ref())
     }
 
-    /// Gives the session back.
+    /// Gives the session back; right also after an error.
     pub fn finish(self, pool: &mut SessionPool) {
-        let _ = (OutputTarget::Allocate, Signature::default());
-        pool.idle.push(self.session);
+        pool.put(self.model, self.session);
     }
 }

@@ -14,9 +14,10 @@ struct Candidate {
     weight: f64,
 }
 
-/// Likelier first; of equals the lowest id.
+/// Likelier first; of equals the lowest id. Logits hold no NaN here.
 fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
-    b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
+    let falling = b.logit.partial_cmp(&a.logit);
+    falling.unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
 }
 
 /// Chooses the tokens of one answer; the steps and their order are those of [`Sampling`].
@@ -159,9 +160,12 @@ fn argmax(logits: &[f32]) -> Result<(u32, f32), PipelineError> {
     if logits.iter().any(|logit| logit.is_nan()) {
         return Err(PipelineError::Logits { why: "hold NaN" });
     }
-    let max = logits.iter().fold(f32::NEG_INFINITY, |max, &logit| {
-        if logit > max { logit } else { max }
-    });
+    let max = logits.iter().fold(
+        f32::NEG_INFINITY,
+        |max, &logit| {
+            if logit > max { logit } else { max }
+        },
+    );
     if !max.is_finite() {
         let why = "have no finite maximum";
         return Err(PipelineError::Logits { why });

@@ -49,7 +49,10 @@ impl StopFilter {
     fn first_stop(&self, text: &str) -> Option<usize> {
         self.stops
             .iter()
-            .filter_map(|stop| text.find(stop.as_str()).map(|start| (start + stop.len(), start)))
+            .filter_map(|stop| {
+                text.find(stop.as_str())
+                    .map(|start| (start + stop.len(), start))
+            })
             .min()
             .map(|(_, start)| start)
     }

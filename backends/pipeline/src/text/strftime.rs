@@ -69,7 +69,9 @@ pub(crate) fn format(format: &str, unix_seconds: u64) -> String {
 /// Year, month and day of the day `days` after 1970-01-01.
 fn civil(mut days: u64) -> (u64, usize, u64) {
     const ERA_DAYS: u64 = 146_097;
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     // Every 400 years have the same number of days.
     let mut year = 1970 + days / ERA_DAYS * 400;
     days %= ERA_DAYS;
@@ -82,7 +84,20 @@ fn civil(mut days: u64) -> (u64, usize, u64) {
         year += 1;
     }
     let mut month = 1;
-    for length in [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+    for length in [
+        31,
+        28 + u64::from(leap(year)),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ] {
         if days < length {
             break;
         }

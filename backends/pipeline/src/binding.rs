@@ -1,0 +1,160 @@
+//! Matches named tensors with a model's inputs and outputs.
+
+use crate::{NamedTarget, NamedTensor, PipelineError};
+use mote_api::{Access, DType, OutputTarget, Signature, Tensor, TensorSpec};
+
+/// Names listed in a message at most.
+const NAMES_LISTED_MAX: usize = 16;
+
+/// Checked tensors of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    /// Input positions with their tensors.
+    pub inputs: Vec<(usize, Tensor)>,
+    /// Output positions with their targets, one for each output of the signature.
+    pub outputs: Vec<(usize, OutputTarget)>,
+}
+
+/// Whether two handles mean the same bytes, read the same way.
+pub(crate) fn is_same(a: &Tensor, b: &Tensor) -> bool {
+    a.as_ptr() == b.as_ptr() && a.dtype() == b.dtype() && a.shape() == b.shape()
+}
+
+impl Binding {
+    /// Checks names, element types, shapes and memory. An output without a target gets memory of
+    /// its own when its shape is fixed, and is left to the library otherwise.
+    pub fn new(
+        signature: &Signature,
+        inputs: &[NamedTensor],
+        outputs: &[NamedTarget],
+    ) -> Result<Self, PipelineError> {
+        let mut bound: Vec<Option<Tensor>> = vec![None; signature.inputs.len()];
+        for (index, input) in inputs.iter().enumerate() {
+            let field = format!("inputs[{index}]");
+            let position = place(&field, "input", &signature.inputs, &input.name)?;
+            let spec = &signature.inputs[position];
+            check_type(&field, spec, input.tensor.dtype(), input.tensor.shape())?;
+            if bound[position].replace(input.tensor.clone()).is_some() {
+                return Err(twice(&field, &input.name));
+            }
+        }
+        if let Some(position) = bound.iter().position(Option::is_none) {
+            let why = format!("{:?} is missing", signature.inputs[position].name);
+            return Err(PipelineError::invalid("inputs", why));
+        }
+        let targets = check_targets(signature, inputs, outputs)?;
+        let target = |(position, target): (usize, Option<Tensor>)| {
+            let own = || own_target(&signature.outputs[position]);
+            Ok((
+                position,
+                target.map_or_else(own, |t| Ok(OutputTarget::Into(t)))?,
+            ))
+        };
+        Ok(Self {
+            inputs: bound.into_iter().flatten().enumerate().collect(),
+            outputs: targets
+                .into_iter()
+                .enumerate()
+                .map(target)
+                .collect::<Result<_, PipelineError>>()?,
+        })
+    }
+}
+
+fn check_targets(
+    signature: &Signature,
+    inputs: &[NamedTensor],
+    outputs: &[NamedTarget],
+) -> Result<Vec<Option<Tensor>>, PipelineError> {
+    let mut targets: Vec<Option<Tensor>> = vec![None; signature.outputs.len()];
+    for (index, target) in outputs.iter().enumerate() {
+        let field = format!("outputs[{index}]");
+        let position = place(&field, "output", &signature.outputs, &target.name)?;
+        let (spec, tensor) = (&signature.outputs[position], &target.tensor);
+        check_type(&field, spec, tensor.dtype(), tensor.shape())?;
+        if tensor.buffer().access() == Access::ReadOnly {
+            let why = "lies in read-only memory";
+            return Err(PipelineError::invalid(format!("{field}.range"), why));
+        }
+        let input = inputs.iter().position(|i| overlap(tensor, &i.tensor));
+        if let Some(input) = input {
+            let why = format!("overlaps inputs[{input}]");
+            return Err(PipelineError::invalid(format!("{field}.range"), why));
+        }
+        let before = &outputs[..index];
+        if let Some(other) = before.iter().position(|o| overlap(tensor, &o.tensor)) {
+            let why = format!("overlaps outputs[{other}]");
+            return Err(PipelineError::invalid(format!("{field}.range"), why));
+        }
+        if targets[position].replace(tensor.clone()).is_some() {
+            return Err(twice(&field, &target.name));
+        }
+    }
+    Ok(targets)
+}
+
+fn own_target(spec: &TensorSpec) -> Result<OutputTarget, PipelineError> {
+    let fixed: Option<Vec<usize>> = spec.shape.iter().copied().collect();
+    Ok(match fixed {
+        Some(shape) => OutputTarget::Into(Tensor::zeroed(spec.dtype, &shape)?),
+        None => OutputTarget::Allocate,
+    })
+}
+
+fn place(
+    field: &str,
+    kind: &str,
+    specs: &[TensorSpec],
+    name: &str,
+) -> Result<usize, PipelineError> {
+    if let Some(position) = specs.iter().position(|spec| spec.name == name) {
+        return Ok(position);
+    }
+    let listed = specs.iter().take(NAMES_LISTED_MAX);
+    let names: Vec<&str> = listed.map(|spec| spec.name.as_str()).collect();
+    let more = if specs.len() > names.len() {
+        ", …"
+    } else {
+        ""
+    };
+    let why = format!(
+        "is no {kind} of the model, which has {}{more}",
+        names.join(", ")
+    );
+    Err(PipelineError::invalid(format!("{field}.name"), why))
+}
+
+fn check_type(
+    field: &str,
+    spec: &TensorSpec,
+    dtype: DType,
+    shape: &[usize],
+) -> Result<(), PipelineError> {
+    if dtype != spec.dtype {
+        let why = format!("is {dtype}, not {}", spec.dtype);
+        return Err(PipelineError::invalid(format!("{field}.dtype"), why));
+    }
+    if !spec.accepts(dtype, shape) {
+        let want: Vec<String> = spec
+            .shape
+            .iter()
+            .map(|dim| dim.map_or("?".to_owned(), |d| d.to_string()))
+            .collect();
+        let why = format!("is {shape:?}, not [{}]", want.join(", "));
+        return Err(PipelineError::invalid(format!("{field}.shape"), why));
+    }
+    Ok(())
+}
+
+fn twice(field: &str, name: &str) -> PipelineError {
+    PipelineError::invalid(format!("{field}.name"), format!("{name:?} is there twice"))
+}
+
+fn overlap(a: &Tensor, b: &Tensor) -> bool {
+    let range = |tensor: &Tensor| {
+        let start = tensor.as_ptr().addr();
+        (start, start + tensor.bytes())
+    };
+    let ((a_start, a_end), (b_start, b_end)) = (range(a), range(b));
+    a_start.max(b_start) < a_end.min(b_end)
+}

@@ -1,0 +1,175 @@
+//! Finds out which inputs and outputs of a model play which part in text generation.
+
+use crate::PipelineError;
+use mote_api::{DType, Signature, TensorSpec, TextSpec};
+
+/// Inputs and outputs of a decoder, by position in the model's signature. All have one row.
+///
+/// `s` is the number of new tokens, `past` the number of tokens before them. Inputs that count:
+/// `input_ids` `[1, s]`, `position_ids` `[1, s]`, `attention_mask` `[1, past + s]` (ones),
+/// `seqlens_k` `[1]` (`past + s - 1`), `total_sequence_length` `[1]` or `[]` (`past + s`); only the
+/// first must be there, each is i32 or i64. Cache: `past_key_values.{layer}.key` and `.value` in,
+/// `present.{layer}.key` and `.value` out, `[1, kv_heads, context_tokens, head_dim]`, in and out in
+/// the same memory. Output: `logits` `[1, 1, vocab]` or `[1, s, vocab]`.
+#[derive(Debug)]
+pub(crate) struct TextGraph {
+    pub input_ids: Port,
+    pub position_ids: Option<Port>,
+    pub attention_mask: Option<Port>,
+    pub seqlens_k: Option<Port>,
+    pub total_sequence_length: Option<Port>,
+    /// Key and value of each layer.
+    pub caches: Vec<CachePorts>,
+    pub cache_dtype: DType,
+    pub cache_shape: [usize; 4],
+    pub logits: usize,
+    pub logits_dtype: DType,
+    /// Whether the model declares logits of the last position only.
+    pub logits_last_only: bool,
+}
+
+/// An input that holds counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Port {
+    pub index: usize,
+    pub dtype: DType,
+    pub rank: usize,
+}
+
+/// One cache tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CachePorts {
+    pub past: usize,
+    pub present: usize,
+}
+
+const INPUT_IDS: &str = "input_ids";
+const POSITION_IDS: &str = "position_ids";
+const ATTENTION_MASK: &str = "attention_mask";
+const SEQLENS_K: &str = "seqlens_k";
+const TOTAL: &str = "total_sequence_length";
+const LOGITS: &str = "logits";
+
+impl TextGraph {
+    /// Matches `signature` with what `spec` says of the model.
+    pub fn new(signature: &Signature, spec: &TextSpec) -> Result<Self, PipelineError> {
+        let missing = |name: &str| PipelineError::graph(name, "is missing");
+        let cache_shape = [1, spec.kv_heads, spec.context_tokens, spec.head_dim];
+        let names = cache_names(spec.layers);
+        let mut caches = Vec::with_capacity(names.len());
+        for [past, present] in &names {
+            caches.push(CachePorts {
+                past: signature.input(past).ok_or_else(|| missing(past))?,
+                present: signature.output(present).ok_or_else(|| missing(present))?,
+            });
+        }
+        let logits = signature.output(LOGITS).ok_or_else(|| missing(LOGITS))?;
+        let first_cache = caches.first().map(|ports| &signature.inputs[ports.past]);
+        let graph = Self {
+            input_ids: port(signature, INPUT_IDS, 2)?.ok_or_else(|| missing(INPUT_IDS))?,
+            position_ids: port(signature, POSITION_IDS, 2)?,
+            attention_mask: port(signature, ATTENTION_MASK, 2)?,
+            seqlens_k: port(signature, SEQLENS_K, 1)?,
+            total_sequence_length: port(signature, TOTAL, 1)?,
+            cache_dtype: first_cache.map_or(DType::F32, |spec| spec.dtype),
+            cache_shape,
+            logits,
+            logits_dtype: signature.outputs[logits].dtype,
+            logits_last_only: signature.outputs[logits].shape.get(1) == Some(&Some(1)),
+            caches,
+        };
+        graph.refuse_unknown(signature)?;
+        graph.check_caches(signature)?;
+        check_logits(&signature.outputs[logits], spec.vocab)?;
+        Ok(graph)
+    }
+
+    fn refuse_unknown(&self, signature: &Signature) -> Result<(), PipelineError> {
+        let counts = [
+            Some(self.input_ids),
+            self.position_ids,
+            self.attention_mask,
+            self.seqlens_k,
+            self.total_sequence_length,
+        ];
+        let known = |index: usize| {
+            counts.iter().flatten().any(|port| port.index == index)
+                || self.caches.iter().any(|ports| ports.past == index)
+        };
+        match (0..signature.inputs.len()).find(|&index| !known(index)) {
+            Some(index) => Err(PipelineError::graph(
+                &signature.inputs[index].name,
+                "is an input that text generation does not know",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn check_caches(&self, signature: &Signature) -> Result<(), PipelineError> {
+        for ports in &self.caches {
+            let (past, present) = (
+                &signature.inputs[ports.past],
+                &signature.outputs[ports.present],
+            );
+            for spec in [past, present] {
+                let float = matches!(spec.dtype, DType::F32 | DType::F16 | DType::Bf16);
+                if !float || !spec.accepts(self.cache_dtype, &self.cache_shape) {
+                    let why = format!(
+                        "is {} {:?}, which does not take a cache of {} {:?}",
+                        spec.dtype, spec.shape, self.cache_dtype, self.cache_shape
+                    );
+                    return Err(PipelineError::graph(&spec.name, why));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of all caches together.
+    pub fn cache_bytes(&self) -> u64 {
+        let elements: usize = self.cache_shape.iter().product();
+        (elements * self.cache_dtype.bytes() * self.caches.len()) as u64
+    }
+}
+
+/// Names of past and present of each cache tensor.
+fn cache_names(layers: usize) -> Vec<[String; 2]> {
+    (0..layers)
+        .flat_map(|layer| {
+            ["key", "value"].map(|part| {
+                ["past_key_values", "present"].map(|stem| format!("{stem}.{layer}.{part}"))
+            })
+        })
+        .collect()
+}
+
+fn port(signature: &Signature, name: &str, rank_max: usize) -> Result<Option<Port>, PipelineError> {
+    let Some(index) = signature.input(name) else {
+        return Ok(None);
+    };
+    let spec = &signature.inputs[index];
+    let rank = spec.shape.len();
+    let rank_fits = rank == rank_max || (rank == 0 && rank_max == 1);
+    if !rank_fits || !matches!(spec.dtype, DType::I32 | DType::I64) {
+        let why = format!("is {} of rank {rank}", spec.dtype);
+        return Err(PipelineError::graph(name, why));
+    }
+    Ok(Some(Port {
+        index,
+        dtype: spec.dtype,
+        rank,
+    }))
+}
+
+fn check_logits(spec: &TensorSpec, vocab: usize) -> Result<(), PipelineError> {
+    let float = matches!(spec.dtype, DType::F32 | DType::F16 | DType::Bf16);
+    let fits = spec.shape.len() == 3 && spec.shape[2].is_none_or(|have| have == vocab);
+    if float && fits {
+        return Ok(());
+    }
+    let why = format!(
+        "is {} {:?}, not [1, 1, {vocab}] or [1, s, {vocab}]",
+        spec.dtype, spec.shape
+    );
+    Err(PipelineError::graph(LOGITS, why))
+}

@@ -1,0 +1,306 @@
+//! [`TextJob`]: one answer in the making.
+
+use super::detokenizer::Detokenizer;
+use super::lane::{Lane, PREFILL_CHUNK_TOKENS};
+use super::model::TextModel;
+use super::pool::KvPool;
+use super::request::{TOKENS_DEFAULT, TextPrompt, TextRequest};
+use super::sampler::Sampler;
+use super::stop::{Filtered, StopFilter};
+use crate::PipelineError;
+use crate::cancel::CancelFlag;
+use mote_api::{Canceller, RunError};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model said so.
+    EndOfAnswer,
+    /// A stop string came.
+    StopString,
+    /// The request's limit is reached, or [`TOKENS_DEFAULT`].
+    TokensMax,
+    /// Prompt and answer fill the context.
+    ContextFull,
+}
+
+/// What one step of a text job gave. The answer's text is that of all tokens and the tail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextStep {
+    /// A chunk of the prompt was computed; more is to come.
+    Prefill {
+        /// Tokens that are in the cache.
+        done: usize,
+        /// Tokens of the prompt, and of the answer that is resumed.
+        total: usize,
+    },
+    /// A token of the answer.
+    Token {
+        /// Position in the answer, from 0.
+        index: u32,
+        /// Token.
+        id: u32,
+        /// Text that became certain with it; whole characters only, often empty.
+        text: String,
+    },
+    /// The answer is complete.
+    Finished {
+        /// Why.
+        reason: Finish,
+        /// Text that was held back and belongs to the answer after all.
+        tail: String,
+    },
+}
+
+/// Figures of a text job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextStats {
+    /// Tokens of the prompt, those of a resumed answer not included.
+    pub prompt_tokens: u64,
+    /// Tokens that were found in a cache and not computed again.
+    pub cached_tokens: u64,
+    /// Tokens of the answer, those of a resumed answer included; an end token is not counted.
+    pub generated_tokens: u64,
+    /// Wall time of the steps up to the first token.
+    pub prefill_us: u64,
+    /// Wall time of the steps after it.
+    pub decode_us: u64,
+    /// Time inside the library.
+    pub compute_us: u64,
+    /// Runs of the model.
+    pub steps: u64,
+    /// Bytes the library copied because a tensor could not be bound in place.
+    pub bytes_copied: u64,
+}
+
+/// One answer in the making; owns a session and its cache until [`TextJob::finish`].
+pub struct TextJob {
+    model: Arc<TextModel>,
+    lane: Lane,
+    /// Whether the device was lost, and the lane with it.
+    lost: bool,
+    cancel: CancelFlag,
+    /// Prompt and answer.
+    tokens: Vec<u32>,
+    /// How many of them the cache holds.
+    computed: usize,
+    answer: Answer,
+    logits: Vec<f32>,
+    started: bool,
+    stats: TextStats,
+}
+
+/// The answer as far as it goes.
+struct Answer {
+    prompt_tokens: usize,
+    tokens_max: usize,
+    /// Why the answer ends at `tokens_max`.
+    at_max: Finish,
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    stop: StopFilter,
+    finished: Option<(Finish, String)>,
+}
+
+impl TextJob {
+    /// Renders and tokenizes the prompt and takes the best cache from the pool. Computes nothing.
+    ///
+    /// # Errors
+    /// [`PipelineError::Invalid`], [`PipelineError::ContextOverflow`], or what failed.
+    pub fn start(
+        model: &Arc<TextModel>,
+        cache: &mut KvPool,
+        request: TextRequest,
+    ) -> Result<Self, PipelineError> {
+        request.check()?;
+        let mut tokens = model.encode(&request.prompt)?;
+        let resume = check_resume(&request, model.spec().vocab)?;
+        let mut answer = Answer::new(model, request, &tokens)?;
+        for (index, &id) in resume.iter().enumerate() {
+            if answer.finished.is_some() {
+                let field = format!("resume_token_ids[{index}]");
+                return Err(PipelineError::invalid(
+                    field,
+                    "comes after the answer's end",
+                ));
+            }
+            answer.accept(model, &mut tokens, id)?;
+        }
+        let (lane, computed) = cache.take(model, &tokens)?;
+        let stats = TextStats {
+            prompt_tokens: answer.prompt_tokens as u64,
+            cached_tokens: computed as u64,
+            generated_tokens: (tokens.len() - answer.prompt_tokens) as u64,
+            ..TextStats::default()
+        };
+        Ok(Self {
+            model: Arc::clone(model),
+            lane,
+            lost: false,
+            cancel: CancelFlag::default(),
+            tokens,
+            computed,
+            answer,
+            logits: Vec::new(),
+            started: false,
+            stats,
+        })
+    }
+
+    /// Does one step: one run of the model at most. After [`TextStep::Finished`] it gives that
+    /// again.
+    ///
+    /// # Errors
+    /// [`PipelineError::Cancelled`], or what failed; the job can then only be finished.
+    pub fn step(&mut self) -> Result<TextStep, PipelineError> {
+        if self.cancel.is_set() {
+            return Err(PipelineError::Cancelled);
+        }
+        if let Some((reason, tail)) = &self.answer.finished {
+            return Ok(TextStep::Finished {
+                reason: *reason,
+                tail: tail.clone(),
+            });
+        }
+        let (start, decoding) = (Instant::now(), self.started);
+        let step = self.compute_one();
+        let elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if decoding {
+            self.stats.decode_us += elapsed_us;
+        } else {
+            self.stats.prefill_us += elapsed_us;
+        }
+        step
+    }
+
+    fn compute_one(&mut self) -> Result<TextStep, PipelineError> {
+        let end = self.tokens.len().min(self.computed + PREFILL_CHUNK_TOKENS);
+        let ids = &self.tokens[self.computed..end];
+        let report = self.lane.compute(&self.cancel, self.computed, ids);
+        self.lost |= matches!(report, Err(PipelineError::Run(RunError::DeviceLost { .. })));
+        let report = report?;
+        self.computed = end;
+        self.stats.steps += 1;
+        self.stats.compute_us += report.compute_us;
+        self.stats.bytes_copied += report.bytes_copied;
+        if end < self.tokens.len() {
+            return Ok(TextStep::Prefill {
+                done: end,
+                total: self.tokens.len(),
+            });
+        }
+        self.started = true;
+        self.lane.logits(&mut self.logits)?;
+        let index = self.tokens.len() - self.answer.prompt_tokens;
+        let id = self.answer.sampler.choose(&mut self.logits, index as u64)?;
+        let text = self.answer.accept(&self.model, &mut self.tokens, id)?;
+        if let (None, Some((reason, tail))) = (&text, &self.answer.finished) {
+            return Ok(TextStep::Finished {
+                reason: *reason,
+                tail: tail.clone(),
+            });
+        }
+        self.stats.generated_tokens += 1;
+        Ok(TextStep::Token {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            id,
+            text: text.unwrap_or_default(),
+        })
+    }
+
+    /// Stops the job from another thread: the step in progress, or else the next one, ends with
+    /// [`PipelineError::Cancelled`]. Without effect on later jobs that use the same session.
+    pub fn canceller(&self) -> Canceller {
+        self.cancel.canceller(self.lane.session())
+    }
+
+    /// Figures so far.
+    pub fn stats(&self) -> TextStats {
+        self.stats
+    }
+
+    /// Gives cache and session back to the pool; right also after an error.
+    pub fn finish(mut self, cache: &mut KvPool) {
+        self.tokens.truncate(self.computed);
+        if !self.lost {
+            cache.put(self.model, self.lane, self.tokens);
+        }
+    }
+}
+
+fn check_resume(request: &TextRequest, vocab: usize) -> Result<Vec<u32>, PipelineError> {
+    let resume = &request.resume_token_ids;
+    match resume.iter().position(|&id| id as usize >= vocab) {
+        Some(index) => Err(PipelineError::invalid(
+            format!("resume_token_ids[{index}]"),
+            format!("{} is not below {vocab}", resume[index]),
+        )),
+        None => Ok(resume.clone()),
+    }
+}
+
+impl Answer {
+    fn new(model: &TextModel, request: TextRequest, prompt: &[u32]) -> Result<Self, PipelineError> {
+        let room = model.spec().context_tokens - prompt.len();
+        let asked = request.tokens_max.unwrap_or(TOKENS_DEFAULT);
+        let mut sampler = Sampler::new(request.sampling, request.seed, model.spec().vocab);
+        prompt.iter().for_each(|&id| sampler.observe(id));
+        let detokenizer = match request.prompt {
+            TextPrompt::Plain(_) => Detokenizer::after(model.tokenizer(), prompt)?,
+            TextPrompt::Messages(_) => Detokenizer::new(),
+        };
+        Ok(Self {
+            prompt_tokens: prompt.len(),
+            tokens_max: asked.min(room),
+            at_max: if asked <= room {
+                Finish::TokensMax
+            } else {
+                Finish::ContextFull
+            },
+            sampler,
+            detokenizer,
+            stop: StopFilter::new(request.stop),
+            finished: None,
+        })
+    }
+
+    /// Takes the next token of the answer and appends it to `tokens`; gives the text that became
+    /// certain, or `None` for an end token, which is no part of the answer.
+    fn accept(
+        &mut self,
+        model: &TextModel,
+        tokens: &mut Vec<u32>,
+        id: u32,
+    ) -> Result<Option<String>, PipelineError> {
+        if model.spec().eos_token_ids.contains(&id) {
+            self.finish(model, Finish::EndOfAnswer)?;
+            return Ok(None);
+        }
+        tokens.push(id);
+        self.sampler.observe(id);
+        let piece = self.detokenizer.push(model.tokenizer(), id)?;
+        match self.stop.push(&piece) {
+            Filtered::Stop(text) => {
+                self.finished = Some((Finish::StopString, String::new()));
+                Ok(Some(text))
+            }
+            Filtered::Pass(text) => {
+                if tokens.len() - self.prompt_tokens >= self.tokens_max {
+                    self.finish(model, self.at_max)?;
+                }
+                Ok(Some(text))
+            }
+        }
+    }
+
+    fn finish(&mut self, model: &TextModel, reason: Finish) -> Result<(), PipelineError> {
+        let rest = self.detokenizer.finish(model.tokenizer())?;
+        self.finished = Some(match self.stop.push(&rest) {
+            Filtered::Stop(tail) => (Finish::StopString, tail),
+            Filtered::Pass(text) => (reason, text + &self.stop.finish()),
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! [`TextModel`].
+
+use super::files;
+use super::graph::TextGraph;
+use super::lane::Lane;
+use super::request::TextPrompt;
+use super::template::ChatTemplate;
+use crate::PipelineError;
+use mote_api::{Model, TextSpec};
+use std::path::Path;
+use std::sync::Arc;
+use tokenizers::Tokenizer;
+
+/// A text model with its tokenizer and chat template.
+pub struct TextModel {
+    model: Arc<dyn Model>,
+    spec: TextSpec,
+    graph: Arc<TextGraph>,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+}
+
+impl TextModel {
+    /// Reads tokenizer and template from `folder` and checks that `model` is what `spec` says.
+    ///
+    /// Special tokens that templates use come from the `tokenizer_config.json` beside the
+    /// tokenizer, or else from `spec`.
+    ///
+    /// # Errors
+    /// Names the file or the tensor that does not fit.
+    pub fn open(
+        folder: &Path,
+        spec: &TextSpec,
+        model: Arc<dyn Model>,
+    ) -> Result<Self, PipelineError> {
+        let graph = Arc::new(TextGraph::new(model.signature(), spec)?);
+        let file = folder.join(&spec.tokenizer);
+        let tokenizer = files::tokenizer(&file)?;
+        let mut special = files::special_tokens(&file)?;
+        let text_of = |id: Option<u32>| id.and_then(|id| tokenizer.id_to_token(id));
+        special.bos = special.bos.or_else(|| text_of(spec.bos_token_id));
+        let eos = spec.eos_token_ids.first().copied();
+        special.eos = special.eos.or_else(|| text_of(eos));
+        let mut template = None;
+        if let Some(file) = &spec.chat_template {
+            let file = folder.join(file);
+            let source = files::template(&file)?;
+            template = Some(ChatTemplate::compile(source, special, &file)?);
+        }
+        Ok(Self {
+            model,
+            spec: spec.clone(),
+            graph,
+            tokenizer,
+            template,
+        })
+    }
+
+    /// What the manifest says.
+    pub fn spec(&self) -> &TextSpec {
+        &self.spec
+    }
+
+    /// Bytes of the key and value cache of one conversation that fills the context. A shorter one
+    /// takes its share of that, since pages appear as tokens fill them.
+    pub fn kv_bytes(&self) -> u64 {
+        self.graph.cache_bytes()
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    pub(crate) fn lane(&self) -> Result<Lane, PipelineError> {
+        Lane::new(self.model.as_ref(), &self.graph, self.spec.vocab)
+    }
+
+    /// The tokens of a prompt, at least one and fewer than the context holds.
+    pub(crate) fn encode(&self, prompt: &TextPrompt) -> Result<Vec<u32>, PipelineError> {
+        let (field, encoding) = match prompt {
+            TextPrompt::Plain(text) => ("prompt", self.tokenizer.encode_fast(text.as_str(), true)),
+            TextPrompt::Messages(turns) => {
+                let Some(template) = &self.template else {
+                    let why = "the model has no chat template; send a plain prompt";
+                    return Err(PipelineError::invalid("messages", why));
+                };
+                let text = template.render(turns)?;
+                // The template writes the special tokens itself.
+                ("messages", self.tokenizer.encode_fast(text, false))
+            }
+        };
+        let mut ids = encoding
+            .map_err(PipelineError::Tokenize)?
+            .get_ids()
+            .to_vec();
+        if ids.is_empty() {
+            ids.extend(self.spec.bos_token_id);
+        }
+        if ids.is_empty() {
+            return Err(PipelineError::invalid(field, "has no tokens"));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.spec.vocab) {
+            let why = format!("takes no token {id}, which the tokenizer gave");
+            return Err(PipelineError::graph("input_ids", why));
+        }
+        if ids.len() >= self.spec.context_tokens {
+            return Err(PipelineError::ContextOverflow {
+                prompt_tokens: ids.len() as u64,
+                context_tokens: self.spec.context_tokens as u64,
+            });
+        }
+        Ok(ids)
+    }
+}
