@@ -159,3 +159,97 @@ fn q6_k(block: &[u8], out: &mut [f32]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hexadecimal: &str) -> Vec<u8> {
+        hexadecimal
+            .as_bytes()
+            .chunks_exact(2)
+            .map(|pair| {
+                let digits = std::str::from_utf8(pair).expect("the blocks are ASCII");
+                u8::from_str_radix(digits, 16).expect("the blocks are hexadecimal")
+            })
+            .collect()
+    }
+
+    /// Random blocks with the values that ggml's own Python package gives for them:
+    /// elements 0..8 and 16..20 of small blocks, every sixteenth of the large one.
+    #[test]
+    fn blocks_decode_to_what_ggml_makes_of_them() {
+        let cases: [(GgmlType, &str, &[f32]); 6] = [
+            (
+                GgmlType::Q4_0,
+                "00388b4ae5f1a94106a0956a26afbccdafe5",
+                &[
+                    1.5, 1.0, -1.5, -3.5, 0.5, -3.5, -1.0, -4.0, 0.0, -2.0, 3.0, 3.5,
+                ],
+            ),
+            (
+                GgmlType::Q4_1,
+                "003400be62f90a945f5693c642276ad5ab2da739",
+                &[
+                    -1.0, 0.75, 1.0, -0.5, 2.25, 0.0, -0.75, 0.0, 0.0, 2.25, -1.5, 0.75,
+                ],
+            ),
+            (
+                GgmlType::Q5_0,
+                "00384551370e99b2d74c3427fa48d732a1df70aca1e9",
+                &[
+                    4.5, -7.0, 3.5, -2.0, -6.0, -4.5, 5.0, -4.0, 4.5, 5.5, 6.5, -6.0,
+                ],
+            ),
+            (
+                GgmlType::Q5_1,
+                "003400be26115901dd06f27f8f063cd25e19a621f9bd0ccc",
+                &[
+                    1.75, 4.0, 3.0, 2.25, 2.25, 4.0, 1.5, -1.0, 5.75, -1.5, 2.25, 4.25,
+                ],
+            ),
+            (
+                GgmlType::Q8_0,
+                "003021397c1ec795ca7748dc03d17a88934d85527357a2e64647f03e2fb81f223f41",
+                &[
+                    4.125, 7.125, 15.5, 3.75, -7.125, -13.375, -6.75, 14.875, -15.375, 10.25,
+                    14.375, 10.875,
+                ],
+            ),
+            (
+                GgmlType::Q6K,
+                "92c58efd5185f0711ef7677a1f132a818d882195a100b28d6b236b82481bd9fe630dc3ce3be4ebca\
+             b72f45b35223479f6e794d57037e2cfde9e15a7789781e3721a557d8e5a703296dcb81db3f65cf9c\
+             1bdc5d1d8fc83f0b0bb4db71be572209851d3d24f4c0cf83fe4363f82f4759778955f6ced681cbea\
+             7179ced2c8f814a13472ff70ce369d8385452a44f318337f08cd1e614f235d3f83bc45fee9ee0403\
+             a79be118544441317c9311f85e0429b19f7ec0e156f65a3322e791b880ee995e3f0d307d2fbaf400\
+             693a179e0d027ed40028",
+                &[
+                    -59.0625, -7.71875, -19.5, 54.6875, 36.71875, 52.5, 9.75, -0.0, 55.78125,
+                    48.9375, -7.90625, -76.5625, 0.8125, -0.9375, 31.5, -11.0,
+                ],
+            ),
+        ];
+        for (ggml_type, block, expected) in cases {
+            let mut values = vec![0.0; ggml_type.block().0];
+            ggml_type.dequantise(&bytes(block), &mut values);
+            let found: Vec<f32> = match ggml_type {
+                GgmlType::Q6K => values.iter().step_by(16).copied().collect(),
+                _ => [&values[..8], &values[16..20]].concat(),
+            };
+            assert_eq!(found, expected, "{ggml_type:?}");
+        }
+    }
+
+    #[test]
+    fn floats_of_every_width_decode() {
+        let decode = |ggml_type: GgmlType, bytes: &[u8]| {
+            let mut value = [0.0];
+            ggml_type.dequantise(bytes, &mut value);
+            value[0]
+        };
+        assert_eq!(decode(GgmlType::F32, &1.5f32.to_le_bytes()), 1.5);
+        assert_eq!(decode(GgmlType::F16, &[0x00, 0xbe]), -1.5);
+        assert_eq!(decode(GgmlType::Bf16, &[0xc0, 0x3f]), 1.5);
+    }
+}

@@ -371,14 +371,16 @@ fn tensor_info(
     let (block_elements, block_bytes) = ggml_type.block();
     let columns = dimensions.first().copied().unwrap_or(0);
     match elements {
-        Some(elements) if columns.is_multiple_of(block_elements as u64) => Ok(TensorInfo {
-            name,
-            ggml_type,
-            columns: columns as usize,
-            rows: (elements / columns) as usize,
-            bytes: elements / block_elements as u64 * block_bytes as u64,
-            offset,
-        }),
+        Some(elements) if columns > 0 && columns.is_multiple_of(block_elements as u64) => {
+            Ok(TensorInfo {
+                name,
+                ggml_type,
+                columns: columns as usize,
+                rows: (elements / columns) as usize,
+                bytes: elements / block_elements as u64 * block_bytes as u64,
+                offset,
+            })
+        }
         _ => Err(GgufError::Dimensions {
             tensor: name,
             dimensions,

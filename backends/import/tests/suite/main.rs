@@ -1,0 +1,10 @@
+//! Behaviour of the importer through its public door, on tiny checkpoints made here.
+
+mod atomic;
+mod gguf_file;
+mod hostile;
+mod onnx_folder;
+mod others;
+mod recipe;
+mod tiny;
+mod tokenizer;
