@@ -1,0 +1,100 @@
+//! Messages written out in full, to be compared: prompts and outputs too, which `{:?}` hides.
+//! Descriptors have no place in it but their number.
+
+use mote_wire::types::{
+    ChatMessage, Command, Generate, JobReply, Preview, Prompt, Reply, Request, StartJob, Token,
+    Work, WorkerEvent,
+};
+use std::fmt::Write;
+
+pub fn request(request: &Request) -> String {
+    match request {
+        Request::Generate(request) => generate(request),
+        request => plain(request),
+    }
+}
+
+pub fn reply(reply: &Reply) -> String {
+    match reply {
+        Reply::Token(reply) => token(reply),
+        Reply::Preview(reply) => preview(reply),
+        reply => plain(reply),
+    }
+}
+
+pub fn command(command: &Command) -> String {
+    let mut text = plain(command);
+    if let Command::StartJob(start) = command
+        && let StartJob {
+            work: Work::Generate(work),
+            ..
+        } = &**start
+    {
+        text += &generate(work);
+    }
+    text
+}
+
+pub fn event(event: &WorkerEvent) -> String {
+    let mut text = plain(event);
+    if let WorkerEvent::Job { reply, .. } = event {
+        match reply {
+            JobReply::Token(reply) => text += &token(reply),
+            JobReply::Preview(reply) => text += &preview(reply),
+            _ => {}
+        }
+    }
+    text
+}
+
+fn plain(message: &impl std::fmt::Debug) -> String {
+    let mut text = String::new();
+    for line in format!("{message:#?}").lines() {
+        let line = match line.trim_start().strip_prefix("fd: ") {
+            Some(number) if number.trim_end_matches(',').parse::<u32>().is_ok() => {
+                "fd: a descriptor"
+            }
+            _ => line,
+        };
+        text += line;
+        text.push('\n');
+    }
+    text
+}
+
+fn generate(generate: &Generate) -> String {
+    let Generate {
+        model,
+        prompt,
+        tokens_max,
+        sampling,
+        stop,
+        options,
+    } = generate;
+    let mut text = format!("Generate model {model:?} tokens_max {tokens_max:?} stop {stop:?}\n");
+    match prompt {
+        Prompt::Plain(prompt) => text += &format!("prompt {prompt:?}\n"),
+        Prompt::Messages(messages) => {
+            for ChatMessage { role, content } in messages {
+                text += &format!("message {role:?} {content:?}\n");
+            }
+        }
+    }
+    let _ = writeln!(text, "{sampling:#?}\n{options:#?}");
+    text
+}
+
+fn token(token: &Token) -> String {
+    let Token { index, id, text } = token;
+    format!("Token index {index} id {id} text {text:?}\n")
+}
+
+fn preview(preview: &Preview) -> String {
+    let Preview {
+        frame_index,
+        width,
+        height,
+        png,
+    } = preview;
+    format!("Preview frame_index {frame_index} width {width} height {height} png {png:?}\n")
+}

@@ -1,0 +1,765 @@
+//! Arbitrary messages that hold.
+
+use super::sealed;
+use mote_wire::limits::Limits;
+use mote_wire::types::*;
+use proptest::collection::{btree_map, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+
+pub fn name() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9_./:-]{1,24}"
+}
+
+fn text() -> impl Strategy<Value = String> {
+    any::<String>()
+}
+
+fn some<T>(range: std::ops::RangeInclusive<T>) -> impl Strategy<Value = Option<T>>
+where
+    T: Copy + std::fmt::Debug,
+    std::ops::RangeInclusive<T>: Strategy<Value = T>,
+{
+    of(range)
+}
+
+pub fn dtype() -> impl Strategy<Value = DType> {
+    prop::sample::select(vec![
+        DType::F32,
+        DType::F16,
+        DType::Bf16,
+        DType::F64,
+        DType::I8,
+        DType::U8,
+        DType::I16,
+        DType::U16,
+        DType::I32,
+        DType::U32,
+        DType::I64,
+        DType::U64,
+        DType::Bool,
+    ])
+}
+
+fn range(bytes: u64) -> impl Strategy<Value = BufferRange> {
+    (1..=u64::MAX, 0..1000u64).prop_map(move |(buffer, place)| BufferRange {
+        buffer,
+        offset: place * 64,
+        bytes,
+    })
+}
+
+/// A tensor; `passed` ones come from servers only.
+fn tensor(passed: bool) -> impl Strategy<Value = Tensor> {
+    let shape = vec(1..6u64, 0..=4);
+    (name(), dtype(), shape).prop_flat_map(move |(name, dtype, shape)| {
+        let bytes = dtype.tensor_bytes(&shape).expect("a small tensor");
+        let inline = vec(any::<u8>(), bytes as usize).prop_map(TensorData::Inline);
+        let in_buffer = range(bytes).prop_map(TensorData::Range);
+        let last = match passed {
+            true => Just(())
+                .prop_map(move |()| TensorData::Passed {
+                    fd: sealed(bytes),
+                    bytes,
+                })
+                .boxed(),
+            false => range(bytes).prop_map(TensorData::Range).boxed(),
+        };
+        prop_oneof![inline, in_buffer, last].prop_map(move |data| Tensor {
+            name: name.clone(),
+            dtype,
+            shape: shape.clone(),
+            data,
+        })
+    })
+}
+
+/// Inputs and targets, names unique, ranges apart.
+fn tensors() -> impl Strategy<Value = (Vec<Tensor>, Vec<OutputTarget>)> {
+    let target = (name(), range(4096), vec(0..9u64, 0..=8));
+    (vec(tensor(false), 0..4), vec(target, 0..4)).prop_map(|(mut inputs, targets)| {
+        for (index, input) in inputs.iter_mut().enumerate() {
+            input.name += &index.to_string();
+            if let TensorData::Range(range) = &mut input.data {
+                range.buffer = 1;
+            }
+        }
+        let targets = targets.into_iter().enumerate();
+        let target = |(index, (name, mut range, shape)): (usize, (String, BufferRange, _))| {
+            range.buffer = 2 + index as u64;
+            OutputTarget {
+                name: format!("{name}{index}"),
+                range,
+                shape,
+            }
+        };
+        (inputs, targets.map(target).collect())
+    })
+}
+
+fn specs() -> impl Strategy<Value = Vec<TensorSpec>> {
+    let shape = vec(of(0..=i64::MAX as u64), 0..5);
+    let spec = (name(), dtype(), shape);
+    vec(
+        spec.prop_map(|(name, dtype, shape)| TensorSpec { name, dtype, shape }),
+        0..4,
+    )
+}
+
+pub fn options() -> impl Strategy<Value = WorkOptions> {
+    let priority = prop::sample::select(vec![
+        Priority::Interactive,
+        Priority::Normal,
+        Priority::Background,
+    ]);
+    let required = (of(name()), of(name()), of(name()), of(name()));
+    (
+        priority,
+        some(1..=u64::MAX),
+        required,
+        any::<bool>(),
+        some(1..=u32::MAX),
+        1..=256u32,
+    )
+        .prop_map(
+            |(priority, deadline_ms, required, forbid_cpu, threads_max, credit)| WorkOptions {
+                priority,
+                deadline_ms,
+                require_backend: required.0,
+                require_flavour: required.1,
+                require_provider: required.2,
+                require_variant: required.3,
+                forbid_cpu,
+                threads_max,
+                credit,
+            },
+        )
+}
+
+fn infer() -> impl Strategy<Value = Infer> {
+    (name(), tensors(), options()).prop_map(|(model, (inputs, outputs), options)| Infer {
+        model,
+        inputs,
+        outputs,
+        options,
+    })
+}
+
+fn sampling() -> impl Strategy<Value = Sampling> {
+    (
+        of(0.0..=100.0f32),
+        some(1..=u32::MAX),
+        of(0.000_1..=1.0f32),
+        of(0.0..0.999f32),
+        of(0.000_1..=10.0f32),
+        of(any::<u64>()),
+    )
+        .prop_map(
+            |(temperature, top_k, top_p, min_p, repetition_penalty, seed)| Sampling {
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                repetition_penalty,
+                seed,
+            },
+        )
+}
+
+fn generate() -> impl Strategy<Value = Generate> {
+    // A conversation or a plain prompt, as types that can be shown.
+    let prompt = prop_oneof![
+        vec((name(), text()), 1..4).prop_map(Ok),
+        (text(), "x").prop_map(|(text, one)| Err(text + &one)),
+    ];
+    let stop = vec("\\PC{1,20}", 0..=4);
+    (
+        name(),
+        prompt,
+        some(1..=u32::MAX),
+        sampling(),
+        stop,
+        options(),
+    )
+        .prop_map(
+            |(model, prompt, tokens_max, sampling, stop, options)| Generate {
+                model,
+                prompt: prompt.map_or_else(Prompt::Plain, conversation),
+                tokens_max,
+                sampling,
+                stop,
+                options,
+            },
+        )
+}
+
+fn conversation(messages: Vec<(String, String)>) -> Prompt {
+    let message = |(role, content)| ChatMessage { role, content };
+    Prompt::Messages(messages.into_iter().map(message).collect())
+}
+
+fn transform_clip() -> impl Strategy<Value = TransformClip> {
+    let format = prop::sample::select(vec![
+        ClipFormat::Mp4Av1,
+        ClipFormat::Gif,
+        ClipFormat::PngStream,
+    ]);
+    let sizes = (some(1..=16_384u32), some(1..=16_384u32), some(1..=1000u32));
+    let rest = (some(1..=u64::MAX), some(0..=10u32), some(1..=u32::MAX));
+    let factor = prop::sample::select(vec![2u32, 4]);
+    (
+        name(),
+        factor,
+        format,
+        sizes,
+        rest,
+        any::<bool>(),
+        options(),
+    )
+        .prop_map(
+            |(model, factor, output_format, sizes, rest, sheet, options)| TransformClip {
+                model,
+                factor,
+                output_format,
+                width_max: sizes.0,
+                height_max: sizes.1,
+                frame_rate: sizes.2,
+                frames_max: rest.0,
+                encoder_speed: rest.1,
+                preview_every: rest.2,
+                options,
+                input: sealed(1),
+                output: sealed(1),
+                contact_sheet: sheet.then(|| sealed(1)),
+            },
+        )
+}
+
+pub fn request() -> impl Strategy<Value = Request> {
+    let id = 1..=u64::MAX;
+    let worded = || (name(), options());
+    prop_oneof![
+        (1..9u32, 9..99u32, "[a-z]{0,9}").prop_map(|(version_min, version_max, client_name)| {
+            Request::Hello(Hello {
+                version_min,
+                version_max,
+                client_name,
+            })
+        }),
+        prop_oneof![
+            Just(()).prop_map(|()| Request::ListModels),
+            Just(()).prop_map(|()| Request::StreamClose),
+            Just(()).prop_map(|()| Request::Watch),
+            Just(()).prop_map(|()| Request::GetStatus),
+            Just(()).prop_map(|()| Request::Rescan),
+        ],
+        (name(), any::<bool>()).prop_map(|(model, load)| Request::InspectModel { model, load }),
+        any::<bool>().prop_map(|refresh| Request::ListDevices { refresh }),
+        worded().prop_map(|(model, options)| Request::Explain { model, options }),
+        worded().prop_map(|(model, options)| Request::Load { model, options }),
+        name().prop_map(|model| Request::Unload { model }),
+        (name(), any::<bool>()).prop_map(|(model, pinned)| Request::Pin { model, pinned }),
+        infer().prop_map(Request::Infer),
+        worded().prop_map(|(model, options)| Request::OpenStream(OpenStream { model, options })),
+        tensors().prop_map(|(inputs, outputs)| Request::StreamPush(StreamPush { inputs, outputs })),
+        generate().prop_map(Request::Generate),
+        transform_clip().prop_map(Request::TransformClip),
+        id.clone().prop_map(|target| Request::Cancel { target }),
+        (id.clone(), 1..=256u32).prop_map(|(target, frames)| Request::Credit { target, frames }),
+        (id.clone(), 1..9000u64, any::<bool>()).prop_map(|(buffer, bytes, writable)| {
+            Request::RegisterBuffer(RegisterBuffer {
+                buffer,
+                bytes,
+                writable,
+                fd: sealed(bytes),
+            })
+        }),
+        id.prop_map(|buffer| Request::UnregisterBuffer { buffer }),
+    ]
+}
+
+fn device() -> impl Strategy<Value = Device> {
+    (text(), text(), text()).prop_map(|(id, kind, name)| Device { id, kind, name })
+}
+
+fn reason() -> impl Strategy<Value = Reason> {
+    let fields = btree_map(name(), text(), 0..4);
+    (name(), fields, text()).prop_map(|(code, fields, message)| Reason {
+        code,
+        fields,
+        message,
+    })
+}
+
+fn rejected() -> impl Strategy<Value = Vec<Rejected>> {
+    let one = (text(), text(), text(), reason());
+    let one = one.prop_map(|(flavour, provider, variant, reason)| Rejected {
+        flavour,
+        provider,
+        variant,
+        reason,
+    });
+    vec(one, 0..3)
+}
+
+fn placement() -> impl Strategy<Value = Vec<ProviderShare>> {
+    let one = (text(), any::<u32>(), of(any::<u64>()));
+    let one = one.prop_map(|(provider, nodes, time_us)| ProviderShare {
+        provider,
+        nodes,
+        time_us,
+    });
+    vec(one, 0..3)
+}
+
+fn receipt() -> impl Strategy<Value = Receipt> {
+    (
+        (vec(text(), 8), device(), placement(), rejected()),
+        (vec(any::<u64>(), 15), vec(any::<u32>(), 4)),
+        (any::<bool>(), any::<bool>(), any::<bool>()),
+        (of(any::<u64>()), of(any::<u32>()), of(any::<u32>())),
+    )
+        .prop_map(
+            |((texts, device, placement, rejected), (longs, ints), flags, options)| Receipt {
+                model: texts[0].clone(),
+                model_digest: texts[1].clone(),
+                variant: texts[2].clone(),
+                backend: texts[3].clone(),
+                flavour: texts[4].clone(),
+                library_version: texts[5].clone(),
+                precision: texts[6].clone(),
+                throttle: texts[7].clone(),
+                device,
+                placement,
+                placement_read_back: flags.0,
+                rejected,
+                local: flags.1,
+                queue_us: longs[0],
+                load_us: longs[1],
+                prefill_us: longs[2],
+                decode_us: longs[3],
+                compute_us: longs[4],
+                total_us: longs[5],
+                media_decode_us: longs[6],
+                media_encode_us: longs[7],
+                steps: longs[8],
+                prompt_tokens: longs[9],
+                cached_tokens: longs[10],
+                generated_tokens: longs[11],
+                frames_in: longs[12],
+                frames_out: longs[13],
+                bytes_copied: longs[14],
+                seed: options.0,
+                experts_per_token: options.1,
+                experts: options.2,
+                threads: ints[0],
+                spin: flags.2,
+                thread_changes: ints[1],
+                preemptions: ints[2],
+                retries: ints[3],
+            },
+        )
+}
+
+fn done() -> impl Strategy<Value = Box<Done>> {
+    let finish = prop::sample::select(vec![
+        FinishReason::Complete,
+        FinishReason::EndOfAnswer,
+        FinishReason::StopString,
+        FinishReason::TokensMax,
+        FinishReason::ContextFull,
+    ]);
+    (receipt(), finish).prop_map(|(receipt, finish)| Box::new(Done { receipt, finish }))
+}
+
+pub fn status() -> impl Strategy<Value = Status> {
+    let two = || (text(), text());
+    prop_oneof![
+        (text(), vec(text(), 0..3))
+            .prop_map(|(model, similar)| Status::ModelNotFound { model, similar }),
+        rejected().prop_map(|rejected| Status::NoBackend { rejected }),
+        any::<u64>().prop_map(|retry_after_ms| Status::Busy { retry_after_ms }),
+        (text(), any::<u64>(), any::<u64>()).prop_map(|(what, need_bytes, have_bytes)| {
+            Status::OverBudget {
+                what,
+                need_bytes,
+                have_bytes,
+            }
+        }),
+        any::<u64>().prop_map(|deadline_ms| Status::DeadlineExceeded { deadline_ms }),
+        any::<(i32, i32)>()
+            .prop_map(|(signal, exit_code)| Status::WorkerDied { signal, exit_code }),
+        two().prop_map(|(field, why)| Status::Invalid { field, why }),
+        Just(Status::Cancelled),
+        (text(), any::<u64>(), any::<u64>())
+            .prop_map(|(what, have, limit)| Status::LimitExceeded { what, have, limit }),
+        text().prop_map(|what| Status::Unsupported { what }),
+        two().prop_map(|(file, why)| Status::ModelCorrupt { file, why }),
+        any::<(u64, u64)>().prop_map(|(prompt_tokens, context_tokens)| Status::ContextOverflow {
+            prompt_tokens,
+            context_tokens,
+        }),
+        text().prop_map(|why| Status::Revoked { why }),
+        two().prop_map(|(operation, cause)| Status::ComputeFailed { operation, cause }),
+        two().prop_map(|(operation, cause)| Status::Internal { operation, cause }),
+        Just(Status::ShuttingDown),
+        any::<(u32, u32)>().prop_map(|(version_min, version_max)| Status::VersionUnsupported {
+            version_min,
+            version_max,
+        }),
+    ]
+}
+
+fn token() -> impl Strategy<Value = Token> {
+    (any::<u32>(), any::<u32>(), text()).prop_map(|(index, id, text)| Token { index, id, text })
+}
+
+fn stage() -> impl Strategy<Value = Stage> {
+    prop::sample::select(vec![
+        Stage::Queued,
+        Stage::Loading,
+        Stage::Prefill,
+        Stage::Decode,
+        Stage::Transform,
+        Stage::Encode,
+    ])
+}
+
+fn progress() -> impl Strategy<Value = Progress> {
+    (
+        stage(),
+        any::<u64>(),
+        some(1..=u64::MAX),
+        some(1..=u64::MAX),
+    )
+        .prop_map(|(stage, done, total, remaining_ms)| Progress {
+            stage,
+            done,
+            total,
+            remaining_ms,
+        })
+}
+
+fn preview() -> impl Strategy<Value = Preview> {
+    let png = vec(any::<u8>(), 0..64);
+    (any::<u64>(), any::<u32>(), any::<u32>(), png).prop_map(|(frame_index, width, height, png)| {
+        Preview {
+            frame_index,
+            width,
+            height,
+            png,
+        }
+    })
+}
+
+fn frame_out() -> impl Strategy<Value = FrameOut> {
+    (any::<u64>(), tensor(true)).prop_map(|(frame_index, frame)| FrameOut { frame_index, frame })
+}
+
+fn model_info() -> impl Strategy<Value = ModelInfo> {
+    let variant = (text(), text(), text(), any::<u64>());
+    let variant = variant.prop_map(|(name, backend, precision, weights_bytes)| VariantInfo {
+        name,
+        backend,
+        precision,
+        weights_bytes,
+    });
+    let flags = (any::<bool>(), any::<bool>());
+    let texts = vec(text(), 6);
+    (texts, any::<u64>(), vec(variant, 0..3), flags, of(status())).prop_map(
+        |(texts, bytes, variants, (loaded, pinned), problem)| ModelInfo {
+            name: texts[0].clone(),
+            task: texts[1].clone(),
+            description: texts[2].clone(),
+            licence: texts[3].clone(),
+            source: texts[4].clone(),
+            digest: texts[5].clone(),
+            bytes,
+            variants,
+            loaded,
+            pinned,
+            problem,
+        },
+    )
+}
+
+fn capability() -> impl Strategy<Value = Capability> {
+    let texts = (text(), text(), text(), text());
+    (texts, of(device()), of(reason())).prop_map(|(texts, device, absence)| Capability {
+        flavour: texts.0,
+        backend: texts.1,
+        library_version: texts.2,
+        provider: texts.3,
+        device,
+        absence,
+    })
+}
+
+fn explanation() -> impl Strategy<Value = Explanation> {
+    let chosen = (vec(text(), 6), device()).prop_map(|(texts, device)| CandidateInfo {
+        variant: texts[0].clone(),
+        backend: texts[1].clone(),
+        flavour: texts[2].clone(),
+        library_version: texts[3].clone(),
+        provider: texts[4].clone(),
+        precision: texts[5].clone(),
+        device,
+    });
+    let parts = (of(chosen), rejected(), placement(), vec(text(), 0..3));
+    let numbers = any::<(bool, u64, u64)>();
+    (text(), text(), parts, numbers).prop_map(|(model, model_digest, parts, numbers)| Explanation {
+        model,
+        model_digest,
+        chosen: parts.0,
+        rejected: parts.1,
+        placement: parts.2,
+        notes: parts.3,
+        placement_read_back: numbers.0,
+        need_bytes: numbers.1,
+        budget_bytes: numbers.2,
+    })
+}
+
+fn status_report() -> impl Strategy<Value = StatusReport> {
+    let state = prop::sample::select(vec![
+        WorkerState::Starting,
+        WorkerState::Loading,
+        WorkerState::Ready,
+        WorkerState::Stopping,
+    ]);
+    let worker = (state, text(), text(), any::<(i32, u64, u64, u32, u32)>());
+    let worker = worker.prop_map(|(state, model, flavour, numbers)| WorkerInfo {
+        pid: numbers.0,
+        model,
+        flavour,
+        state,
+        reserved_bytes: numbers.1,
+        rss_bytes: numbers.2,
+        jobs: numbers.3,
+        streams: numbers.4,
+    });
+    let longs = any::<(u64, u64, u64, u64)>();
+    let ints = any::<(u32, u32, u32, u32, u32)>();
+    (text(), text(), longs, ints, vec(worker, 0..3)).prop_map(
+        |(server_version, machine_load, longs, ints, workers)| StatusReport {
+            server_version,
+            uptime_ms: longs.0,
+            rss_bytes: longs.1,
+            connections: ints.0,
+            jobs_running: ints.1,
+            jobs_queued: ints.2,
+            streams: ints.3,
+            buffers: ints.4,
+            budget_bytes: longs.2,
+            reserved_bytes: longs.3,
+            machine_load,
+            workers,
+        },
+    )
+}
+
+fn event_kind() -> impl Strategy<Value = EventKind> {
+    let worker = (any::<i32>(), text(), text());
+    let job = (any::<u64>(), text());
+    prop_oneof![
+        worker.prop_map(|(pid, model, flavour)| EventKind::WorkerStarted {
+            pid,
+            model,
+            flavour
+        }),
+        (text(), any::<(i32, i32, i32, bool)>()).prop_map(|(model, ended)| {
+            EventKind::WorkerEnded {
+                pid: ended.0,
+                model,
+                signal: ended.1,
+                exit_code: ended.2,
+                expected: ended.3,
+            }
+        }),
+        (text(), any::<u64>())
+            .prop_map(|(model, load_us)| EventKind::ModelLoaded { model, load_us }),
+        text().prop_map(|model| EventKind::ModelUnloaded { model }),
+        job.prop_map(|(job, model)| EventKind::JobStarted { job, model }),
+        (any::<u64>(), text(), text()).prop_map(|(job, model, outcome)| EventKind::JobEnded {
+            job,
+            model,
+            outcome
+        }),
+        any::<u64>().prop_map(|count| EventKind::EventsDropped { count }),
+    ]
+}
+
+fn welcome() -> impl Strategy<Value = Welcome> {
+    (any::<u32>(), text()).prop_map(|(version, server_version)| Welcome {
+        version,
+        server_version,
+        limits: Limits::CURRENT,
+    })
+}
+
+pub fn reply() -> impl Strategy<Value = Reply> {
+    let details = (
+        model_info(),
+        text(),
+        text(),
+        any::<bool>(),
+        specs(),
+        specs(),
+    );
+    let details = details.prop_map(
+        |(model, folder, manifest_toml, inferred, inputs, outputs)| {
+            Reply::ModelDetails(Box::new(ModelDetails {
+                model,
+                folder,
+                manifest_toml,
+                inferred,
+                inputs,
+                outputs,
+            }))
+        },
+    );
+    let result = (vec(tensor(true), 0..4), any::<u64>(), any::<u64>());
+    let result = result.prop_map(|(outputs, compute_us, bytes_copied)| {
+        Reply::StreamResult(StreamResult {
+            outputs,
+            compute_us,
+            bytes_copied,
+        })
+    });
+    let opened = (specs(), specs()).prop_map(|(inputs, outputs)| {
+        Reply::StreamOpened(StreamOpened {
+            socket: sealed(1),
+            inputs,
+            outputs,
+        })
+    });
+    let event = (any::<u64>(), event_kind());
+    prop_oneof![
+        welcome().prop_map(Reply::Welcome),
+        any::<u32>().prop_map(|queue_position| Reply::Accepted { queue_position }),
+        token().prop_map(Reply::Token),
+        progress().prop_map(Reply::Progress),
+        preview().prop_map(Reply::Preview),
+        frame_out().prop_map(Reply::Frame),
+        tensor(true).prop_map(Reply::Tensor),
+        done().prop_map(Reply::Done),
+        status().prop_map(Reply::Failed),
+        vec(model_info(), 0..3).prop_map(Reply::ModelList),
+        details,
+        vec(capability(), 0..3).prop_map(Reply::DeviceList),
+        explanation().prop_map(|one| Reply::Explanation(Box::new(one))),
+        opened,
+        result,
+        status_report().prop_map(|report| Reply::StatusReport(Box::new(report))),
+        event.prop_map(|(at_ms, kind)| Reply::Event(Event { at_ms, kind })),
+        Just(()).prop_map(|()| Reply::Ok),
+    ]
+}
+
+pub fn command() -> impl Strategy<Value = Command> {
+    let json = || vec(any::<u8>(), 0..20);
+    let load = (
+        (text(), text()),
+        (json(), json(), json()),
+        any::<(u32, bool, bool, bool, bool)>(),
+    );
+    let load = load.prop_map(|(folders, json, numbers)| {
+        Command::LoadModel(Box::new(LoadModel {
+            folder: folders.0,
+            flavour_folder: folders.1,
+            manifest_json: json.0,
+            candidate_json: json.1,
+            flavour_json: json.2,
+            threads: numbers.0,
+            spin: numbers.1,
+            threads_follow_load: numbers.2,
+            forbid_cpu: numbers.3,
+            verify_digests: numbers.4,
+        }))
+    });
+    let work = prop_oneof![
+        infer().prop_map(Work::Infer),
+        generate().prop_map(Work::Generate),
+        transform_clip().prop_map(Work::TransformClip),
+    ];
+    let ids = vec(any::<u32>(), 0..9);
+    let start = (any::<(u64, u64)>(), work, ids, 1..=256u32);
+    let start = start.prop_map(|((job, seed), work, resume_token_ids, credit)| {
+        Command::StartJob(Box::new(StartJob {
+            job,
+            work,
+            resume_token_ids,
+            seed,
+            credit,
+        }))
+    });
+    let map = (1..=u64::MAX, 1..9000u64, any::<bool>());
+    prop_oneof![
+        load,
+        start,
+        any::<u64>().prop_map(|job| Command::CancelJob { job }),
+        any::<(u64, u32)>().prop_map(|(job, frames)| Command::CreditJob { job, frames }),
+        any::<u64>().prop_map(|job| Command::PauseJob { job }),
+        any::<u64>().prop_map(|job| Command::ResumeJob { job }),
+        map.prop_map(|(buffer, bytes, writable)| Command::MapBuffer {
+            buffer,
+            bytes,
+            writable,
+            fd: sealed(bytes),
+        }),
+        any::<u64>().prop_map(|buffer| Command::UnmapBuffer { buffer }),
+        any::<u64>().prop_map(|stream| Command::AttachStream {
+            stream,
+            socket: sealed(1),
+        }),
+        any::<bool>().prop_map(|busy| Command::SetLoad { busy }),
+        Just(()).prop_map(|()| Command::Shutdown),
+    ]
+}
+
+pub fn event() -> impl Strategy<Value = WorkerEvent> {
+    let json = || vec(any::<u8>(), 0..20);
+    let loaded = (json(), specs(), specs(), any::<(u64, u64)>(), text());
+    let loaded = loaded.prop_map(|(placement_json, inputs, outputs, numbers, version)| {
+        WorkerEvent::Loaded(Box::new(Loaded {
+            placement_json,
+            inputs,
+            outputs,
+            load_us: numbers.0,
+            rss_bytes: numbers.1,
+            library_version: version,
+        }))
+    });
+    let reply = prop_oneof![
+        token().prop_map(JobReply::Token),
+        progress().prop_map(JobReply::Progress),
+        preview().prop_map(JobReply::Preview),
+        frame_out().prop_map(JobReply::Frame),
+        tensor(true).prop_map(JobReply::Tensor),
+        done().prop_map(JobReply::Done),
+        status().prop_map(JobReply::Failed),
+    ];
+    let load_progress = (stage(), any::<u64>(), some(1..=u64::MAX));
+    prop_oneof![
+        (text(), any::<i32>()).prop_map(|(build_id, pid)| WorkerEvent::Hello { build_id, pid }),
+        load_progress.prop_map(|(stage, done, total)| WorkerEvent::LoadProgress(Progress {
+            stage,
+            done,
+            total,
+            remaining_ms: None,
+        })),
+        loaded,
+        (status(), json()).prop_map(|(status, rejection_json)| WorkerEvent::LoadFailed {
+            status,
+            rejection_json,
+        }),
+        (any::<u64>(), reply).prop_map(|(job, reply)| WorkerEvent::Job { job, reply }),
+        any::<(u64, u64, u64, u64)>().prop_map(|numbers| WorkerEvent::StreamEnded {
+            stream: numbers.0,
+            steps: numbers.1,
+            compute_us: numbers.2,
+            bytes_copied: numbers.3,
+        }),
+        json().prop_map(|capabilities_json| WorkerEvent::Probed { capabilities_json }),
+    ]
+}
