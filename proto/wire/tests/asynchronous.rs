@@ -38,7 +38,14 @@ fn frame(bytes: usize, fds: usize) -> Frame {
 
 #[test]
 fn frames_of_all_sizes_arrive_whole_with_their_descriptors() {
-    let sizes = [(40, 0), (3 << 20, 2), (60, 1), (64 << 10, 0), (100, 8), (1 << 20, 0)];
+    let sizes = [
+        (40, 0),
+        (3 << 20, 2),
+        (60, 1),
+        (64 << 10, 0),
+        (100, 8),
+        (1 << 20, 0),
+    ];
     let (here, there) = UnixStream::pair().expect("a pair");
     let echo = thread::spawn(move || {
         let mut connection = Connection::new(there, Link::Client);
@@ -55,7 +62,10 @@ fn frames_of_all_sizes_arrive_whole_with_their_descriptors() {
             let (sent, received) = tokio::join!(send, receiver.recv());
             sent.expect("sent");
             let received = received.expect("received").expect("a frame");
-            assert!(received.bytes == expected, "{bytes} bytes came back otherwise");
+            assert!(
+                received.bytes == expected,
+                "{bytes} bytes came back otherwise"
+            );
             assert_eq!(received.fds.len(), fds);
         }
         sender.close();
