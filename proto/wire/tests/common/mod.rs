@@ -3,6 +3,7 @@
 
 pub mod describe;
 pub mod generate;
+pub mod golden;
 pub mod raw;
 
 use mote_wire::Memfd;

@@ -1,0 +1,680 @@
+//! The messages behind the golden frames. Entries are added, never changed.
+
+use super::sealed;
+use mote_wire::limits::Limits;
+use mote_wire::types::*;
+
+pub enum Message {
+    Request(Request),
+    Reply(Reply),
+}
+
+pub fn messages() -> Vec<(&'static str, Message)> {
+    let requests = control_requests().into_iter().chain(work_requests());
+    let replies = work_replies().into_iter().chain(report_replies());
+    requests
+        .map(|(name, request)| (name, Message::Request(request)))
+        .chain(replies.map(|(name, reply)| (name, Message::Reply(reply))))
+        .collect()
+}
+
+fn options() -> WorkOptions {
+    WorkOptions {
+        priority: Priority::Interactive,
+        deadline_ms: Some(2_500),
+        require_backend: Some("ort".into()),
+        require_flavour: Some("cpu".into()),
+        require_provider: Some("CPUExecutionProvider".into()),
+        require_variant: Some("int8".into()),
+        forbid_cpu: true,
+        threads_max: Some(3),
+        credit: 16,
+    }
+}
+
+fn plain_options() -> WorkOptions {
+    WorkOptions {
+        credit: 256,
+        ..WorkOptions::default()
+    }
+}
+
+fn control_requests() -> Vec<(&'static str, Request)> {
+    let model = || String::from("smollm2-135m");
+    vec![
+        (
+            "request_hello",
+            Request::Hello(Hello {
+                version_min: 1,
+                version_max: 3,
+                client_name: "golden".into(),
+            }),
+        ),
+        ("request_list_models", Request::ListModels),
+        (
+            "request_inspect_model",
+            Request::InspectModel {
+                model: model(),
+                load: true,
+            },
+        ),
+        (
+            "request_list_devices",
+            Request::ListDevices { refresh: true },
+        ),
+        (
+            "request_explain",
+            Request::Explain {
+                model: model(),
+                options: options(),
+            },
+        ),
+        (
+            "request_load",
+            Request::Load {
+                model: model(),
+                options: plain_options(),
+            },
+        ),
+        ("request_unload", Request::Unload { model: model() }),
+        (
+            "request_pin",
+            Request::Pin {
+                model: model(),
+                pinned: true,
+            },
+        ),
+        ("request_cancel", Request::Cancel { target: 299 }),
+        (
+            "request_credit",
+            Request::Credit {
+                target: 299,
+                frames: 64,
+            },
+        ),
+        (
+            "request_register_buffer",
+            Request::RegisterBuffer(RegisterBuffer {
+                buffer: 9,
+                bytes: 602_112,
+                writable: true,
+                fd: sealed(602_112),
+            }),
+        ),
+        (
+            "request_unregister_buffer",
+            Request::UnregisterBuffer { buffer: 9 },
+        ),
+        ("request_watch", Request::Watch),
+        ("request_get_status", Request::GetStatus),
+        ("request_rescan", Request::Rescan),
+    ]
+}
+
+fn range(buffer: u64, offset: u64, bytes: u64) -> BufferRange {
+    BufferRange {
+        buffer,
+        offset,
+        bytes,
+    }
+}
+
+fn inputs() -> Vec<Tensor> {
+    vec![
+        Tensor {
+            name: "sr".into(),
+            dtype: DType::I64,
+            shape: vec![],
+            data: TensorData::Inline(16_000i64.to_le_bytes().into()),
+        },
+        Tensor {
+            name: "image".into(),
+            dtype: DType::F32,
+            shape: vec![1, 3, 224, 224],
+            data: TensorData::Range(range(9, 128, 602_112)),
+        },
+    ]
+}
+
+fn targets() -> Vec<OutputTarget> {
+    vec![OutputTarget {
+        name: "logits".into(),
+        range: range(10, 64, 4_000),
+        shape: vec![1, 1_000],
+    }]
+}
+
+fn work_requests() -> Vec<(&'static str, Request)> {
+    let generate = |prompt, sampling, stop: &[&str]| {
+        Request::Generate(Generate {
+            model: "chat".into(),
+            prompt,
+            tokens_max: Some(128),
+            sampling,
+            stop: stop.iter().map(|stop| (*stop).into()).collect(),
+            options: plain_options(),
+        })
+    };
+    let message = |role: &str, content: &str| ChatMessage {
+        role: role.into(),
+        content: content.into(),
+    };
+    let sampling = Sampling {
+        temperature: Some(0.75),
+        top_k: Some(40),
+        top_p: Some(0.5),
+        min_p: Some(0.0625),
+        repetition_penalty: Some(1.25),
+        seed: Some(u64::MAX),
+    };
+    vec![
+        (
+            "request_infer",
+            Request::Infer(Infer {
+                model: "resnet".into(),
+                inputs: inputs(),
+                outputs: targets(),
+                options: options(),
+            }),
+        ),
+        (
+            "request_open_stream",
+            Request::OpenStream(OpenStream {
+                model: "silero-vad".into(),
+                options: plain_options(),
+            }),
+        ),
+        (
+            "request_stream_push",
+            Request::StreamPush(StreamPush {
+                inputs: inputs(),
+                outputs: targets(),
+            }),
+        ),
+        ("request_stream_close", Request::StreamClose),
+        (
+            "request_generate_messages",
+            generate(
+                Prompt::Messages(vec![
+                    message("system", "Be brief."),
+                    message("user", "Grüße, 世界"),
+                ]),
+                sampling,
+                &["\n\n", "</s>"],
+            ),
+        ),
+        (
+            "request_generate_plain",
+            generate(
+                Prompt::Plain("Once upon a time".into()),
+                Sampling::default(),
+                &[],
+            ),
+        ),
+        (
+            "request_transform_clip",
+            Request::TransformClip(TransformClip {
+                model: "rife".into(),
+                factor: 4,
+                output_format: ClipFormat::PngStream,
+                frames_max: Some(100),
+                width_max: Some(640),
+                height_max: Some(360),
+                frame_rate: Some(25),
+                encoder_speed: Some(0),
+                preview_every: Some(8),
+                options: options(),
+                input: sealed(1),
+                output: sealed(1),
+                contact_sheet: Some(sealed(1)),
+            }),
+        ),
+    ]
+}
+
+fn device() -> Device {
+    Device {
+        id: "cpu0".into(),
+        kind: "cpu".into(),
+        name: "A processor".into(),
+    }
+}
+
+fn reason(code: &str) -> Reason {
+    let field = |(name, value): (&str, &str)| (name.into(), value.into());
+    Reason {
+        code: code.into(),
+        fields: [("library", "libcudart.so.13"), ("needed_by", "gpu")]
+            .map(field)
+            .into(),
+        message: "libcudart.so.13 is missing".into(),
+    }
+}
+
+fn rejected() -> Vec<Rejected> {
+    vec![Rejected {
+        flavour: "gpu".into(),
+        provider: "CUDAExecutionProvider".into(),
+        variant: "int8".into(),
+        reason: reason("library_missing"),
+    }]
+}
+
+fn placement() -> Vec<ProviderShare> {
+    vec![
+        ProviderShare {
+            provider: "CPUExecutionProvider".into(),
+            nodes: 312,
+            time_us: Some(81_000),
+        },
+        ProviderShare {
+            provider: "XNNPACK".into(),
+            nodes: 4,
+            time_us: None,
+        },
+    ]
+}
+
+fn receipt() -> Receipt {
+    Receipt {
+        model: "chat".into(),
+        model_digest: "sha256:00ff".into(),
+        variant: "int8".into(),
+        backend: "ort".into(),
+        flavour: "cpu".into(),
+        library_version: "1.30.0".into(),
+        precision: "int8".into(),
+        device: device(),
+        placement: placement(),
+        placement_read_back: true,
+        rejected: rejected(),
+        local: true,
+        queue_us: 1,
+        load_us: 2,
+        prefill_us: 3,
+        decode_us: 4,
+        compute_us: 5,
+        total_us: 6,
+        media_decode_us: 7,
+        media_encode_us: 8,
+        steps: 9,
+        prompt_tokens: 10,
+        cached_tokens: 11,
+        generated_tokens: 12,
+        frames_in: 13,
+        frames_out: 14,
+        bytes_copied: 15,
+        seed: Some(0),
+        experts_per_token: Some(16),
+        experts: Some(17),
+        threads: 18,
+        spin: true,
+        thread_changes: 19,
+        preemptions: 20,
+        retries: 21,
+        throttle: "none".into(),
+    }
+}
+
+fn passed() -> Tensor {
+    Tensor {
+        name: "boxes".into(),
+        dtype: DType::F16,
+        shape: vec![100, 4],
+        data: TensorData::Passed {
+            fd: sealed(800),
+            bytes: 800,
+        },
+    }
+}
+
+fn specs(name: &str) -> Vec<TensorSpec> {
+    vec![TensorSpec {
+        name: name.into(),
+        dtype: DType::U8,
+        shape: vec![None, Some(3), Some(0), Some(640)],
+    }]
+}
+
+fn work_replies() -> Vec<(&'static str, Reply)> {
+    let done = |finish| {
+        Reply::Done(Box::new(Done {
+            receipt: receipt(),
+            finish,
+        }))
+    };
+    vec![
+        ("reply_accepted", Reply::Accepted { queue_position: 2 }),
+        (
+            "reply_token",
+            Reply::Token(Token {
+                index: 5,
+                id: 49_151,
+                text: " 世界".into(),
+            }),
+        ),
+        (
+            "reply_progress",
+            Reply::Progress(Progress {
+                stage: Stage::Transform,
+                done: 12,
+                total: Some(48),
+                remaining_ms: Some(6_200),
+            }),
+        ),
+        (
+            "reply_preview",
+            Reply::Preview(Preview {
+                frame_index: 16,
+                width: 2,
+                height: 1,
+                png: vec![0x89, 0x50, 0x4e, 0x47],
+            }),
+        ),
+        (
+            "reply_frame",
+            Reply::Frame(FrameOut {
+                frame_index: 17,
+                frame: passed(),
+            }),
+        ),
+        ("reply_tensor", Reply::Tensor(passed())),
+        ("reply_done", done(FinishReason::StopString)),
+        (
+            "reply_stream_opened",
+            Reply::StreamOpened(StreamOpened {
+                socket: sealed(1),
+                inputs: specs("input"),
+                outputs: specs("output"),
+            }),
+        ),
+        (
+            "reply_stream_result",
+            Reply::StreamResult(StreamResult {
+                outputs: inputs(),
+                compute_us: 33,
+                bytes_copied: 8,
+            }),
+        ),
+        ("reply_ok", Reply::Ok),
+    ]
+}
+
+fn failures() -> Vec<(&'static str, Status)> {
+    let text = String::from;
+    vec![
+        (
+            "reply_failed_model_not_found",
+            Status::ModelNotFound {
+                model: text("chta"),
+                similar: vec![text("chat"), text("char")],
+            },
+        ),
+        (
+            "reply_failed_no_backend",
+            Status::NoBackend {
+                rejected: rejected(),
+            },
+        ),
+        (
+            "reply_failed_busy",
+            Status::Busy {
+                retry_after_ms: 250,
+            },
+        ),
+        (
+            "reply_failed_over_budget",
+            Status::OverBudget {
+                what: text("ram"),
+                need_bytes: 2 << 30,
+                have_bytes: 1 << 30,
+            },
+        ),
+        (
+            "reply_failed_deadline_exceeded",
+            Status::DeadlineExceeded { deadline_ms: 2_500 },
+        ),
+        (
+            "reply_failed_worker_died",
+            Status::WorkerDied {
+                signal: 9,
+                exit_code: -1,
+            },
+        ),
+        (
+            "reply_failed_invalid",
+            Status::Invalid {
+                field: text("inputs[0].shape"),
+                why: text("its type and shape take 8 bytes, its data has 9"),
+            },
+        ),
+        ("reply_failed_cancelled", Status::Cancelled),
+        (
+            "reply_failed_limit_exceeded",
+            Status::LimitExceeded {
+                what: text("inputs"),
+                have: 257,
+                limit: 256,
+            },
+        ),
+        (
+            "reply_failed_unsupported",
+            Status::Unsupported {
+                what: text("verb 60"),
+            },
+        ),
+        (
+            "reply_failed_model_corrupt",
+            Status::ModelCorrupt {
+                file: text("model.onnx"),
+                why: text("its digest is another"),
+            },
+        ),
+        (
+            "reply_failed_context_overflow",
+            Status::ContextOverflow {
+                prompt_tokens: 9_000,
+                context_tokens: 8_192,
+            },
+        ),
+        (
+            "reply_failed_revoked",
+            Status::Revoked {
+                why: text("the model was unloaded"),
+            },
+        ),
+        (
+            "reply_failed_compute_failed",
+            Status::ComputeFailed {
+                operation: text("run"),
+                cause: text("out of memory"),
+            },
+        ),
+        (
+            "reply_failed_internal",
+            Status::Internal {
+                operation: text("start a worker"),
+                cause: text("no such file"),
+            },
+        ),
+        ("reply_failed_shutting_down", Status::ShuttingDown),
+        (
+            "reply_failed_version_unsupported",
+            Status::VersionUnsupported {
+                version_min: 1,
+                version_max: 1,
+            },
+        ),
+    ]
+}
+
+fn model_info() -> ModelInfo {
+    ModelInfo {
+        name: "chat".into(),
+        task: "text".into(),
+        description: "A small model".into(),
+        licence: "Apache-2.0".into(),
+        source: "somewhere".into(),
+        digest: "sha256:00ff".into(),
+        bytes: 140_000_000,
+        variants: vec![VariantInfo {
+            name: "int8".into(),
+            backend: "ort".into(),
+            precision: "int8".into(),
+            weights_bytes: 139_000_000,
+        }],
+        loaded: true,
+        pinned: false,
+        problem: Some(Status::ModelCorrupt {
+            file: "tokenizer.json".into(),
+            why: "it is missing".into(),
+        }),
+    }
+}
+
+fn events() -> Vec<(&'static str, EventKind)> {
+    let model = || String::from("chat");
+    vec![
+        (
+            "reply_event_worker_started",
+            EventKind::WorkerStarted {
+                pid: 4_000,
+                model: model(),
+                flavour: "cpu".into(),
+            },
+        ),
+        (
+            "reply_event_worker_ended",
+            EventKind::WorkerEnded {
+                pid: 4_000,
+                model: model(),
+                signal: 11,
+                exit_code: -1,
+                expected: true,
+            },
+        ),
+        (
+            "reply_event_model_loaded",
+            EventKind::ModelLoaded {
+                model: model(),
+                load_us: 900_000,
+            },
+        ),
+        (
+            "reply_event_model_unloaded",
+            EventKind::ModelUnloaded { model: model() },
+        ),
+        (
+            "reply_event_job_started",
+            EventKind::JobStarted {
+                job: 12,
+                model: model(),
+            },
+        ),
+        (
+            "reply_event_job_ended",
+            EventKind::JobEnded {
+                job: 12,
+                model: model(),
+                outcome: "ok".into(),
+            },
+        ),
+        (
+            "reply_event_events_dropped",
+            EventKind::EventsDropped { count: 3 },
+        ),
+    ]
+}
+
+fn report_replies() -> Vec<(&'static str, Reply)> {
+    let capability = |absence| Capability {
+        flavour: "gpu".into(),
+        backend: "ort".into(),
+        library_version: "1.30.0".into(),
+        provider: "CUDAExecutionProvider".into(),
+        device: Some(device()),
+        absence,
+    };
+    let mut replies = vec![
+        (
+            "reply_welcome",
+            Reply::Welcome(Welcome {
+                version: 1,
+                server_version: "0.1.0".into(),
+                limits: Limits::CURRENT,
+            }),
+        ),
+        ("reply_model_list", Reply::ModelList(vec![model_info()])),
+        (
+            "reply_model_details",
+            Reply::ModelDetails(Box::new(ModelDetails {
+                model: model_info(),
+                folder: "/var/lib/mote/models/chat".into(),
+                manifest_toml: "task = \"text\"\n".into(),
+                inferred: true,
+                inputs: specs("input"),
+                outputs: specs("output"),
+            })),
+        ),
+        (
+            "reply_device_list",
+            Reply::DeviceList(vec![
+                capability(None),
+                capability(Some(reason("library_missing"))),
+            ]),
+        ),
+        (
+            "reply_explanation",
+            Reply::Explanation(Box::new(Explanation {
+                model: "chat".into(),
+                model_digest: "sha256:00ff".into(),
+                chosen: Some(CandidateInfo {
+                    variant: "int8".into(),
+                    backend: "ort".into(),
+                    flavour: "cpu".into(),
+                    library_version: "1.30.0".into(),
+                    provider: "CPUExecutionProvider".into(),
+                    device: device(),
+                    precision: "int8".into(),
+                }),
+                rejected: rejected(),
+                placement: placement(),
+                placement_read_back: true,
+                need_bytes: 150_000_000,
+                budget_bytes: 8 << 30,
+                notes: vec!["one crash".into()],
+            })),
+        ),
+        (
+            "reply_status_report",
+            Reply::StatusReport(Box::new(StatusReport {
+                server_version: "0.1.0".into(),
+                uptime_ms: 1,
+                rss_bytes: 2,
+                connections: 3,
+                jobs_running: 4,
+                jobs_queued: 5,
+                streams: 6,
+                buffers: 7,
+                budget_bytes: 8,
+                reserved_bytes: 9,
+                machine_load: "busy".into(),
+                workers: vec![WorkerInfo {
+                    pid: 4_000,
+                    model: "chat".into(),
+                    flavour: "cpu".into(),
+                    state: WorkerState::Ready,
+                    reserved_bytes: 10,
+                    rss_bytes: 11,
+                    jobs: 12,
+                    streams: 13,
+                }],
+            })),
+        ),
+    ];
+    let failed = |(name, status)| (name, Reply::Failed(status));
+    replies.extend(failures().into_iter().map(failed));
+    let event = |(name, kind)| (name, Reply::Event(Event { at_ms: 77, kind }));
+    replies.extend(events().into_iter().map(event));
+    replies
+}

@@ -1,0 +1,557 @@
+//! What does not hold is refused with the field that is at fault, and the connection lives on.
+
+mod common;
+
+use common::raw::Raw;
+use common::sealed;
+use mote_wire::limits::*;
+use mote_wire::types::{Command, Hello, Request, Status};
+use mote_wire::{
+    Frame, Memfd, check_sealed, command_to_frame, frame_to_command, frame_to_event, frame_to_reply,
+    frame_to_request, negotiate,
+};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Numbers of the verbs.
+const HELLO: u64 = 10;
+const LIST_MODELS: u64 = 11;
+const LOAD: u64 = 15;
+const INFER: u64 = 18;
+const STREAM_PUSH: u64 = 20;
+const GENERATE: u64 = 22;
+const TRANSFORM_CLIP: u64 = 23;
+const CANCEL: u64 = 24;
+const CREDIT: u64 = 25;
+const REGISTER_BUFFER: u64 = 26;
+
+fn verb(number: u64, body: Raw) -> Frame {
+    Raw::request().message(number, body).frame()
+}
+
+fn verb_with(number: u64, body: Raw, fds: Vec<OwnedFd>) -> Frame {
+    let message = Raw::request().varint(2, fds.len() as u64);
+    message.message(number, body).frame_with(fds)
+}
+
+/// The field a frame is refused for; the refusal is not fatal and names request 7.
+#[track_caller]
+fn refused(frame: Frame) -> String {
+    let refusal = frame_to_request(frame).expect_err("it must be refused");
+    assert_eq!((refusal.request_id, refusal.fatal), (7, false));
+    match refusal.status {
+        Status::Invalid { field, why } => {
+            assert!(!why.is_empty());
+            field
+        }
+        Status::LimitExceeded { what, have, limit } => {
+            assert!(have > limit);
+            what
+        }
+        other => panic!("refused as {other:?}"),
+    }
+}
+
+#[track_caller]
+fn accepted(frame: Frame) -> Request {
+    let (id, request) = frame_to_request(frame).expect("it holds");
+    assert_eq!(id, 7);
+    request
+}
+
+fn model() -> Raw {
+    Raw::new().bytes(1, "m")
+}
+
+/// An input `x` of two float32 values, inline.
+fn input(shape: &[u64], data: usize) -> Raw {
+    let head = Raw::new().bytes(1, "x").varint(2, 1);
+    let head = shape.iter().fold(head, |raw, size| raw.varint(3, *size));
+    head.bytes(4, vec![0; data])
+}
+
+fn infer(input: Raw) -> Frame {
+    verb(INFER, model().message(2, input))
+}
+
+fn range(buffer: u64, offset: u64, bytes: u64) -> Raw {
+    Raw::new()
+        .varint(1, buffer)
+        .varint(2, offset)
+        .varint(3, bytes)
+}
+
+fn ranged(range: Raw) -> Raw {
+    Raw::new()
+        .bytes(1, "x")
+        .varint(2, 1)
+        .varint(3, 2)
+        .message(5, range)
+}
+
+fn target(name: &str, range: Raw) -> Raw {
+    Raw::new().bytes(1, name).message(2, range)
+}
+
+#[test]
+fn tensors() {
+    accepted(infer(input(&[2], 8)));
+    accepted(infer(input(&[], 4)));
+    accepted(infer(input(&[0, 3], 0)));
+    accepted(infer(ranged(range(1, 64, 8))));
+
+    for (frame, field) in [
+        (infer(input(&[3], 8)), "inputs[0].shape"),
+        (infer(input(&[2], 9)), "inputs[0].shape"),
+        (infer(input(&[u64::MAX, 2], 8)), "inputs[0].shape"),
+        (infer(input(&[1 << 32, 1 << 32], 0)), "inputs[0].shape"),
+        (infer(input(&[1; 9], 4)), "rank of inputs[0].shape"),
+        (
+            infer(input(&[16_385], 4 * 16_385)),
+            "bytes of inputs[0].inline",
+        ),
+        (infer(ranged(range(0, 0, 8))), "inputs[0].range.buffer"),
+        (infer(ranged(range(1, 32, 8))), "inputs[0].range.offset"),
+        (infer(ranged(range(1, 0, 12))), "inputs[0].shape"),
+        (
+            infer(ranged(range(1, u64::MAX - 63, 8))),
+            "inputs[0].range.bytes",
+        ),
+        (
+            infer(ranged(range(1, BUFFER_BYTES_MAX, 8))),
+            "inputs[0].range.bytes",
+        ),
+        // No data; no type; a type of a later version; no name.
+        (
+            infer(Raw::new().bytes(1, "x").varint(2, 1)),
+            "inputs[0].data",
+        ),
+        (
+            infer(Raw::new().bytes(1, "x").bytes(4, "")),
+            "inputs[0].dtype",
+        ),
+        (
+            infer(Raw::new().bytes(1, "x").varint(2, 99).bytes(4, "abcd")),
+            "inputs[0].dtype",
+        ),
+        (
+            infer(Raw::new().varint(2, 1).bytes(4, "abcd")),
+            "inputs[0].name",
+        ),
+        (
+            infer(
+                Raw::new()
+                    .bytes(1, "n".repeat(257))
+                    .varint(2, 1)
+                    .bytes(4, "abcd"),
+            ),
+            "bytes of inputs[0].name",
+        ),
+        // Memory passed by a client.
+        (
+            verb_with(
+                INFER,
+                model().message(2, input(&[2], 0).message(6, Raw::new().varint(1, 8))),
+                vec![sealed(8)],
+            ),
+            "inputs[0].passed",
+        ),
+        (
+            verb(
+                STREAM_PUSH,
+                Raw::new()
+                    .message(1, input(&[2], 8))
+                    .message(1, input(&[1], 4)),
+            ),
+            "inputs[1].name",
+        ),
+    ] {
+        assert_eq!(refused(frame), field);
+    }
+    let many = (0..=TENSORS_MAX).fold(model(), |raw, _| raw.message(2, input(&[1], 4)));
+    assert_eq!(refused(verb(INFER, many)), "inputs");
+}
+
+#[test]
+fn output_targets() {
+    let push = |targets: &[Raw]| {
+        let body = Raw::new().message(1, ranged(range(1, 64, 8)));
+        let body = targets
+            .iter()
+            .fold(body, |raw, target| raw.message(2, target.clone()));
+        verb(STREAM_PUSH, body)
+    };
+    accepted(push(&[
+        target("a", range(1, 128, 8)),
+        target("b", range(2, 64, 8)),
+    ]));
+    accepted(push(&[
+        target("a", range(1, 0, 64)),
+        target("b", range(1, 128, 8)),
+    ]));
+
+    for (targets, field) in [
+        (&[target("", range(1, 128, 8))][..], "outputs[0].name"),
+        (&[Raw::new().bytes(1, "a")], "outputs[0].range"),
+        (&[target("a", range(0, 0, 8))], "outputs[0].range.buffer"),
+        (&[target("a", range(1, 1, 8))], "outputs[0].range.offset"),
+        (
+            &[(0..9).fold(target("a", range(1, 0, 8)), |raw, _| raw.varint(3, 1))],
+            "rank of outputs[0].shape",
+        ),
+        (
+            &[target("a", range(2, 0, 8)), target("a", range(3, 0, 8))],
+            "outputs[1].name",
+        ),
+        // Over an input; over another output.
+        (&[target("a", range(1, 0, 65))], "outputs[0].range"),
+        (
+            &[target("a", range(2, 0, 100)), target("b", range(2, 64, 8))],
+            "outputs[1].range",
+        ),
+    ] {
+        assert_eq!(refused(push(targets)), field);
+    }
+}
+
+#[test]
+fn generation() {
+    let prompt = |text: &str| model().bytes(3, text);
+    accepted(verb(GENERATE, prompt("hello")));
+    let message = |role: &str, content: &str| Raw::new().bytes(1, role).bytes(2, content);
+    accepted(verb(GENERATE, model().message(2, message("user", ""))));
+    let sampled = |sampling| verb(GENERATE, prompt("hello").message(5, sampling));
+    accepted(sampled(
+        Raw::new().float(1, 100.0).float(3, 1.0).float(4, 0.0),
+    ));
+
+    for (frame, field) in [
+        (verb(GENERATE, Raw::new().bytes(3, "hello")), "model"),
+        (
+            verb(
+                GENERATE,
+                Raw::new().bytes(1, "m".repeat(257)).bytes(3, "hello"),
+            ),
+            "bytes of model",
+        ),
+        (verb(GENERATE, model()), "prompt"),
+        (
+            verb(GENERATE, prompt("hello").message(2, message("user", "x"))),
+            "prompt",
+        ),
+        (
+            verb(GENERATE, prompt(&"x".repeat(PROMPT_BYTES_MAX + 1))),
+            "bytes of prompt",
+        ),
+        (
+            verb(
+                GENERATE,
+                model()
+                    .message(2, message("user", &"x".repeat(PROMPT_BYTES_MAX)))
+                    .message(2, message("user", "x")),
+            ),
+            "bytes of messages",
+        ),
+        (
+            verb(GENERATE, model().message(2, message("", "x"))),
+            "messages[0].role",
+        ),
+        (
+            verb(
+                GENERATE,
+                (0..=MESSAGES_MAX).fold(model(), |raw, _| raw.message(2, message("user", "x"))),
+            ),
+            "messages",
+        ),
+        (verb(GENERATE, prompt("hello").bytes(6, "")), "stop[0]"),
+        (
+            verb(GENERATE, prompt("hello").bytes(6, "x".repeat(257))),
+            "bytes of stop[0]",
+        ),
+        (
+            verb(
+                GENERATE,
+                (0..=STOPS_MAX).fold(prompt("hello"), |raw, _| raw.bytes(6, "x")),
+            ),
+            "stop",
+        ),
+        (
+            sampled(Raw::new().float(1, f32::NAN)),
+            "sampling.temperature",
+        ),
+        (sampled(Raw::new().float(1, -0.1)), "sampling.temperature"),
+        (
+            sampled(Raw::new().float(1, f32::INFINITY)),
+            "sampling.temperature",
+        ),
+        (sampled(Raw::new().varint(2, 0)), "sampling.top_k"),
+        (sampled(Raw::new().float(3, 0.0)), "sampling.top_p"),
+        (sampled(Raw::new().float(3, 1.1)), "sampling.top_p"),
+        (sampled(Raw::new().float(4, 1.0)), "sampling.min_p"),
+        (sampled(Raw::new().float(4, f32::NAN)), "sampling.min_p"),
+        (
+            sampled(Raw::new().float(5, 0.0)),
+            "sampling.repetition_penalty",
+        ),
+        (
+            sampled(Raw::new().float(5, 10.5)),
+            "sampling.repetition_penalty",
+        ),
+    ] {
+        assert_eq!(refused(frame), field);
+    }
+}
+
+#[test]
+fn options_and_credit() {
+    let load = |options| verb(LOAD, model().message(2, options));
+    for (wire, credit) in [(0, 256), (1, 1), (256, 256), (100_000, 256)] {
+        let Request::Load { options, .. } = accepted(load(Raw::new().varint(9, wire))) else {
+            panic!("another verb");
+        };
+        assert_eq!(options.credit, credit);
+    }
+    let Request::Load { options, .. } = accepted(verb(LOAD, model())) else {
+        panic!("another verb");
+    };
+    assert_eq!(options.credit, CREDIT_MAX);
+    assert_eq!(refused(load(Raw::new().varint(1, 9))), "options.priority");
+    assert_eq!(
+        refused(load(Raw::new().bytes(5, "p".repeat(300)))),
+        "bytes of options.require_provider"
+    );
+
+    let credit = |target, frames| verb(CREDIT, Raw::new().varint(1, target).varint(2, frames));
+    assert!(matches!(
+        accepted(credit(3, 5000)),
+        Request::Credit {
+            target: 3,
+            frames: CREDIT_MAX
+        }
+    ));
+    assert_eq!(refused(credit(3, 0)), "frames");
+    assert_eq!(refused(credit(0, 3)), "target_request_id");
+    assert_eq!(refused(verb(CANCEL, Raw::new())), "target_request_id");
+}
+
+/// A descriptor opened for reading only.
+fn read_only() -> OwnedFd {
+    File::open("/proc/self/exe").expect("a file").into()
+}
+
+fn pipe() -> OwnedFd {
+    std::io::pipe().expect("a pipe").0.into()
+}
+
+#[test]
+fn clips() {
+    let clip = |fields: Raw, fds| {
+        let mut body = model().varint(2, 2);
+        body.0.extend(fields.0);
+        verb_with(TRANSFORM_CLIP, body, fds)
+    };
+    let files = || vec![read_only(), sealed(1)];
+    accepted(clip(Raw::new(), files()));
+    accepted(clip(
+        Raw::new().varint(4, 1),
+        vec![read_only(), sealed(1), sealed(1)],
+    ));
+
+    for (frame, field) in [
+        (clip(Raw::new().varint(2, 3), files()), "factor"),
+        (clip(Raw::new().varint(3, 9), files()), "output_format"),
+        (clip(Raw::new().varint(6, 20_000), files()), "width_max"),
+        (clip(Raw::new().varint(7, 20_000), files()), "height_max"),
+        (clip(Raw::new().varint(8, 1_001), files()), "frame_rate"),
+        (clip(Raw::new().varint(9, 11), files()), "encoder_speed"),
+        (clip(Raw::new(), vec![]), "input"),
+        (clip(Raw::new(), vec![read_only()]), "output"),
+        (clip(Raw::new().varint(4, 1), files()), "contact_sheet"),
+        (
+            clip(Raw::new(), vec![read_only(), sealed(1), sealed(1)]),
+            "fd_count",
+        ),
+        // Not to be written; not a file.
+        (clip(Raw::new(), vec![read_only(), read_only()]), "output"),
+        (clip(Raw::new(), vec![pipe(), sealed(1)]), "input"),
+    ] {
+        assert_eq!(refused(frame), field);
+    }
+}
+
+#[test]
+fn buffers() {
+    let register = |buffer, bytes, writable, fd| {
+        let body = Raw::new()
+            .varint(1, buffer)
+            .varint(2, bytes)
+            .varint(3, writable);
+        verb_with(REGISTER_BUFFER, body, vec![fd])
+    };
+    let frozen = || {
+        Memfd::holding("test", &[7; 100])
+            .expect("a memfd")
+            .into_fd()
+    };
+    let unsealed = || {
+        let flags = nix::sys::memfd::MFdFlags::MFD_ALLOW_SEALING;
+        let fd = nix::sys::memfd::memfd_create("test", flags).expect("a memfd");
+        nix::unistd::ftruncate(&fd, 4096).expect("a size");
+        fd
+    };
+    accepted(register(1, 4096, 1, sealed(4096)));
+    accepted(register(1, 100, 0, sealed(4096)));
+    accepted(register(1, 100, 0, frozen()));
+
+    for (frame, field) in [
+        (register(0, 100, 0, sealed(100)), "buffer"),
+        (register(1, 0, 0, sealed(100)), "bytes"),
+        (register(1, BUFFER_BYTES_MAX + 1, 0, sealed(100)), "bytes"),
+        (register(1, 4097, 0, sealed(4096)), "fd"),
+        (register(1, 100, 1, frozen()), "fd"),
+        (register(1, 100, 0, unsealed()), "fd"),
+        (register(1, 100, 0, read_only()), "fd"),
+        (register(1, 100, 0, pipe()), "fd"),
+        (
+            verb(REGISTER_BUFFER, Raw::new().varint(1, 1).varint(2, 100)),
+            "fd",
+        ),
+    ] {
+        assert_eq!(refused(frame), field);
+    }
+    // Opened anew for reading, a memfd cannot be mapped for writing.
+    let memfd = Memfd::create("test", 100).expect("a memfd");
+    let again = File::open(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&memfd.as_fd())
+    ))
+    .expect("opened again");
+    assert_eq!(check_sealed(again.as_fd(), 100, false), Ok(()));
+    assert!(check_sealed(again.as_fd(), 100, true).is_err());
+}
+
+#[test]
+fn hello_and_versions() {
+    let hello = |min, max| verb(HELLO, Raw::new().varint(1, min).varint(2, max));
+    accepted(hello(1, 1));
+    assert_eq!(refused(hello(0, 1)), "version_min");
+    assert_eq!(refused(hello(2, 1)), "version_min");
+    let named = Raw::new()
+        .varint(1, 1)
+        .varint(2, 1)
+        .bytes(3, "x".repeat(257));
+    assert_eq!(refused(verb(HELLO, named)), "bytes of client_name");
+
+    let speaks = |version_min, version_max| {
+        negotiate(&Hello {
+            version_min,
+            version_max,
+            client_name: String::new(),
+        })
+    };
+    assert_eq!(speaks(1, 9), Ok(WIRE_VERSION));
+    let refusal = Status::VersionUnsupported {
+        version_min: WIRE_VERSION,
+        version_max: WIRE_VERSION,
+    };
+    assert_eq!(speaks(2, 9), Err(refusal));
+}
+
+#[test]
+fn verbs_of_later_versions_are_told_and_their_descriptors_closed() {
+    for (frame, name) in [
+        (verb(60, Raw::new().bytes(1, "anything")), "verb 60"),
+        (verb_with(60, Raw::new(), vec![sealed(1)]), "verb 60"),
+        (verb(31, model()), "embed"),
+        (verb(32, model()), "generate_clip"),
+    ] {
+        match accepted(frame) {
+            Request::Unsupported { what } => assert_eq!(what, name),
+            other => panic!("taken for {other:?}"),
+        }
+    }
+    // Fields that a later version adds to a known verb.
+    let body = model().bytes(90, "new").varint(91, 5);
+    assert!(matches!(accepted(verb(LOAD, body)), Request::Load { .. }));
+}
+
+#[test]
+fn frames_without_a_request() {
+    assert_eq!(refused(Raw::request().frame()), "body");
+    let nameless = Raw::new().message(LIST_MODELS, Raw::new());
+    for frame in [nameless.clone().frame(), nameless.varint(1, 0).frame()] {
+        let refusal = frame_to_request(frame).expect_err("it must be refused");
+        assert_eq!((refusal.request_id, refusal.fatal), (0, false));
+        assert!(matches!(refusal.status, Status::Invalid { field, .. } if field == "request_id"));
+    }
+}
+
+#[test]
+fn what_is_no_message_ends_the_connection() {
+    let mismatch = Raw::request().varint(2, 2).message(LIST_MODELS, Raw::new());
+    for (frame, id) in [
+        (Raw(vec![0xff; 20]).frame(), 0),
+        (Raw(vec![0x0a]).frame(), 0),
+        (
+            Raw::request().bytes(GENERATE, [0x0a, 0x50, 0x41]).frame(),
+            7,
+        ),
+        (verb(GENERATE, model().varint(3, 5)), 7),
+        (verb(GENERATE, model().bytes(3, [0xc3, 0x28])), 7),
+        (mismatch.clone().frame(), 7),
+        (mismatch.frame_with(vec![sealed(1)]), 7),
+        (verb(LOAD, model()).with_fd(sealed(1)), 7),
+    ] {
+        let refusal = frame_to_request(frame).expect_err("it must be refused");
+        assert_eq!((refusal.request_id, refusal.fatal), (id, true));
+    }
+}
+
+trait WithFd {
+    fn with_fd(self, fd: OwnedFd) -> Self;
+}
+
+impl WithFd for Frame {
+    fn with_fd(mut self, fd: OwnedFd) -> Self {
+        self.fds.push(fd);
+        self
+    }
+}
+
+#[test]
+fn answers_of_later_versions_are_no_reason_to_leave() {
+    let refusal = frame_to_reply(verb(60, Raw::new())).expect_err("nobody knows it");
+    assert!(matches!(refusal.status, Status::Unsupported { .. }));
+    assert_eq!((refusal.request_id, refusal.fatal), (7, false));
+    // A failure of a new kind keeps its text.
+    let failed = Raw::new().message(
+        1,
+        Raw::new().bytes(1, "out of luck").message(99, Raw::new()),
+    );
+    let (_, reply) = frame_to_reply(verb(18, failed)).expect("a failure all the same");
+    let mote_wire::types::Reply::Failed(Status::Internal { cause, .. }) = reply else {
+        panic!("taken for {reply:?}");
+    };
+    assert_eq!(cause, "out of luck");
+}
+
+#[test]
+fn between_broker_and_worker_every_refusal_is_fatal() {
+    let unsealed = File::open("/proc/self/exe").expect("a file");
+    let command = Command::MapBuffer {
+        buffer: 1,
+        bytes: 10,
+        writable: false,
+        fd: unsealed.into(),
+    };
+    let frame = command_to_frame(command).expect("it fits");
+    assert!(frame_to_command(frame).expect_err("no memfd").fatal);
+    for message in [Raw::new(), Raw::new().message(90, Raw::new()), Raw(vec![7])] {
+        assert!(
+            frame_to_command(message.clone().frame())
+                .expect_err("nothing")
+                .fatal
+        );
+        assert!(frame_to_event(message.frame()).expect_err("nothing").fatal);
+    }
+}
