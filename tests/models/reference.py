@@ -7,6 +7,8 @@ beside this file. Each case becomes a folder of .npy files and a case.json:
 
     {"model", "runtime", "steps", "inputs": {tensor: file}, "outputs": {tensor: file}, "note"}
 
+TFLite cases also have "plain_outputs": what the interpreter's own kernels say, without XNNPACK.
+In 8 bits the two round differently, and a model with state carries the difference on.
 With "steps" N, axis 0 of every file that isn't listed in "constant" counts the N calls made in
 turn, and what lies behind it is the tensor of one call. State tensors are given once, before the
 first call, and the caller carries them from output to input.
@@ -25,6 +27,7 @@ sys.path.insert(0, str(HERE / "carve"))
 import tensor_cases  # noqa: E402
 import text_cases  # noqa: E402
 
+TENSORS = {"inputs", "outputs", "plain_outputs"}
 CASES = tensor_cases.CASES | text_cases.CASES
 
 
@@ -45,14 +48,14 @@ class Folder:
 def write(folder, case):
     """One case: its arrays as .npy and its description."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = {key: value for key, value in case.items() if key not in ("inputs", "outputs")}
-    for side in ("inputs", "outputs"):
+    about = {key: value for key, value in case.items() if key not in TENSORS}
+    for side in TENSORS & case.keys():
         about[side] = {}
         for number, (tensor, array) in enumerate(case[side].items()):
             file = f"{side[:-1]}{number}.npy"
             np.save(folder / file, array)
             about[side][tensor] = file
-    (folder / "case.json").write_text(json.dumps(about, indent=1) + "\n")
+    (folder / "case.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 
 def main():

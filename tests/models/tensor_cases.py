@@ -2,10 +2,11 @@
 
 import importlib.util
 import json
+from importlib.metadata import version
 
 import numpy as np
 import onnxruntime
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from PIL import Image, ImageDraw, ImageFont
 
 SEED = 7
@@ -138,44 +139,62 @@ def portrait(size):
     return np.asarray(image, np.float32)[None] / 255
 
 
-def tflite_run(interpreter, array):
-    """Outputs by name of one call."""
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], array)
-    interpreter.invoke()
-    return {item["name"]: interpreter.get_tensor(item["index"]) for item in interpreter.get_output_details()}
+def tflite_case(path, calls, **more):
+    """A case of one input, called once per array of `calls`, with and without XNNPACK.
+
+    A model with resource variables keeps its state from call to call.
+    """
+    kernels = {
+        "outputs": OpResolverType.AUTO,
+        "plain_outputs": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    }
+    case = dict(model=path.name, runtime=f"ai-edge-litert {version('ai-edge-litert')} CPU, XNNPACK", **more)
+    for side, resolver in kernels.items():
+        interpreter = Interpreter(str(path), num_threads=1, experimental_op_resolver_type=resolver)
+        try:
+            interpreter.allocate_tensors()
+        except RuntimeError as error:
+            # A custom operator that only XNNPACK knows.
+            case["no_plain_outputs"] = str(error)
+            continue
+        (entry,), exits = interpreter.get_input_details(), interpreter.get_output_details()
+        answers = []
+        for array in calls:
+            interpreter.set_tensor(entry["index"], array)
+            interpreter.invoke()
+            answers.append([interpreter.get_tensor(item["index"]) for item in exits])
+        case[side] = {item["name"]: np.stack(call) for item, call in zip(exits, zip(*answers))}
+        case["inputs"] = {entry["name"]: np.stack(calls)}
+    return case
 
 
-def tflite_case(path, array, outputs, note, **more):
-    name = Interpreter(str(path)).get_input_details()[0]["name"]
-    runtime = "ai-edge-litert 2.3.0 CPU with XNNPACK"
-    return dict(model=path.name, runtime=runtime, inputs={name: array}, outputs=outputs, note=note, **more)
+def single(case):
+    """A case of one call, without the axis that counts calls."""
+    for side in ("inputs", "outputs", "plain_outputs"):
+        if side in case:
+            case[side] = {tensor: array[0] for tensor, array in case[side].items()}
+    return case
+
+
+def peaks(outputs):
+    return ", ".join(f"{name} {array.min():.3f}..{array.max():.3f}" for name, array in outputs.items())
 
 
 def tflite_image(file, low, size):
     """A case of one float picture whose values span low..1."""
 
-    def case(models):
-        path = models.find(file)
-        image = portrait(size) * (1 - low) + low
-        interpreter = Interpreter(str(path), num_threads=1)
-        interpreter.allocate_tensors()
-        outputs = tflite_run(interpreter, image.astype(np.float32))
-        peaks = ", ".join(f"{name} max {array.max():.3f}" for name, array in outputs.items())
-        return tflite_case(path, image.astype(np.float32), outputs, peaks)
+    def make(models):
+        image = (portrait(size) * (1 - low) + low).astype(np.float32)
+        case = single(tflite_case(models.find(file), [image]))
+        return case | {"note": peaks(case["outputs"])}
 
-    return case
+    return make
 
 
 def wake_word(models):
-    path = models.find("okay_nabu.tflite")
     features = np.load(models.find("wake_word/okay_nabu_features.npy"))
-    interpreter = Interpreter(str(path), num_threads=1)
-    interpreter.allocate_tensors()
-    steps = [tflite_run(interpreter, array) for array in features]
-    outputs = {name: np.stack([step[name] for step in steps]) for name in steps[0]}
-    (chance,) = outputs.values()
-    note = f"chance {chance.min()}..{chance.max()} of 255, {len(np.unique(chance))} values"
-    return tflite_case(path, features, outputs, note, steps=len(features), constant=[], state={})
+    case = tflite_case(models.find("okay_nabu.tflite"), features, steps=len(features), constant=[], state={})
+    return case | {"note": peaks(case["outputs"])}
 
 
 CASES = {
