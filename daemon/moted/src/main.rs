@@ -1,1 +1,114 @@
-fn main() {}
+//! `moted`: the broker.
+#![forbid(unsafe_code)]
+
+use anyhow::Context;
+use clap::Parser;
+use mote_api::Paths;
+use moted::daemon::{self, Options};
+use moted::limits::IDLE_UNLOAD_MS;
+use moted::{logging, machine};
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Inference daemon: runs models for local programs
+#[derive(Debug, Parser)]
+#[command(name = "moted", version)]
+struct Arguments {
+    /// Socket to listen on [default: the user's]
+    #[arg(long, env = "MOTE_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Model store; may be given several times, the first counts most
+    #[arg(long = "store", value_name = "FOLDER")]
+    stores: Vec<PathBuf>,
+    /// Folder of runtimes; may be given several times, the first counts most
+    #[arg(long = "runtimes", value_name = "FOLDER")]
+    runtimes: Vec<PathBuf>,
+    /// Folder for what was found out about this machine
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+    /// The mote-worker program [default: beside this one]
+    #[arg(long, value_name = "FILE")]
+    worker: Option<PathBuf>,
+    /// Memory that models may take together [default: 75 % of the machine's]
+    #[arg(long, value_name = "BYTES")]
+    budget_bytes: Option<u64>,
+    /// Unload a model that was not used for this long
+    #[arg(long, value_name = "MS", default_value_t = IDLE_UNLOAD_MS)]
+    idle_unload_ms: u64,
+    /// Leave when standard input is closed: for a daemon that belongs to one program
+    #[arg(long)]
+    exit_on_stdin_close: bool,
+    /// error, warn, info, debug or trace
+    #[arg(long, default_value = "info")]
+    log_level: log::LevelFilter,
+}
+
+impl Arguments {
+    fn options(self) -> Options {
+        let paths = Paths::from_env();
+        let or = |given: Vec<PathBuf>, default| if given.is_empty() { default } else { given };
+        Options {
+            socket: self.socket.unwrap_or_else(mote_wire::paths::user_socket),
+            stores: or(self.stores, paths.stores),
+            runtimes: or(self.runtimes, paths.runtimes),
+            state: self.state_dir.unwrap_or(paths.state),
+            worker: self.worker.unwrap_or_else(machine::default_worker),
+            budget_bytes: self
+                .budget_bytes
+                .unwrap_or_else(machine::default_budget_bytes),
+            idle_unload: Duration::from_millis(self.idle_unload_ms),
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    logging::start(arguments.log_level);
+    machine::raise_descriptor_limit();
+    let stdin_closed = arguments.exit_on_stdin_close.then(watch_stdin);
+    let options = arguments.options();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(1)
+        .thread_keep_alive(Duration::from_millis(100))
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
+        let mut hang_up = signal(SignalKind::hangup()).context("cannot await SIGHUP")?;
+        let stop = async {
+            let owner_gone = async {
+                match stdin_closed {
+                    Some(closed) => drop(closed.await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hang_up.recv() => {}
+                () = owner_gone => {}
+            }
+        };
+        daemon::run(options, stop).await.context("moted")
+    })
+}
+
+/// Resolves when standard input ends. The thread sleeps in `read` until then, whatever kind of
+/// file it is.
+fn watch_stdin() -> oneshot::Receiver<()> {
+    let (closed, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut chunk = [0; 256];
+        let mut stdin = std::io::stdin().lock();
+        while matches!(stdin.read(&mut chunk), Ok(read) if read > 0) {}
+        // Nobody listens when the daemon is ending already.
+        let _ = closed.send(());
+    });
+    end
+}

@@ -1,0 +1,134 @@
+//! Plain types of the backends as plain types of the wire.
+
+use mote_api::{Candidate, Capability, DeviceInfo, Placement, ProviderShare, Rejected};
+use mote_wire::types::{self as wire, CandidateInfo, Device, Reason};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A typed reason as code, fields and text.
+///
+/// The types of reasons are serialised with their kind in `reason`; a reason inside a reason
+/// (a rejection because of an absence) is the one that counts.
+pub fn reason(reason: &(impl Serialize + std::fmt::Display)) -> Reason {
+    let message = reason.to_string();
+    let mut code = String::new();
+    let mut fields = BTreeMap::new();
+    if let Ok(Value::Object(object)) = serde_json::to_value(reason) {
+        take_fields(object, &mut code, &mut fields);
+    }
+    Reason {
+        code,
+        fields,
+        message,
+    }
+}
+
+fn take_fields(
+    object: serde_json::Map<String, Value>,
+    code: &mut String,
+    fields: &mut BTreeMap<String, String>,
+) {
+    if let Some(Value::String(kind)) = object.get("reason") {
+        code.clone_from(kind);
+    }
+    for (name, value) in object {
+        match value {
+            _ if name == "reason" => {}
+            Value::Object(inner) => take_fields(inner, code, fields),
+            Value::String(text) => drop(fields.insert(name, text)),
+            Value::Array(items) => {
+                let texts = items
+                    .iter()
+                    .map(|item| item.as_str().map_or(item.to_string(), str::to_owned));
+                fields.insert(name, texts.collect::<Vec<_>>().join(", "));
+            }
+            other => drop(fields.insert(name, other.to_string())),
+        }
+    }
+}
+
+/// A device.
+pub fn device(device: &DeviceInfo) -> Device {
+    Device {
+        id: device.id.clone(),
+        kind: device.kind.to_string(),
+        name: device.name.clone(),
+    }
+}
+
+/// A capability.
+pub fn capability(capability: &Capability) -> wire::Capability {
+    wire::Capability {
+        flavour: capability.flavour.clone(),
+        backend: capability.backend.to_string(),
+        library_version: capability.library_version.clone(),
+        provider: capability.provider.clone(),
+        device: capability.device.as_ref().map(device),
+        absence: capability.absence.as_ref().map(reason),
+    }
+}
+
+/// Rejections.
+pub fn rejected(rejected: &[Rejected]) -> Vec<wire::Rejected> {
+    let convert = |one: &Rejected| wire::Rejected {
+        flavour: one.flavour.clone(),
+        provider: one.provider.clone(),
+        variant: one.variant.clone(),
+        reason: reason(&one.rejection),
+    };
+    rejected.iter().map(convert).collect()
+}
+
+/// A candidate; `library_version` as it was probed.
+pub fn candidate(candidate: &Candidate, library_version: String) -> CandidateInfo {
+    CandidateInfo {
+        variant: candidate.variant.clone(),
+        backend: candidate.backend.to_string(),
+        flavour: candidate.flavour.clone(),
+        library_version,
+        provider: candidate.provider.clone(),
+        device: device(&candidate.device),
+        precision: candidate.precision.to_string(),
+    }
+}
+
+/// Shares of a placement.
+pub fn shares(placement: &Placement) -> Vec<wire::ProviderShare> {
+    let convert = |share: &ProviderShare| wire::ProviderShare {
+        provider: share.provider.clone(),
+        nodes: share.nodes,
+        time_us: share.time_us,
+    };
+    placement.shares.iter().map(convert).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mote_api::{Absence, Rejection};
+
+    #[test]
+    fn the_innermost_reason_counts_and_keeps_its_fields() {
+        let absence = Absence::DriverMissing {
+            name: "libcuda.so.1".into(),
+        };
+        let told = reason(&Rejection::Absent { absence });
+        assert_eq!(told.code, "driver_missing");
+        assert_eq!(told.fields["name"], "libcuda.so.1");
+        assert_eq!(told.message, "a vendor library is missing: libcuda.so.1");
+        let told = reason(&Rejection::OverBudget {
+            need_bytes: 5,
+            have_bytes: 3,
+        });
+        assert_eq!(
+            (told.code.as_str(), told.fields["need_bytes"].as_str()),
+            ("over_budget", "5")
+        );
+        let told = reason(&Rejection::UnsupportedOperators {
+            operators: vec!["QMoE".into(), "Foo".into()],
+        });
+        assert_eq!(told.fields["operators"], "QMoE, Foo");
+        assert_eq!(reason(&Rejection::Outranked).code, "outranked");
+    }
+}

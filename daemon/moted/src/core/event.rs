@@ -1,0 +1,185 @@
+//! What the core is told, and what it wants done.
+
+use crate::catalogue::Catalogue;
+use crate::flavours::{Flavours, Installed};
+use crate::ids::{ConnectionId, WorkerId};
+use crate::policy::load::Sample;
+use mote_api::Capability;
+use mote_wire::types::{Command, Reply, Request, Status, StatusReport, WorkerEvent};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Who is at the other end of a connection, as the kernel says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its process when it connected.
+    pub pid: i32,
+    /// What it calls itself.
+    pub client_name: String,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// The signal that ended it; 0 when it exited by itself.
+    pub signal: i32,
+    /// Its exit code otherwise.
+    pub exit_code: i32,
+}
+
+impl Exit {
+    /// As a status for those who waited for the process.
+    pub fn status(self) -> Status {
+        Status::WorkerDied {
+            signal: self.signal,
+            exit_code: self.exit_code,
+        }
+    }
+}
+
+/// Everything that can happen to the broker.
+#[derive(Debug)]
+pub enum Event {
+    /// A client has said hello.
+    Connected {
+        /// Its connection.
+        connection: ConnectionId,
+        /// Who it is.
+        peer: Peer,
+    },
+    /// A client asks for something.
+    Request {
+        /// Its connection.
+        connection: ConnectionId,
+        /// Its number for the request.
+        request: u64,
+        /// What it asks for.
+        body: Request,
+    },
+    /// A connection has ended.
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A worker process was started.
+    WorkerStarted {
+        /// Which.
+        worker: WorkerId,
+        /// Its process.
+        pid: i32,
+    },
+    /// A worker process could not be started.
+    WorkerUnstartable {
+        /// Which.
+        worker: WorkerId,
+        /// Why.
+        cause: String,
+    },
+    /// A worker says something.
+    Worker {
+        /// Which.
+        worker: WorkerId,
+        /// What.
+        event: WorkerEvent,
+    },
+    /// A worker process has ended, and nothing more will be heard of it.
+    WorkerEnded {
+        /// Which.
+        worker: WorkerId,
+        /// How.
+        exit: Exit,
+    },
+    /// What a flavour can do here.
+    Probed {
+        /// Of which reading of the runtime folders.
+        generation: u64,
+        /// Name of the flavour.
+        flavour: String,
+        /// What was found; never empty.
+        capabilities: Vec<Capability>,
+    },
+    /// The stores and runtime folders were read anew.
+    Rescanned {
+        /// The models.
+        catalogue: Catalogue,
+        /// The runtimes.
+        flavours: Flavours,
+    },
+    /// What the machine is doing; `None` when the kernel did not tell.
+    LoadSampled(Option<Sample>),
+    /// The time [`super::Core::next_due`] has come.
+    Tick,
+    /// The broker is to end.
+    Shutdown,
+}
+
+/// What the core wants done. Effects are carried out in their order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Answer a request.
+    Reply {
+        /// Where to.
+        connection: ConnectionId,
+        /// The client's number for the request.
+        request: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Answer a request with a report, after the resident memory of broker and workers was filled
+    /// in.
+    Report {
+        /// Where to.
+        connection: ConnectionId,
+        /// The client's number for the request.
+        request: u64,
+        /// The report.
+        report: Box<StatusReport>,
+    },
+    /// Close a connection when everything was sent; [`Event::Disconnected`] follows.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Start a worker process; [`Event::WorkerStarted`] or [`Event::WorkerUnstartable`] follows.
+    Spawn {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Tell a worker something.
+    Send {
+        /// Which.
+        worker: WorkerId,
+        /// What.
+        command: Command,
+    },
+    /// Kill a worker process; [`Event::WorkerEnded`] follows.
+    Kill {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Find out what a flavour can do here; [`Event::Probed`] follows.
+    Probe {
+        /// Of which reading of the runtime folders.
+        generation: u64,
+        /// The flavour.
+        installed: Arc<Installed>,
+        /// Do not believe what was found before.
+        fresh: bool,
+    },
+    /// Read stores and runtime folders anew; [`Event::Rescanned`] follows.
+    Rescan,
+    /// Look at what the machine is doing; [`Event::LoadSampled`] follows.
+    SampleLoad {
+        /// Our workers.
+        pids: Vec<i32>,
+    },
+    /// Tell a stream's client that it is over, and shut its socket down for both ends.
+    EndStream {
+        /// The worker's end.
+        socket: OwnedFd,
+        /// Why.
+        status: Status,
+    },
+}

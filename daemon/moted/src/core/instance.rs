@@ -1,0 +1,121 @@
+//! One loaded model: a worker process from the decision to start it to its end.
+
+use crate::catalogue::{Entry, Stamp};
+use crate::ids::{JobId, StreamId, WantId, WorkerId};
+use crate::policy::history::Key;
+use mote_api::{Candidate, Load, Placement, Rejected, Threads};
+use mote_wire::types::{TensorSpec, WorkerState};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Waits for memory that others give back.
+    AwaitingMemory,
+    /// Waits because its like has crashed.
+    BackingOff,
+    /// The process was started and has not said hello.
+    Starting,
+    /// It loads the model.
+    Loading,
+    /// It takes work.
+    Ready,
+    /// It was told to leave.
+    Stopping,
+}
+
+/// What is known once the model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadedModel {
+    /// What runs where.
+    pub placement: Placement,
+    /// Inputs.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs.
+    pub outputs: Vec<TensorSpec>,
+    /// Time it took.
+    pub load_us: u64,
+    /// Version the library says it has.
+    pub library_version: String,
+}
+
+/// A worker and its model.
+#[derive(Debug)]
+pub struct Instance {
+    /// Its number.
+    pub worker: WorkerId,
+    /// The model as it was described when the worker was started.
+    pub entry: Arc<Entry>,
+    /// Where it runs.
+    pub candidate: Candidate,
+    /// What was not taken instead.
+    pub rejected: Vec<Rejected>,
+    /// Limit of threads the requests gave; without one, threads follow the machine's load.
+    pub threads_max: Option<usize>,
+    /// Whether no node is on the CPU.
+    pub cpu_free: bool,
+    /// Memory reserved for it.
+    pub need_bytes: u64,
+    /// Where it is in its life.
+    pub state: State,
+    /// Its process, once started.
+    pub pid: Option<i32>,
+    /// The load of the machine it was told last.
+    pub load: Load,
+    /// Files that are being verified by this load.
+    pub verifying: Option<Stamp>,
+    /// Whether the model was loaded at any time.
+    pub was_ready: bool,
+    /// Set when it is ready.
+    pub loaded: LoadedModel,
+    /// What waits for it to be ready.
+    pub wants: BTreeSet<WantId>,
+    /// Jobs that are queued for it or run on it.
+    pub jobs: BTreeSet<JobId>,
+    /// Its streams.
+    pub streams: BTreeSet<StreamId>,
+    /// When it was used last.
+    pub last_used: Instant,
+}
+
+impl Instance {
+    /// The model's name.
+    pub fn model(&self) -> &str {
+        &self.entry.manifest.name
+    }
+
+    /// What it is on record as.
+    pub fn key(&self) -> Key {
+        Key {
+            digest: self.entry.digest.clone(),
+            candidate: self.candidate.clone(),
+        }
+    }
+
+    /// Whether nothing needs it.
+    pub fn is_idle(&self) -> bool {
+        self.wants.is_empty() && self.jobs.is_empty() && self.streams.is_empty()
+    }
+
+    /// Whether there is a process, or will be as soon as the system has started it.
+    pub fn has_process(&self) -> bool {
+        !matches!(self.state, State::AwaitingMemory | State::BackingOff)
+    }
+
+    /// Threads to load with.
+    pub fn threads(&self, cores: usize, load: Load) -> Threads {
+        Threads::choose(cores, self.threads_max, load)
+    }
+
+    /// As it is told to clients.
+    pub fn wire_state(&self) -> WorkerState {
+        match self.state {
+            State::AwaitingMemory | State::BackingOff | State::Starting => WorkerState::Starting,
+            State::Loading => WorkerState::Loading,
+            State::Ready => WorkerState::Ready,
+            State::Stopping => WorkerState::Stopping,
+        }
+    }
+}

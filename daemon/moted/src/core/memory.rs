@@ -1,0 +1,129 @@
+//! Memory for models: claims, evictions, and starting what got its memory.
+
+use super::instance::{Instance, State};
+use super::{Core, Effect, Timer};
+use crate::ids::WorkerId;
+use crate::limits::HANDSHAKE_MS;
+use crate::policy::ledger::{Idle, victims};
+use mote_wire::types::Status;
+use std::time::Instant;
+
+impl Core {
+    /// Memory that is free or can be freed for one more model.
+    pub(super) fn room_bytes(&self) -> u64 {
+        let evictable: u64 = self.evictable().iter().map(|idle| idle.bytes).sum();
+        let have = self.ledger.free_bytes() + self.leaving_bytes() + evictable;
+        have.saturating_sub(self.awaited_bytes())
+    }
+
+    /// What comes free by itself.
+    fn leaving_bytes(&self) -> u64 {
+        let leaving = self
+            .instances
+            .values()
+            .filter(|one| one.state == State::Stopping);
+        leaving.map(|one| self.ledger.of(one.worker)).sum()
+    }
+
+    /// What models that were promised memory still wait for.
+    fn awaited_bytes(&self) -> u64 {
+        let waiting = self
+            .instances
+            .values()
+            .filter(|one| one.state == State::AwaitingMemory);
+        waiting.map(|one| one.need_bytes).sum()
+    }
+
+    fn evictable(&self) -> Vec<Idle> {
+        let may_go = |one: &&Instance| {
+            one.state == State::Ready && one.is_idle() && !self.is_pinned(one.model())
+        };
+        let idle = self.instances.values().filter(may_go).map(|one| Idle {
+            worker: one.worker,
+            bytes: self.ledger.of(one.worker),
+            idle_ms: millis_between(one.last_used, self.now),
+            reload_ms: one.loaded.load_us / 1_000,
+        });
+        idle.collect()
+    }
+
+    /// Gives memory to those that wait for it, first come, first served; evicts idle models where
+    /// that helps.
+    pub(super) fn claim_memory(&mut self) {
+        let waiting: Vec<(WorkerId, u64)> = self
+            .instances
+            .values()
+            .filter(|one| one.state == State::AwaitingMemory)
+            .map(|one| (one.worker, one.need_bytes))
+            .collect();
+        let mut ahead_bytes = 0u64;
+        for (worker, need_bytes) in waiting {
+            if ahead_bytes == 0 && self.ledger.reserve(worker, need_bytes).is_ok() {
+                self.back_off_or_launch(worker);
+                continue;
+            }
+            ahead_bytes = ahead_bytes.saturating_add(need_bytes);
+            let coming = self.ledger.free_bytes() + self.leaving_bytes();
+            let missing = ahead_bytes.saturating_sub(coming);
+            if missing == 0 {
+                continue;
+            }
+            match victims(missing, &self.evictable()) {
+                Some(victims) => {
+                    for victim in victims {
+                        self.stop(victim, "its memory is needed for another model");
+                    }
+                }
+                None => {
+                    ahead_bytes -= need_bytes;
+                    let what = "memory of models".to_owned();
+                    let have_bytes = self.room_bytes();
+                    self.abandon(
+                        worker,
+                        Status::OverBudget {
+                            what,
+                            need_bytes,
+                            have_bytes,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn back_off_or_launch(&mut self, worker: WorkerId) {
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        match self.history.not_before(&instance.key()) {
+            Some(at) if at > self.now => {
+                instance.state = State::BackingOff;
+                self.timers.set(Timer::Backoff(worker), at);
+            }
+            _ => self.launch(worker),
+        }
+    }
+
+    pub(super) fn launch(&mut self, worker: WorkerId) {
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        instance.state = State::Starting;
+        self.set_timer(Timer::Handshake(worker), HANDSHAKE_MS);
+        self.effects.push(Effect::Spawn { worker });
+    }
+
+    /// Ends a worker that has no process, and tells all that waited for it.
+    pub(super) fn abandon(&mut self, worker: WorkerId, status: Status) {
+        let Some(instance) = self.remove_instance(worker) else {
+            return;
+        };
+        for want in instance.wants {
+            self.fail_want(want, status.clone());
+        }
+    }
+}
+
+fn millis_between(earlier: Instant, later: Instant) -> u64 {
+    u64::try_from(later.saturating_duration_since(earlier).as_millis()).unwrap_or(u64::MAX)
+}

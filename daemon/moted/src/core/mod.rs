@@ -1,0 +1,398 @@
+//! The one owner of the broker's state: a state machine over a closed set of events.
+//!
+//! [`Core::handle`] takes an event and the time and answers effects; it reads no clock, no socket
+//! and no process, so that tests can play any history to it. Its only system calls make and
+//! duplicate descriptors and look at file metadata.
+
+mod buffers;
+mod connection;
+mod event;
+mod instance;
+mod job;
+mod memory;
+mod probes;
+mod report;
+mod requests;
+mod run;
+mod seek;
+mod streams;
+mod supervise;
+mod watch;
+mod work;
+
+pub use event::{Effect, Event, Exit, Peer};
+
+use crate::catalogue::{Catalogue, Stamp};
+use crate::flavours::Flavours;
+use crate::ids::{ConnectionId, Counter, JobId, RequestKey, StreamId, WantId, WorkerId};
+use crate::limits::LOAD_SAMPLE_MS;
+use crate::policy::history::History;
+use crate::policy::ledger::Ledger;
+use crate::policy::load::LoadMonitor;
+use crate::policy::queue::DeviceQueue;
+use crate::policy::timers::Timers;
+use connection::{Connection, Open};
+use instance::{Instance, State};
+use job::Job;
+use mote_wire::types::{Command, Reply, Status};
+use seek::{Parked, Want};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+use streams::Stream;
+
+/// What the broker was started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Memory that models may take together.
+    pub budget_bytes: u64,
+    /// Cores to compute with.
+    pub cores: usize,
+    /// When it was started.
+    pub started: Instant,
+    /// Where seeds for samplers come from.
+    pub seed: u64,
+    /// An unused model is unloaded after this.
+    pub idle_unload: Duration,
+}
+
+/// Something that waits for a point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Deadline(RequestKey),
+    CancelGrace(JobId),
+    Handshake(WorkerId),
+    LoadSilence(WorkerId),
+    Backoff(WorkerId),
+    IdleUnload(WorkerId),
+    StopGrace(WorkerId),
+    SampleLoad,
+}
+
+/// The broker's state.
+#[derive(Debug)]
+pub struct Core {
+    settings: Settings,
+    now: Instant,
+    catalogue: Catalogue,
+    probes: probes::Probes,
+    history: History,
+    /// Files whose digests were verified, by the model's digest.
+    verified: HashMap<String, Stamp>,
+    ledger: Ledger,
+    load: LoadMonitor,
+    connections: BTreeMap<ConnectionId, Connection>,
+    jobs: BTreeMap<JobId, Job>,
+    wants: BTreeMap<WantId, Want>,
+    parked: Vec<Parked>,
+    rescans: Rescans,
+    unloads: Vec<(RequestKey, BTreeSet<WorkerId>)>,
+    instances: BTreeMap<WorkerId, Instance>,
+    queues: BTreeMap<String, DeviceQueue>,
+    buffers: buffers::Buffers,
+    streams: BTreeMap<StreamId, Stream>,
+    timers: Timers<Timer>,
+    ids: Ids,
+    /// Mean time of a job, for refused clients.
+    job_ms_mean: f64,
+    stopping: bool,
+    effects: Vec<Effect>,
+}
+
+#[derive(Debug, Default)]
+struct Ids {
+    jobs: Counter,
+    wants: Counter,
+    workers: Counter,
+    streams: Counter,
+    seeds: Counter,
+}
+
+/// Who waits for stores and runtimes to be read.
+#[derive(Debug, Default)]
+struct Rescans {
+    /// For the reading in progress.
+    now: Vec<RequestKey>,
+    /// For the one after: what they know of may have changed since this one began.
+    next: Vec<RequestKey>,
+    running: bool,
+    /// The one in progress is followed by probes that believe nothing from before.
+    fresh: bool,
+    /// The one after is.
+    fresh_next: bool,
+}
+
+impl Core {
+    /// With nothing loaded and nobody connected.
+    pub fn new(settings: Settings, catalogue: Catalogue, flavours: Flavours) -> Self {
+        Self {
+            now: settings.started,
+            ledger: Ledger::new(settings.budget_bytes),
+            settings,
+            catalogue,
+            probes: probes::Probes::new(flavours),
+            history: History::default(),
+            verified: HashMap::new(),
+            load: LoadMonitor::default(),
+            connections: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            wants: BTreeMap::new(),
+            parked: Vec::new(),
+            rescans: Rescans::default(),
+            unloads: Vec::new(),
+            instances: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            buffers: buffers::Buffers::default(),
+            streams: BTreeMap::new(),
+            timers: Timers::default(),
+            ids: Ids::default(),
+            job_ms_mean: 0.0,
+            stopping: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes an event and answers what is to be done, in this order.
+    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        self.now = now;
+        match event {
+            Event::Connected { connection, peer } => self.connected(connection, peer),
+            Event::Request {
+                connection,
+                request,
+                body,
+            } => {
+                self.request(
+                    RequestKey {
+                        connection,
+                        request,
+                    },
+                    body,
+                );
+            }
+            Event::Disconnected { connection } => self.disconnected(connection),
+            Event::WorkerStarted { worker, pid } => self.worker_started(worker, pid),
+            Event::WorkerUnstartable { worker, cause } => self.worker_unstartable(worker, cause),
+            Event::Worker { worker, event } => self.worker_event(worker, event),
+            Event::WorkerEnded { worker, exit } => self.worker_ended(worker, exit),
+            Event::Probed {
+                generation,
+                flavour,
+                capabilities,
+            } => {
+                if self.probes.found(generation, &flavour, capabilities) {
+                    self.unpark();
+                }
+            }
+            Event::Rescanned {
+                catalogue,
+                flavours,
+            } => self.rescanned(catalogue, flavours),
+            Event::LoadSampled(sample) => self.load_sampled(sample),
+            Event::Tick => {}
+            Event::Shutdown => self.shut_down(),
+        }
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.fire(timer);
+        }
+        self.schedule();
+        self.tend_load_samples();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Event::Tick`] is due; `None` when nothing waits for a point in time.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.timers.next_due()
+    }
+
+    /// Whether it was shut down and all workers have ended.
+    pub fn is_over(&self) -> bool {
+        self.stopping && self.instances.is_empty()
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Deadline(key) => self.deadline_passed(key),
+            Timer::CancelGrace(job) => self.cancel_ignored(job),
+            Timer::Handshake(worker) => self.condemn(worker, "it did not say hello in time"),
+            Timer::LoadSilence(worker) => self.condemn(worker, "it loads without a sign of life"),
+            Timer::Backoff(worker) => self.launch(worker),
+            Timer::IdleUnload(worker) => self.stop(worker, "it was not used"),
+            Timer::StopGrace(worker) => self.effects.push(Effect::Kill { worker }),
+            Timer::SampleLoad => self.sample_load(),
+        }
+    }
+
+    fn set_timer(&mut self, timer: Timer, after_ms: u64) {
+        self.timers
+            .set(timer, self.now + Duration::from_millis(after_ms));
+    }
+
+    fn send(&mut self, worker: WorkerId, command: Command) {
+        self.effects.push(Effect::Send { worker, command });
+    }
+
+    /// Sends an answer; a closing one closes the request.
+    fn reply(&mut self, key: RequestKey, reply: Reply) {
+        let Some(connection) = self.connections.get_mut(&key.connection) else {
+            return;
+        };
+        if reply.closes() {
+            connection.open.remove(&key.request);
+            self.timers.cancel(&Timer::Deadline(key));
+        }
+        let RequestKey {
+            connection,
+            request,
+        } = key;
+        self.effects.push(Effect::Reply {
+            connection,
+            request,
+            reply,
+        });
+    }
+
+    fn fail(&mut self, key: RequestKey, status: Status) {
+        self.reply(key, Reply::Failed(status));
+    }
+
+    fn connected(&mut self, connection: ConnectionId, peer: Peer) {
+        if self.stopping {
+            self.effects.push(Effect::Close { connection });
+            return;
+        }
+        self.connections.insert(connection, Connection::new(peer));
+    }
+
+    fn disconnected(&mut self, connection: ConnectionId) {
+        let Some(gone) = self.connections.remove(&connection) else {
+            return;
+        };
+        log::debug!(
+            connection = connection.0, client:? = gone.peer.client_name, open = gone.open.len();
+            "client has gone"
+        );
+        for (request, open) in gone.open {
+            let key = RequestKey {
+                connection,
+                request,
+            };
+            self.timers.cancel(&Timer::Deadline(key));
+            self.cancel_open(key, open, Status::Cancelled);
+        }
+        let of_client = self
+            .streams
+            .iter()
+            .filter(|(_, one)| one.connection == connection);
+        let streams: Vec<StreamId> = of_client.map(|(id, _)| *id).collect();
+        for stream in streams {
+            let why = "the connection that opened it was closed".to_owned();
+            self.end_stream(stream, Status::Revoked { why });
+        }
+        for (buffer, workers) in self.buffers.forget_connection(connection) {
+            self.unmap(buffer, &workers);
+        }
+        for worker in self.instances.keys().copied().collect::<Vec<_>>() {
+            self.tend(worker);
+        }
+    }
+
+    fn shut_down(&mut self) {
+        if std::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        log::info!(workers = self.instances.len(), jobs = self.jobs.len(); "shutting down");
+        for (connection, requests) in self.open_requests() {
+            for (request, open) in requests {
+                let key = RequestKey {
+                    connection,
+                    request,
+                };
+                if let Open::Job(job) = open {
+                    self.finish_job(job, Err(Status::ShuttingDown));
+                } else {
+                    self.cancel_open(key, open, Status::ShuttingDown);
+                }
+            }
+        }
+        for stream in self.streams.keys().copied().collect::<Vec<_>>() {
+            self.end_stream(stream, Status::ShuttingDown);
+        }
+        for worker in self.instances.keys().copied().collect::<Vec<_>>() {
+            self.stop(worker, "the daemon is shutting down");
+        }
+        let connections: Vec<_> = self.connections.keys().copied().collect();
+        self.effects.extend(
+            connections
+                .into_iter()
+                .map(|connection| Effect::Close { connection }),
+        );
+    }
+
+    fn open_requests(&self) -> Vec<(ConnectionId, Vec<(u64, Open)>)> {
+        let requests = |connection: &Connection| {
+            connection
+                .open
+                .iter()
+                .map(|(request, open)| (*request, *open))
+                .collect()
+        };
+        self.connections
+            .iter()
+            .map(|(id, connection)| (*id, requests(connection)))
+            .collect()
+    }
+
+    fn load_sampled(&mut self, sample: Option<crate::policy::load::Sample>) {
+        let Some(load) = sample.and_then(|sample| self.load.observe(sample)) else {
+            return;
+        };
+        log::info!(load:? = load; "the rest of the machine changed its mind");
+        for worker in self.instances.keys().copied().collect::<Vec<_>>() {
+            self.tell_load(worker);
+        }
+    }
+
+    /// Tells a worker what the machine is doing, unless it knows.
+    fn tell_load(&mut self, worker: WorkerId) {
+        let load = self.load.load();
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        if instance.state == State::Ready && instance.load != load {
+            instance.load = load;
+            self.send(
+                worker,
+                Command::SetLoad {
+                    busy: load == mote_api::Load::Busy,
+                },
+            );
+        }
+    }
+
+    fn sample_load(&mut self) {
+        let pids = self
+            .instances
+            .values()
+            .filter_map(|instance| instance.pid)
+            .collect();
+        self.effects.push(Effect::SampleLoad { pids });
+    }
+
+    /// Samples are taken while something computes, and at no other time.
+    fn tend_load_samples(&mut self) {
+        let computes = |instance: &Instance| match instance.state {
+            State::Starting | State::Loading => true,
+            State::Ready => !instance.jobs.is_empty() || !instance.streams.is_empty(),
+            State::AwaitingMemory | State::BackingOff | State::Stopping => false,
+        };
+        if !self.instances.values().any(computes) {
+            self.timers.cancel(&Timer::SampleLoad);
+            self.load.interrupt();
+        } else if !self.timers.is_set(&Timer::SampleLoad) {
+            self.set_timer(Timer::SampleLoad, LOAD_SAMPLE_MS);
+            if !self.load.is_watching() {
+                self.sample_load();
+            }
+        }
+    }
+}

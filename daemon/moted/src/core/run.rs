@@ -1,0 +1,369 @@
+//! Jobs: from the queue through a worker to their end.
+
+use super::job::{Job, Phase};
+use super::{Core, Timer, work};
+use crate::convert;
+use crate::ids::{BufferId, JobId, WantId, WorkerId};
+use crate::limits::{
+    CANCEL_GRACE_MS, RETRIES_MAX, RETRY_AFTER_MS_MAX, RETRY_AFTER_MS_MIN, RUNNING_PER_DEVICE,
+};
+use crate::policy::queue::{Step, Ticket};
+use mote_wire::limits::CREDIT_MAX;
+use mote_wire::types::{
+    Command, Done, EventKind, JobReply, Reply, StartJob, Status, Tensor, TensorData,
+};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Weight of the newest job in the mean.
+const MEAN_WEIGHT: f64 = 0.2;
+
+impl Job {
+    /// Whether a worker computes it.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running(_))
+    }
+}
+
+impl Core {
+    /// The refusal for want of room in the queues.
+    pub(super) fn busy(&self, waiting: usize) -> Status {
+        let turns = (waiting / RUNNING_PER_DEVICE + 1) as f64;
+        let wait_ms = (self.job_ms_mean * turns) as u64;
+        Status::Busy {
+            retry_after_ms: wait_ms.clamp(RETRY_AFTER_MS_MIN, RETRY_AFTER_MS_MAX),
+        }
+    }
+
+    pub(super) fn job_seeks(&mut self, id: JobId, want: WantId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.phase = Phase::Seeking(want);
+            job.times.phase_began = self.now;
+        }
+    }
+
+    /// The job's model is loaded: it waits for its turn.
+    pub(super) fn enqueue(&mut self, id: JobId, worker: WorkerId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        instance.jobs.insert(id);
+        job.phase = Phase::Queued(worker);
+        job.times.loading += self.now.saturating_duration_since(job.times.phase_began);
+        job.times.phase_began = self.now;
+        let ticket = Ticket {
+            job: id,
+            connection: job.key.connection,
+            priority: job.priority(),
+        };
+        let queue = self
+            .queues
+            .entry(instance.candidate.device.id.clone())
+            .or_default();
+        if job.retries == 0 {
+            queue.push(ticket);
+        } else {
+            queue.push_first(ticket);
+        }
+    }
+
+    /// Lets all queues take their steps.
+    pub(super) fn schedule(&mut self) {
+        loop {
+            let steps = self.queues.values_mut().flat_map(|queue| queue.schedule());
+            let steps: Vec<Step> = steps.collect();
+            if steps.is_empty() {
+                self.queues
+                    .retain(|_, queue| queue.waiting_len() + queue.started_len() > 0);
+                return;
+            }
+            for step in steps {
+                match step {
+                    Step::Start(job) => self.start(job),
+                    Step::Pause(job) => {
+                        if let Some(worker) = self.worker_of(job) {
+                            self.send(worker, Command::PauseJob { job: job.0 });
+                        }
+                        if let Some(job) = self.jobs.get_mut(&job) {
+                            job.preemptions += 1;
+                        }
+                    }
+                    Step::Resume(job) => {
+                        if let Some(worker) = self.worker_of(job) {
+                            self.send(worker, Command::ResumeJob { job: job.0 });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn worker_of(&self, job: JobId) -> Option<WorkerId> {
+        match self.jobs.get(&job)?.phase {
+            Phase::Running(worker) => Some(worker),
+            Phase::Seeking(_) | Phase::Queued(_) => None,
+        }
+    }
+
+    fn start(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Phase::Queued(worker) = job.phase else {
+            return;
+        };
+        job.phase = Phase::Running(worker);
+        job.times.queued += self.now.saturating_duration_since(job.times.phase_began);
+        job.times.phase_began = self.now;
+        let credit = job.begin_run();
+        let commands = self.buffers.map(worker, &job.buffers);
+        let commands = commands.and_then(|maps| Ok((maps, work::duplicate(&job.work)?)));
+        let (maps, work) = match commands {
+            Ok(commands) => commands,
+            Err(error) => {
+                let operation = "pass descriptors to a worker".into();
+                let cause = error.to_string();
+                return self.finish_job(id, Err(Status::Internal { operation, cause }));
+            }
+        };
+        let start = StartJob {
+            job: id.0,
+            work,
+            resume_token_ids: job.sent.token_ids.clone(),
+            seed: job.seed,
+            credit,
+        };
+        let model = job.model().to_owned();
+        for map in maps {
+            self.send(worker, map);
+        }
+        self.send(worker, Command::StartJob(Box::new(start)));
+        self.emit(EventKind::JobStarted { job: id.0, model });
+    }
+
+    pub(super) fn credit_job(&mut self, id: JobId, frames: u32) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let granted = frames.min(CREDIT_MAX.saturating_sub(job.credit));
+        job.credit += granted;
+        if let Phase::Running(worker) = job.phase
+            && granted > 0
+        {
+            self.set_stalled(id, worker, false);
+            self.send(
+                worker,
+                Command::CreditJob {
+                    job: id.0,
+                    frames: granted,
+                },
+            );
+        }
+    }
+
+    fn set_stalled(&mut self, job: JobId, worker: WorkerId, stalled: bool) {
+        let Some(instance) = self.instances.get(&worker) else {
+            return;
+        };
+        if let Some(queue) = self.queues.get_mut(&instance.candidate.device.id) {
+            queue.set_stalled(job, stalled);
+        }
+    }
+
+    /// A worker says something about a job.
+    pub(super) fn job_reply(&mut self, worker: WorkerId, id: JobId, mut reply: JobReply) {
+        let running = self
+            .jobs
+            .get_mut(&id)
+            .filter(|job| job.phase == Phase::Running(worker));
+        let Some(job) = running else {
+            log::debug!(worker = worker.0, job = id.0; "an answer came after its job had ended");
+            return;
+        };
+        if !job.record(&reply) {
+            return;
+        }
+        let (key, out_of_credit) = (job.key, job.credit == 0);
+        let reply = match reply {
+            JobReply::Done(done) => return self.finish_job(id, Ok(*done)),
+            JobReply::Failed(status) => {
+                let status = job.ending.take().unwrap_or(status);
+                return self.finish_job(id, Err(status));
+            }
+            JobReply::Tensor(ref mut tensor) => {
+                self.name_buffer(tensor);
+                reply
+            }
+            JobReply::Frame(ref mut frame) => {
+                self.name_buffer(&mut frame.frame);
+                reply
+            }
+            other => other,
+        };
+        if out_of_credit {
+            self.set_stalled(id, worker, true);
+        }
+        self.reply(
+            key,
+            match reply {
+                JobReply::Token(token) => Reply::Token(token),
+                JobReply::Progress(progress) => Reply::Progress(progress),
+                JobReply::Preview(preview) => Reply::Preview(preview),
+                JobReply::Frame(frame) => Reply::Frame(frame),
+                JobReply::Tensor(tensor) => Reply::Tensor(tensor),
+                // Both were handled above; a closing answer has no other way out.
+                JobReply::Done(_) | JobReply::Failed(_) => return,
+            },
+        );
+    }
+
+    /// Puts the client's number of a buffer in place of the broker's.
+    fn name_buffer(&self, tensor: &mut Tensor) {
+        if let TensorData::Range(range) = &mut tensor.data {
+            range.buffer = self
+                .buffers
+                .client_buffer(BufferId(range.buffer))
+                .unwrap_or(0);
+        }
+    }
+
+    /// Ends a job early: at once, or when its worker has let go of it.
+    pub(super) fn cancel_job(&mut self, id: JobId, status: Status) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Phase::Running(worker) = job.phase else {
+            return self.finish_job(id, Err(status));
+        };
+        if job.ending.replace(status).is_none() {
+            self.send(worker, Command::CancelJob { job: id.0 });
+            self.set_timer(Timer::CancelGrace(id), CANCEL_GRACE_MS);
+        }
+    }
+
+    pub(super) fn cancel_ignored(&mut self, id: JobId) {
+        if let Some(worker) = self.worker_of(id) {
+            self.kill(worker, "it does not heed a cancel");
+        }
+    }
+
+    /// The job is over: its client is told, and all it held is given back.
+    pub(super) fn finish_job(&mut self, id: JobId, outcome: Result<Done, Status>) {
+        let Some(job) = self.jobs.remove(&id) else {
+            return;
+        };
+        self.timers.cancel(&Timer::CancelGrace(id));
+        let worker = match job.phase {
+            Phase::Seeking(want) => {
+                self.drop_want(want);
+                None
+            }
+            Phase::Queued(worker) | Phase::Running(worker) => Some(worker),
+        };
+        let name = outcome
+            .as_ref()
+            .map_or_else(|status| status.code(), |_| "ok");
+        let reply = match outcome {
+            Ok(mut done) => {
+                self.complete(&job, &mut done);
+                if let Some(instance) = worker.and_then(|worker| self.instances.get(&worker)) {
+                    self.history.worked(&instance.key());
+                }
+                let ran = self.now.saturating_duration_since(job.times.phase_began);
+                let ran_ms = ran.as_secs_f64() * 1e3;
+                self.job_ms_mean += MEAN_WEIGHT * (ran_ms - self.job_ms_mean);
+                Reply::Done(Box::new(done))
+            }
+            Err(status) => Reply::Failed(status),
+        };
+        let model = job.model().to_owned();
+        if let Some(connection) = self.connections.get_mut(&job.key.connection) {
+            let kept = work::kept_bytes(&job.work);
+            connection.kept_bytes = connection.kept_bytes.saturating_sub(kept);
+        }
+        self.reply(job.key, reply);
+        self.emit(EventKind::JobEnded {
+            job: id.0,
+            model,
+            outcome: name.to_owned(),
+        });
+        for (buffer, workers) in self.buffers.release(&job.buffers) {
+            self.unmap(buffer, &workers);
+        }
+        if let Some(worker) = worker {
+            self.leave_worker(id, worker);
+        }
+    }
+
+    /// Takes a job off its worker and that worker's queue.
+    pub(super) fn leave_worker(&mut self, id: JobId, worker: WorkerId) {
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        instance.jobs.remove(&id);
+        instance.last_used = self.now;
+        if let Some(queue) = self.queues.get_mut(&instance.candidate.device.id) {
+            queue.remove(id);
+        }
+        self.tend(worker);
+    }
+
+    /// The worker of a running job is gone: it begins anew, or fails.
+    pub(super) fn job_lost_worker(&mut self, id: JobId, (status, on_its_own): (Status, bool)) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if let Some(status) = job.ending.take() {
+            return self.finish_job(id, Err(status));
+        }
+        job.deaths += u32::from(on_its_own);
+        if job.deaths > RETRIES_MAX {
+            return self.finish_job(id, Err(status));
+        }
+        job.retries += 1;
+        let model = job.model().to_owned();
+        let options = work::options(&job.work).clone();
+        self.want(super::seek::Purpose::Job(id), &model, &options);
+    }
+
+    /// Fills in the broker's part of a receipt.
+    fn complete(&self, job: &Job, done: &mut Done) {
+        let receipt = &mut done.receipt;
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        if let Phase::Running(worker) = job.phase
+            && let Some(instance) = self.instances.get(&worker)
+        {
+            let (entry, candidate) = (&instance.entry, &instance.candidate);
+            receipt.model.clone_from(&entry.manifest.name);
+            receipt.model_digest.clone_from(&entry.digest);
+            receipt.variant.clone_from(&candidate.variant);
+            receipt.backend = candidate.backend.to_string();
+            receipt.flavour.clone_from(&candidate.flavour);
+            receipt
+                .library_version
+                .clone_from(&instance.loaded.library_version);
+            receipt.precision = candidate.precision.to_string();
+            receipt.device = convert::device(&candidate.device);
+            receipt.placement = convert::shares(&instance.loaded.placement);
+            receipt.placement_read_back = instance.loaded.placement.read_back;
+            receipt.rejected = convert::rejected(&instance.rejected);
+        }
+        receipt.local = true;
+        receipt.queue_us = micros(job.times.queued);
+        receipt.load_us = micros(job.times.loading);
+        receipt.total_us = micros(self.now.saturating_duration_since(job.times.accepted));
+        receipt.preemptions = job.preemptions;
+        receipt.retries = job.retries;
+        receipt.throttle = "unknown".into();
+    }
+
+    /// Has workers forget a buffer.
+    pub(super) fn unmap(&mut self, buffer: BufferId, workers: &BTreeSet<WorkerId>) {
+        for worker in workers {
+            self.send(*worker, Command::UnmapBuffer { buffer: buffer.0 });
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Streams: sockets straight between a client and a worker, made and revocable here.
+
+use super::instance::State;
+use super::seek::Purpose;
+use super::{Core, Effect};
+use crate::ids::{ConnectionId, RequestKey, StreamId, WorkerId};
+use crate::limits::{STREAMS_PER_CONNECTION_MAX, STREAMS_TOTAL_MAX};
+use mote_wire::types::{Command, OpenStream, Reply, Status, StreamOpened};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// A stream that is open.
+#[derive(Debug)]
+pub struct Stream {
+    /// Whose it is.
+    pub connection: ConnectionId,
+    /// Who serves it.
+    pub worker: WorkerId,
+    /// The worker's end once more: with it the broker can end the stream, and say why when the
+    /// worker no longer can.
+    pub worker_end: OwnedFd,
+}
+
+impl Core {
+    pub(super) fn ask_stream(&mut self, key: RequestKey, open: &OpenStream) -> Result<(), Status> {
+        self.catalogue.find(&open.model)?;
+        let of_client = self
+            .streams
+            .values()
+            .filter(|one| one.connection == key.connection);
+        let limits = [
+            ("streams", of_client.count(), STREAMS_PER_CONNECTION_MAX),
+            (
+                "streams of all clients",
+                self.streams.len(),
+                STREAMS_TOTAL_MAX,
+            ),
+        ];
+        for (what, have, limit) in limits {
+            if have >= limit {
+                let (what, have, limit) = (what.to_owned(), have as u64 + 1, limit as u64);
+                return Err(Status::LimitExceeded { what, have, limit });
+            }
+        }
+        self.want(Purpose::Stream(key), &open.model, &open.options);
+        Ok(())
+    }
+
+    /// Joins a client and a worker whose model is loaded.
+    pub(super) fn open_stream(&mut self, key: RequestKey, worker: WorkerId) -> Result<(), Status> {
+        let internal = |cause: &dyn std::fmt::Display| Status::Internal {
+            operation: "make a stream's socket".into(),
+            cause: cause.to_string(),
+        };
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return Err(internal(&"its worker is gone"));
+        };
+        let kind = (
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+        );
+        let (client_end, worker_end) =
+            socketpair(kind.0, kind.1, None, kind.2).map_err(|error| internal(&error))?;
+        let kept: io::Result<OwnedFd> = worker_end.try_clone();
+        let kept = kept.map_err(|error| internal(&error))?;
+        let id = StreamId(self.ids.streams.next());
+        instance.streams.insert(id);
+        let opened = StreamOpened {
+            socket: client_end,
+            inputs: instance.loaded.inputs.clone(),
+            outputs: instance.loaded.outputs.clone(),
+        };
+        let connection = key.connection;
+        self.streams.insert(
+            id,
+            Stream {
+                connection,
+                worker,
+                worker_end: kept,
+            },
+        );
+        self.send(
+            worker,
+            Command::AttachStream {
+                stream: id.0,
+                socket: worker_end,
+            },
+        );
+        self.reply(key, Reply::StreamOpened(opened));
+        Ok(())
+    }
+
+    /// The worker says that a stream has ended in good order.
+    pub(super) fn stream_ended(&mut self, worker: WorkerId, id: StreamId) {
+        if self
+            .streams
+            .get(&id)
+            .is_none_or(|stream| stream.worker != worker)
+        {
+            return;
+        }
+        self.streams.remove(&id);
+        if let Some(instance) = self.instances.get_mut(&worker) {
+            instance.streams.remove(&id);
+            instance.last_used = self.now;
+            let key = instance.key();
+            self.history.worked(&key);
+        }
+        self.tend(worker);
+    }
+
+    /// Ends a stream from here.
+    pub(super) fn end_stream(&mut self, id: StreamId, status: Status) {
+        let Some(stream) = self.streams.remove(&id) else {
+            return;
+        };
+        self.effects.push(Effect::EndStream {
+            socket: stream.worker_end,
+            status,
+        });
+        if let Some(instance) = self.instances.get_mut(&stream.worker) {
+            instance.streams.remove(&id);
+            instance.last_used = self.now;
+        }
+        self.tend(stream.worker);
+    }
+
+    /// Unloads a model that nobody computes with.
+    pub(super) fn unload(&mut self, key: RequestKey, model: &str) -> Result<(), Status> {
+        self.catalogue.find(model)?;
+        let others = self
+            .connections
+            .iter()
+            .filter(|(id, _)| **id != key.connection);
+        if others
+            .map(|(_, connection)| connection)
+            .any(|other| other.pins.contains(model))
+        {
+            return Err(Status::invalid("model", "another client has pinned it"));
+        }
+        let here = self
+            .instances
+            .values()
+            .filter(|instance| instance.model() == model);
+        let busy = here
+            .clone()
+            .any(|one| !one.wants.is_empty() || !one.jobs.is_empty());
+        if busy {
+            return Err(self.busy(1));
+        }
+        let loaded: Vec<_> = here
+            .map(|one| (one.worker, one.state, one.streams.clone()))
+            .collect();
+        for (worker, state, streams) in &loaded {
+            for stream in streams {
+                let why = "the model was unloaded".to_owned();
+                self.end_stream(*stream, Status::Revoked { why });
+            }
+            if *state != State::Stopping {
+                self.stop(*worker, "a client unloads its model");
+            }
+        }
+        let ending = loaded.into_iter().map(|(worker, ..)| worker);
+        let ending = ending
+            .filter(|worker| self.instances.contains_key(worker))
+            .collect();
+        self.set_open(key, super::Open::Unload);
+        self.unloads.push((key, ending));
+        self.unloads_progress(WorkerId(0));
+        Ok(())
+    }
+
+    /// Answers those that waited for this worker, and no other, to end.
+    pub(super) fn unloads_progress(&mut self, ended: WorkerId) {
+        for (_, workers) in &mut self.unloads {
+            workers.remove(&ended);
+        }
+        let unloads = std::mem::take(&mut self.unloads);
+        for (key, workers) in unloads {
+            if workers.is_empty() {
+                self.reply(key, Reply::Ok);
+            } else {
+                self.unloads.push((key, workers));
+            }
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Workers: what they say, how they end, and what becomes of their work then.
+
+use super::instance::{Instance, LoadedModel, State};
+use super::job::Phase;
+use super::{Core, Effect, Exit, Timer};
+use crate::BUILD_ID;
+use crate::catalogue::Stamp;
+use crate::ids::{JobId, StreamId, WorkerId};
+use crate::limits::{DRAIN_MS, LOAD_SILENCE_MS_MAX, RETRIES_MAX};
+use mote_api::{DeviceKind, Placement, Rejected, Rejection};
+use mote_wire::types::{
+    Command, EventKind, LoadModel, Loaded, Progress, Reply, Status, WorkerEvent,
+};
+
+impl Core {
+    pub(super) fn worker_started(&mut self, worker: WorkerId, pid: i32) {
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        instance.pid = Some(pid);
+        let model = instance.model().to_owned();
+        let flavour = instance.candidate.flavour.clone();
+        log::info!(worker = worker.0, pid = pid, model = model, flavour = flavour; "worker started");
+        self.emit(EventKind::WorkerStarted {
+            pid,
+            model,
+            flavour,
+        });
+    }
+
+    pub(super) fn worker_unstartable(&mut self, worker: WorkerId, cause: String) {
+        log::error!(worker = worker.0; "cannot start a worker: {cause}");
+        self.abandon(
+            worker,
+            Status::Internal {
+                operation: "start a worker".into(),
+                cause,
+            },
+        );
+        self.claim_memory();
+    }
+
+    pub(super) fn worker_event(&mut self, worker: WorkerId, event: WorkerEvent) {
+        let Some(instance) = self.instances.get(&worker) else {
+            return;
+        };
+        match (instance.state, event) {
+            (State::Starting, WorkerEvent::Hello { build_id, .. }) => self.hello(worker, &build_id),
+            (State::Loading, WorkerEvent::LoadProgress(progress)) => {
+                self.load_progress(worker, progress);
+            }
+            (State::Loading, WorkerEvent::Loaded(loaded)) => self.loaded(worker, *loaded),
+            (
+                State::Loading,
+                WorkerEvent::LoadFailed {
+                    status,
+                    rejection_json,
+                },
+            ) => {
+                self.load_failed(worker, status, &rejection_json);
+            }
+            (_, WorkerEvent::Job { job, reply }) => self.job_reply(worker, JobId(job), reply),
+            (_, WorkerEvent::StreamEnded { stream, .. }) => {
+                self.stream_ended(worker, StreamId(stream));
+            }
+            (State::Stopping, _) => {}
+            _ => self.condemn(worker, "it said something out of turn"),
+        }
+    }
+
+    fn hello(&mut self, worker: WorkerId, build_id: &str) {
+        self.timers.cancel(&Timer::Handshake(worker));
+        if build_id != BUILD_ID {
+            let cause = format!("it is of build {build_id}, this is {BUILD_ID}");
+            let status = Status::Internal {
+                operation: "start a worker".into(),
+                cause,
+            };
+            self.fail_wants(worker, &status);
+            return self.kill(worker, "it is of another build");
+        }
+        match self.load_command(worker) {
+            Some(command) => {
+                if let Some(instance) = self.instances.get_mut(&worker) {
+                    instance.state = State::Loading;
+                }
+                self.set_timer(Timer::LoadSilence(worker), LOAD_SILENCE_MS_MAX);
+                self.send(worker, Command::LoadModel(Box::new(command)));
+            }
+            None => self.retry_wants_without(worker, "its runtime is gone"),
+        }
+    }
+
+    fn load_command(&mut self, worker: WorkerId) -> Option<LoadModel> {
+        let instance = self.instances.get_mut(&worker)?;
+        let installed = self.probes.installed(&instance.candidate.flavour)?;
+        let entry = &instance.entry;
+        instance.load = self.load.load();
+        let threads = instance.threads(self.settings.cores, instance.load);
+        let stamp = Stamp::of(entry);
+        let verified = stamp.is_some() && self.verified.get(&entry.digest) == stamp.as_ref();
+        instance.verifying = stamp;
+        Some(LoadModel {
+            folder: entry.folder.to_str()?.to_owned(),
+            manifest_json: serde_json::to_vec(&entry.manifest).ok()?,
+            candidate_json: serde_json::to_vec(&instance.candidate).ok()?,
+            flavour_json: serde_json::to_vec(&installed.flavour).ok()?,
+            flavour_folder: installed.folder.to_str()?.to_owned(),
+            threads: u32::try_from(threads.count).unwrap_or(u32::MAX),
+            spin: threads.spin,
+            threads_follow_load: instance.threads_max.is_none(),
+            forbid_cpu: instance.cpu_free,
+            verify_digests: !entry.manifest.files.is_empty() && !verified,
+        })
+    }
+
+    fn load_progress(&mut self, worker: WorkerId, progress: Progress) {
+        self.set_timer(Timer::LoadSilence(worker), LOAD_SILENCE_MS_MAX);
+        let Some(instance) = self.instances.get(&worker) else {
+            return;
+        };
+        for want in instance.wants.clone() {
+            if let Some(key) = self.key_of_want(want) {
+                self.reply(key, Reply::Progress(progress));
+            }
+        }
+    }
+
+    fn loaded(&mut self, worker: WorkerId, loaded: Loaded) {
+        self.timers.cancel(&Timer::LoadSilence(worker));
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        let placement: Placement = match serde_json::from_slice(&loaded.placement_json) {
+            Ok(placement) => placement,
+            Err(_) => return self.condemn(worker, "it described a placement that cannot be read"),
+        };
+        let candidate = &instance.candidate;
+        instance.cpu_free |= candidate.device.kind != DeviceKind::Cpu
+            && placement.read_back
+            && placement.nodes_on(&candidate.provider) == placement.nodes();
+        self.history.loaded(&instance.key(), placement.clone());
+        if let Some(stamp) = instance.verifying.take()
+            && Stamp::of(&instance.entry).as_ref() == Some(&stamp)
+        {
+            self.verified.insert(instance.entry.digest.clone(), stamp);
+        }
+        instance.loaded = LoadedModel {
+            placement,
+            inputs: loaded.inputs,
+            outputs: loaded.outputs,
+            load_us: loaded.load_us,
+            library_version: loaded.library_version,
+        };
+        (instance.state, instance.was_ready) = (State::Ready, true);
+        let (model, load_us) = (instance.model().to_owned(), loaded.load_us);
+        let wants = instance.wants.clone();
+        log::info!(worker = worker.0, model = model, load_us = load_us; "model loaded");
+        self.emit(EventKind::ModelLoaded { model, load_us });
+        self.tell_load(worker);
+        for want in wants {
+            self.deliver(want, worker);
+        }
+        self.tend(worker);
+    }
+
+    fn load_failed(&mut self, worker: WorkerId, status: Status, rejection_json: &[u8]) {
+        self.timers.cancel(&Timer::LoadSilence(worker));
+        log::warn!(worker = worker.0; "a model did not load: {status}");
+        let rejection = match rejection_json {
+            [] => None,
+            json => Some(
+                serde_json::from_slice(json).unwrap_or_else(|_| Rejection::LoadFailed {
+                    why: status.to_string(),
+                }),
+            ),
+        };
+        match rejection {
+            None => {
+                self.fail_wants(worker, &status);
+                self.stop(worker, "its model is not in order");
+            }
+            Some(rejection) => {
+                if let Some(instance) = self.instances.get(&worker) {
+                    self.history.rejected(&instance.key(), rejection);
+                }
+                self.retry_wants_without(worker, "it cannot load its model");
+            }
+        }
+    }
+
+    fn fail_wants(&mut self, worker: WorkerId, status: &Status) {
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        for want in std::mem::take(&mut instance.wants) {
+            self.fail_want(want, status.clone());
+        }
+    }
+
+    /// Ends a worker that is of no use and looks for another way for all that waited for it.
+    fn retry_wants_without(&mut self, worker: WorkerId, why: &str) {
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        let wants = std::mem::take(&mut instance.wants);
+        self.stop(worker, why);
+        for want in wants {
+            self.seek(want);
+        }
+    }
+
+    /// Has a worker leave; what still needs it is not asked.
+    pub(super) fn stop(&mut self, worker: WorkerId, why: &str) {
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        match instance.state {
+            State::Stopping => {}
+            State::AwaitingMemory | State::BackingOff => {
+                let wants = self.remove_instance(worker).map(|instance| instance.wants);
+                debug_assert!(wants.is_none_or(|wants| wants.is_empty() || self.stopping));
+            }
+            State::Starting | State::Loading => self.kill(worker, why),
+            State::Ready => {
+                log::info!(worker = worker.0, model = instance.model(); "worker told to leave: {why}");
+                instance.state = State::Stopping;
+                self.cancel_timers(worker);
+                self.send(worker, Command::Shutdown);
+                self.set_timer(Timer::StopGrace(worker), DRAIN_MS);
+            }
+        }
+    }
+
+    /// Kills a worker's process; that it dies is expected from here on.
+    pub(super) fn kill(&mut self, worker: WorkerId, why: &str) {
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        log::info!(worker = worker.0, model = instance.model(); "worker is killed: {why}");
+        instance.state = State::Stopping;
+        self.cancel_timers(worker);
+        self.effects.push(Effect::Kill { worker });
+    }
+
+    /// Kills a worker that does not do as it should; that counts as a crash.
+    pub(super) fn condemn(&mut self, worker: WorkerId, why: &str) {
+        if let Some(instance) = self.instances.get(&worker) {
+            log::warn!(worker = worker.0, model = instance.model(); "worker is at fault: {why}");
+            self.history.crashed(&instance.key(), self.now);
+        }
+        self.kill(worker, why);
+    }
+
+    fn cancel_timers(&mut self, worker: WorkerId) {
+        for timer in [
+            Timer::Handshake(worker),
+            Timer::LoadSilence(worker),
+            Timer::Backoff(worker),
+            Timer::IdleUnload(worker),
+            Timer::StopGrace(worker),
+        ] {
+            self.timers.cancel(&timer);
+        }
+    }
+
+    /// Takes a worker out of all books.
+    pub(super) fn remove_instance(&mut self, worker: WorkerId) -> Option<Instance> {
+        let instance = self.instances.remove(&worker)?;
+        self.cancel_timers(worker);
+        self.ledger.release(worker);
+        self.buffers.forget_worker(worker);
+        Some(instance)
+    }
+
+    pub(super) fn worker_ended(&mut self, worker: WorkerId, exit: Exit) {
+        let Some(instance) = self.remove_instance(worker) else {
+            return;
+        };
+        let expected = instance.state == State::Stopping;
+        let (key, model) = (instance.key(), instance.model().to_owned());
+        let Exit { signal, exit_code } = exit;
+        if expected {
+            log::info!(worker = worker.0, model = model; "worker ended");
+        } else {
+            self.history.crashed(&key, self.now);
+            let crashes = self.history.crashes(&key);
+            log::warn!(
+                worker = worker.0, model = model, signal = signal, exit_code = exit_code,
+                crashes = crashes; "worker died"
+            );
+        }
+        let pid = instance.pid.unwrap_or(0);
+        let ended = EventKind::WorkerEnded {
+            pid,
+            model: model.clone(),
+            signal,
+            exit_code,
+            expected,
+        };
+        self.emit(ended);
+        if instance.was_ready {
+            self.emit(EventKind::ModelUnloaded { model });
+        }
+        for stream in instance.streams.iter().copied() {
+            self.end_stream(stream, exit.status());
+        }
+        self.rehouse_jobs(&instance, exit, expected);
+        for want in instance.wants {
+            self.seek(want);
+        }
+        self.unloads_progress(worker);
+        self.claim_memory();
+    }
+
+    /// Finds other workers for the jobs of one that is gone.
+    fn rehouse_jobs(&mut self, instance: &Instance, exit: Exit, expected: bool) {
+        // The last one first: each goes to the front of the queue.
+        for id in instance.jobs.iter().rev().copied() {
+            if let Some(queue) = self.queues.get_mut(&instance.candidate.device.id) {
+                queue.remove(id);
+            }
+            self.timers.cancel(&Timer::CancelGrace(id));
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
+            if let Phase::Running(_) = job.phase {
+                if job.deaths + 1 >= RETRIES_MAX && !expected {
+                    job.avoid = Some(instance.candidate.clone());
+                }
+                self.job_lost_worker(id, (exit.status(), !expected));
+            } else {
+                let model = job.model().to_owned();
+                let options = super::work::options(&job.work).clone();
+                self.want(super::seek::Purpose::Job(id), &model, &options);
+            }
+        }
+    }
+
+    /// Looks after a worker that something has let go of, or taken hold of.
+    pub(super) fn tend(&mut self, worker: WorkerId) {
+        let Some(instance) = self.instances.get(&worker) else {
+            return;
+        };
+        let timer = Timer::IdleUnload(worker);
+        if instance.state != State::Ready {
+            return;
+        }
+        if !instance.is_idle() || self.is_pinned(instance.model()) {
+            self.timers.cancel(&timer);
+        } else if !self.catalogue.has_digest(&instance.entry.digest) {
+            self.stop(worker, "its model is no longer in the catalogue");
+        } else if !self.timers.is_set(&timer) {
+            self.timers.set(timer, self.now + self.settings.idle_unload);
+        }
+    }
+
+    /// What was on record against ways to run a model, for people.
+    pub(super) fn notes(&self, rejected: &[Rejected]) -> Vec<String> {
+        let on_record = |one: &&Rejected| {
+            use Rejection as R;
+            matches!(
+                one.rejection,
+                R::LoadFailed { .. }
+                    | R::UnsupportedOperators { .. }
+                    | R::FellBackToCpu { .. }
+                    | R::Quarantined { .. }
+            )
+        };
+        let note = |one: &Rejected| {
+            format!(
+                "{} on {} {}: {}",
+                one.variant, one.flavour, one.provider, one.rejection
+            )
+        };
+        rejected.iter().filter(on_record).map(note).collect()
+    }
+}

@@ -1,0 +1,131 @@
+//! Work as it is kept until it is done.
+
+use mote_wire::types::{
+    BufferRange, Generate, Infer, Prompt, Tensor, TensorData, TransformClip, Work, WorkOptions,
+};
+use std::io;
+
+/// The model it is for.
+pub fn model(work: &Work) -> &str {
+    match work {
+        Work::Infer(infer) => &infer.model,
+        Work::Generate(generate) => &generate.model,
+        Work::TransformClip(clip) => &clip.model,
+    }
+}
+
+/// Its options.
+pub fn options(work: &Work) -> &WorkOptions {
+    match work {
+        Work::Infer(infer) => &infer.options,
+        Work::Generate(generate) => &generate.options,
+        Work::TransformClip(clip) => &clip.options,
+    }
+}
+
+/// Bytes it takes to keep it.
+pub fn kept_bytes(work: &Work) -> usize {
+    match work {
+        Work::Infer(infer) => infer
+            .inputs
+            .iter()
+            .map(|input| match &input.data {
+                TensorData::Inline(bytes) => bytes.len(),
+                TensorData::Range(_) | TensorData::Passed { .. } => 0,
+            })
+            .sum(),
+        Work::Generate(generate) => {
+            let prompt = match &generate.prompt {
+                Prompt::Plain(text) => text.len(),
+                Prompt::Messages(messages) => messages
+                    .iter()
+                    .map(|message| message.role.len() + message.content.len())
+                    .sum(),
+            };
+            prompt + generate.stop.iter().map(String::len).sum::<usize>()
+        }
+        Work::TransformClip(_) => 0,
+    }
+}
+
+/// All ranges of buffers in it, with the path of the field and whether it is written to.
+pub fn ranges(work: &mut Work) -> Vec<(String, bool, &mut BufferRange)> {
+    let Work::Infer(infer) = work else {
+        return Vec::new();
+    };
+    let inputs = infer
+        .inputs
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(index, input)| {
+            let TensorData::Range(range) = &mut input.data else {
+                return None;
+            };
+            Some((format!("inputs[{index}].range"), false, range))
+        });
+    let outputs = infer.outputs.iter_mut().enumerate();
+    let outputs =
+        outputs.map(|(index, target)| (format!("outputs[{index}].range"), true, &mut target.range));
+    inputs.chain(outputs).collect()
+}
+
+/// A copy to be given away; descriptors are duplicated.
+///
+/// # Errors
+/// When the system has no more descriptors.
+pub fn duplicate(work: &Work) -> io::Result<Work> {
+    Ok(match work {
+        Work::Infer(infer) => Work::Infer(Infer {
+            model: infer.model.clone(),
+            inputs: infer
+                .inputs
+                .iter()
+                .map(duplicate_tensor)
+                .collect::<io::Result<_>>()?,
+            outputs: infer.outputs.clone(),
+            options: infer.options.clone(),
+        }),
+        Work::Generate(generate) => Work::Generate(Generate::clone(generate)),
+        Work::TransformClip(clip) => Work::TransformClip(duplicate_clip(clip)?),
+    })
+}
+
+fn duplicate_tensor(tensor: &Tensor) -> io::Result<Tensor> {
+    let data = match &tensor.data {
+        TensorData::Inline(bytes) => TensorData::Inline(bytes.clone()),
+        TensorData::Range(range) => TensorData::Range(*range),
+        TensorData::Passed { fd, bytes } => TensorData::Passed {
+            fd: fd.try_clone()?,
+            bytes: *bytes,
+        },
+    };
+    let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
+    Ok(Tensor {
+        name,
+        dtype: tensor.dtype,
+        shape,
+        data,
+    })
+}
+
+fn duplicate_clip(clip: &TransformClip) -> io::Result<TransformClip> {
+    Ok(TransformClip {
+        model: clip.model.clone(),
+        factor: clip.factor,
+        output_format: clip.output_format,
+        frames_max: clip.frames_max,
+        width_max: clip.width_max,
+        height_max: clip.height_max,
+        frame_rate: clip.frame_rate,
+        encoder_speed: clip.encoder_speed,
+        preview_every: clip.preview_every,
+        options: clip.options.clone(),
+        input: clip.input.try_clone()?,
+        output: clip.output.try_clone()?,
+        contact_sheet: clip
+            .contact_sheet
+            .as_ref()
+            .map(|fd| fd.try_clone())
+            .transpose()?,
+    })
+}

@@ -1,0 +1,412 @@
+//! The loop: carries events to the core and its effects out.
+
+use crate::catalogue;
+use crate::core::{Core, Effect, Event, Settings};
+use crate::flavours::{self, Installed};
+use crate::ids::{ConnectionId, Counter, WorkerId};
+use crate::limits::{
+    ACCEPT_PAUSE_MS, CONNECTIONS_MAX, CONNECTIONS_PER_UID_MAX, EVENTS_MAX, FLUSH_LIMIT_MS,
+};
+use crate::listen::{ListenError, Listener};
+use crate::logging::Limiter;
+use crate::probe::{self, ProbeCache};
+use crate::session::{Credentials, Outbox, Session};
+use crate::workers::{self, Handle, Launcher};
+use crate::{machine, streams};
+use mote_wire::codec::command_to_frame;
+use mote_wire::types::{Command, JobReply, Reply, Status, StatusReport, WorkerEvent};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+/// What the daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// Model stores, the first one counts most.
+    pub stores: Vec<PathBuf>,
+    /// Folders of runtime flavours, the first one counts most.
+    pub runtimes: Vec<PathBuf>,
+    /// Where probe results are kept.
+    pub state: PathBuf,
+    /// The worker program.
+    pub worker: PathBuf,
+    /// Memory that models may take together.
+    pub budget_bytes: u64,
+    /// An unused model is unloaded after this.
+    pub idle_unload: Duration,
+}
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// No socket.
+    #[error("cannot serve")]
+    Listen(#[from] ListenError),
+    /// No descriptors.
+    #[error("cannot prepare to start workers")]
+    Launcher(#[source] io::Error),
+}
+
+/// Connections that were refused, and the like: what any peer can cause.
+static PEER_LINES: Limiter = Limiter::new(5, 10_000);
+
+struct Daemon {
+    options: Options,
+    started: Instant,
+    core: Core,
+    events: mpsc::Sender<Event>,
+    /// Events of the effects being carried out, taken before any others.
+    at_once: VecDeque<Event>,
+    sessions: HashMap<ConnectionId, Session>,
+    closing: JoinSet<()>,
+    connections: Counter,
+    launcher: Launcher,
+    workers: HashMap<WorkerId, Handle>,
+    probes: ProbeCache,
+    probing: HashMap<String, Arc<Installed>>,
+    prober: JoinSet<()>,
+}
+
+/// Serves until `stop` resolves, and then until all workers have ended.
+///
+/// # Errors
+/// When it cannot listen.
+pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    let started = Instant::now();
+    let listener = Listener::bind(&options.socket)?;
+    let launcher = Launcher::new(options.worker.clone()).map_err(DaemonError::Launcher)?;
+    let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
+    let settings = Settings {
+        budget_bytes: options.budget_bytes,
+        cores: machine::cores(),
+        started,
+        seed: machine::random_seed(),
+        idle_unload: options.idle_unload,
+    };
+    let models = catalogue::scan(&options.stores);
+    let flavours = flavours::scan(&options.runtimes);
+    log::info!(
+        socket = options.socket.display().to_string(), models = models.len(),
+        budget_bytes = options.budget_bytes, cores = settings.cores; "serving"
+    );
+    let mut daemon = Daemon {
+        started,
+        core: Core::new(settings, models, flavours),
+        events,
+        at_once: VecDeque::new(),
+        sessions: HashMap::new(),
+        closing: JoinSet::new(),
+        connections: Counter::default(),
+        launcher,
+        workers: HashMap::new(),
+        probes: ProbeCache::new(&options.state, options.worker.clone()),
+        probing: HashMap::new(),
+        prober: JoinSet::new(),
+        options,
+    };
+    daemon.serve(listener, &mut inbox, stop).await;
+    daemon.leave().await;
+    Ok(())
+}
+
+impl Daemon {
+    async fn serve(
+        &mut self,
+        listener: Listener,
+        inbox: &mut mpsc::Receiver<Event>,
+        stop: impl Future<Output = ()>,
+    ) {
+        let mut stop = std::pin::pin!(stop);
+        let mut listener = Some(listener);
+        let mut accept_from: Option<Instant> = None;
+        while !self.core.is_over() {
+            let due = [self.core.next_due(), accept_from]
+                .into_iter()
+                .flatten()
+                .min();
+            let due_or_now = due.unwrap_or(self.started);
+            let accept = async {
+                match &listener {
+                    Some(listener) => listener.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = tokio::select! {
+                Some(event) = inbox.recv() => event,
+                accepted = accept, if accept_from.is_none() => {
+                    match accepted {
+                        Ok((socket, peer)) => self.accept(socket, peer),
+                        Err(error) => {
+                            if PEER_LINES.allows(self.started) {
+                                log::warn!("cannot accept a connection: {error}");
+                            }
+                            accept_from =
+                                Some(Instant::now() + Duration::from_millis(ACCEPT_PAUSE_MS));
+                        }
+                    }
+                    continue;
+                }
+                () = &mut stop, if listener.is_some() => {
+                    listener = None;
+                    Event::Shutdown
+                }
+                Some(_) = self.closing.join_next() => continue,
+                Some(_) = self.prober.join_next() => continue,
+                () = sleep_until(due_or_now.into()), if due.is_some() => {
+                    accept_from = accept_from.filter(|at| *at > Instant::now());
+                    Event::Tick
+                }
+            };
+            self.step(event);
+        }
+    }
+
+    /// Gives clients the time to hear why, and ends everything that still runs.
+    async fn leave(mut self) {
+        self.prober.shutdown().await;
+        for (_, session) in self.sessions.drain() {
+            self.closing.spawn(session.close());
+        }
+        let closed = async { while self.closing.join_next().await.is_some() {} };
+        let _ = timeout(Duration::from_millis(2 * FLUSH_LIMIT_MS), closed).await;
+        log::info!("good bye");
+    }
+
+    fn step(&mut self, event: Event) {
+        self.at_once.push_back(event);
+        while let Some(event) = self.at_once.pop_front() {
+            match &event {
+                Event::Disconnected { connection } => self.close(*connection),
+                Event::WorkerEnded { worker, .. } => drop(self.workers.remove(worker)),
+                Event::Probed {
+                    flavour,
+                    capabilities,
+                    ..
+                } => {
+                    if let Some(installed) = self.probing.remove(flavour) {
+                        self.probes.keep(&installed, capabilities);
+                    }
+                }
+                _ => {}
+            }
+            for effect in self.core.handle(event, Instant::now()) {
+                self.carry_out(effect);
+            }
+        }
+    }
+
+    fn accept(&mut self, socket: UnixStream, peer: Credentials) {
+        let of_user = self
+            .sessions
+            .values()
+            .filter(|session| session.uid == peer.uid)
+            .count();
+        let limits = [
+            ("connections", self.sessions.len(), CONNECTIONS_MAX),
+            ("connections of one user", of_user, CONNECTIONS_PER_UID_MAX),
+        ];
+        let over = limits.into_iter().find(|(_, have, limit)| have >= limit);
+        let connection = ConnectionId(self.connections.next());
+        let session = match Session::open(socket, connection, peer, self.events.clone()) {
+            Ok(session) => session,
+            Err(error) => {
+                log::warn!("cannot serve a connection: {error}");
+                return;
+            }
+        };
+        if let Some((what, have, limit)) = over {
+            if PEER_LINES.allows(self.started) {
+                log::warn!(uid = peer.uid, limit = limit; "too many {what}");
+            }
+            let (what, have, limit) = (what.to_owned(), have as u64 + 1, limit as u64);
+            let status = Status::LimitExceeded { what, have, limit };
+            // Its queue is empty.
+            let _ = session.outbox().send(0, Reply::Failed(status));
+            self.closing.spawn(session.close());
+            return;
+        }
+        log::debug!(connection = connection.0, uid = peer.uid, pid = peer.pid; "connected");
+        self.sessions.insert(connection, session);
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        if let Some(session) = self.sessions.remove(&connection) {
+            self.closing.spawn(session.close());
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Reply {
+                connection,
+                request,
+                reply,
+            } => {
+                self.reply(connection, request, reply);
+            }
+            Effect::Report {
+                connection,
+                request,
+                report,
+            } => {
+                let reply = Reply::StatusReport(Box::new(with_memory(*report)));
+                self.reply(connection, request, reply);
+            }
+            Effect::Close { connection } => {
+                self.close(connection);
+                self.at_once.push_back(Event::Disconnected { connection });
+            }
+            Effect::Spawn { worker } => self.spawn(worker),
+            Effect::Send { worker, command } => self.send(worker, command),
+            Effect::Kill { worker } => {
+                if let Some(handle) = self.workers.get(&worker) {
+                    handle.kill();
+                }
+            }
+            Effect::Probe {
+                generation,
+                installed,
+                fresh,
+            } => {
+                self.probe(generation, installed, fresh);
+            }
+            Effect::Rescan => self.rescan(),
+            Effect::SampleLoad { pids } => {
+                self.at_once
+                    .push_back(Event::LoadSampled(machine::sample_load(&pids)));
+            }
+            Effect::EndStream { socket, status } => streams::end(&socket, status),
+        }
+    }
+
+    fn reply(&mut self, connection: ConnectionId, request: u64, reply: Reply) {
+        let outbox: Option<&Outbox> = self.sessions.get(&connection).map(Session::outbox);
+        let Some(Err(overflow)) = outbox.map(|outbox| outbox.send(request, reply)) else {
+            return;
+        };
+        if PEER_LINES.allows(self.started) {
+            log::warn!(connection = connection.0; "connection is cut: {overflow}");
+        }
+        if let Some(session) = self.sessions.remove(&connection) {
+            session.abort();
+        }
+        self.at_once.push_back(Event::Disconnected { connection });
+    }
+
+    fn spawn(&mut self, worker: WorkerId) {
+        let launched = self.launcher.launch(&[]).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error}: {}", cause.unwrap_or_default())
+        });
+        let supervised = launched.and_then(|launched| {
+            let pid = launched
+                .child
+                .id()
+                .and_then(|pid| i32::try_from(pid).ok())
+                .unwrap_or(0);
+            let handle = workers::supervise(launched, worker, self.events.clone());
+            handle
+                .map(|handle| (handle, pid))
+                .map_err(|error| error.to_string())
+        });
+        self.at_once.push_back(match supervised {
+            Ok((handle, pid)) => {
+                self.workers.insert(worker, handle);
+                Event::WorkerStarted { worker, pid }
+            }
+            Err(cause) => Event::WorkerUnstartable { worker, cause },
+        });
+    }
+
+    fn send(&mut self, worker: WorkerId, command: Command) {
+        let job = match &command {
+            Command::StartJob(start) => Some(start.job),
+            _ => None,
+        };
+        let frame = match (command_to_frame(command), job) {
+            (Ok(frame), _) => frame,
+            (Err(error), Some(job)) => {
+                let status = Status::Internal {
+                    operation: "start a job".into(),
+                    cause: error.to_string(),
+                };
+                let event = WorkerEvent::Job {
+                    job,
+                    reply: JobReply::Failed(status),
+                };
+                return self.at_once.push_back(Event::Worker { worker, event });
+            }
+            (Err(error), None) => {
+                log::error!(worker = worker.0; "a command cannot be encoded: {error}");
+                if let Some(handle) = self.workers.get(&worker) {
+                    handle.kill();
+                }
+                return;
+            }
+        };
+        if let Some(handle) = self.workers.get(&worker) {
+            handle.send(frame);
+        }
+    }
+
+    fn probe(&mut self, generation: u64, installed: Arc<Installed>, fresh: bool) {
+        let flavour = installed.flavour.name.clone();
+        let kept = if fresh {
+            None
+        } else {
+            self.probes.find(&installed)
+        };
+        if let Some(capabilities) = kept {
+            let event = Event::Probed {
+                generation,
+                flavour,
+                capabilities,
+            };
+            return self.at_once.push_back(event);
+        }
+        log::info!(flavour = flavour; "probing");
+        let found = probe::probe(&self.launcher, &installed);
+        self.probing.insert(flavour.clone(), installed);
+        let events = self.events.clone();
+        self.prober.spawn(async move {
+            let capabilities = found.await;
+            // The daemon is ending when nobody listens.
+            let _ = events
+                .send(Event::Probed {
+                    generation,
+                    flavour,
+                    capabilities,
+                })
+                .await;
+        });
+    }
+
+    fn rescan(&mut self) {
+        let (stores, runtimes) = (self.options.stores.clone(), self.options.runtimes.clone());
+        let events = self.events.clone();
+        // Disks may be slow.
+        tokio::task::spawn_blocking(move || {
+            let (catalogue, flavours) = (catalogue::scan(&stores), flavours::scan(&runtimes));
+            let _ = events.blocking_send(Event::Rescanned {
+                catalogue,
+                flavours,
+            });
+        });
+    }
+}
+
+fn with_memory(mut report: StatusReport) -> StatusReport {
+    report.rss_bytes = machine::resident_bytes(nix::unistd::getpid().as_raw());
+    for worker in report.workers.iter_mut().filter(|worker| worker.pid > 0) {
+        worker.rss_bytes = machine::resident_bytes(worker.pid);
+    }
+    report
+}

@@ -1,0 +1,199 @@
+//! Runtime flavours: what is installed, what is known and could be, and what is not in order.
+
+use crate::limits::FLAVOURS_MAX;
+use mote_api::{
+    Absence, BackendKind, Capability, Digest, Flavour, FlavourError, Manifest, RUNTIME_FILE_NAME,
+    TRACT_FLAVOUR,
+};
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Flavours `mote fetch` can get.
+const FETCHABLE: [(&str, BackendKind); 2] = [
+    ("onnxruntime-cpu", BackendKind::OnnxRuntime),
+    ("tflite", BackendKind::Tflite),
+];
+
+/// A flavour that can be probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// Its description.
+    pub flavour: Flavour,
+    /// Where its libraries lie; empty for the built-in one.
+    pub folder: PathBuf,
+}
+
+impl Installed {
+    /// Changes whenever one of the flavour's files does, by name, size and time of change.
+    pub fn stamp(&self) -> Digest {
+        let mut text = serde_json::to_string(&self.flavour).unwrap_or_default();
+        let files = self.flavour.files.iter().map(|file| file.name.as_path());
+        for name in files.chain(std::iter::once(self.flavour.library.as_path())) {
+            let meta = std::fs::metadata(self.folder.join(name));
+            let state = meta.map_or((0, 0, 0), |m| (m.len(), m.mtime(), m.mtime_nsec()));
+            text.push_str(&format!("\n{} {state:?}", name.display()));
+        }
+        Digest::of(text.as_bytes())
+    }
+}
+
+/// What the runtime folders hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flavours {
+    /// What can be probed, the built-in flavour last.
+    pub installed: Vec<Installed>,
+    /// What cannot: not installed, or not in order.
+    pub absent: Vec<Capability>,
+}
+
+/// Reads the descriptions of all flavours; of two with one name, the one in the earlier folder
+/// counts.
+pub fn scan(folders: &[PathBuf]) -> Flavours {
+    let mut flavours = Flavours::default();
+    let mut names = BTreeSet::new();
+    for path in folders.iter().flat_map(|folder| subfolders(folder)) {
+        if flavours.installed.len() >= FLAVOURS_MAX {
+            log::warn!(limit = FLAVOURS_MAX; "runtime flavours beyond the limit are not used");
+            break;
+        }
+        let folder_name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        match Flavour::read(&path) {
+            Ok(flavour) if !Manifest::is_name(&flavour.name) || flavour.name == TRACT_FLAVOUR => {
+                log::warn!(folder = path.display().to_string(); "a runtime has no usable name");
+            }
+            Ok(flavour) => {
+                if names.insert(flavour.name.clone()) {
+                    flavours.installed.push(Installed {
+                        flavour,
+                        folder: path,
+                    });
+                }
+            }
+            Err(error) => {
+                log::warn!(folder = path.display().to_string(); "a runtime is not in order: {error}");
+                if let Some(absent) = broken(&folder_name, &error)
+                    && names.insert(folder_name)
+                {
+                    flavours.absent.push(absent);
+                }
+            }
+        }
+    }
+    for (name, backend) in FETCHABLE {
+        if !names.contains(name) {
+            let absence = Absence::NotFetched {
+                flavour: name.into(),
+            };
+            flavours.absent.push(absent(name, backend, absence));
+        }
+    }
+    let tract = Installed {
+        flavour: Flavour::tract(""),
+        folder: PathBuf::new(),
+    };
+    flavours.installed.push(tract);
+    flavours
+}
+
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    let Ok(listing) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let paths = listing.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut paths: Vec<_> = paths
+        .filter(|path| path.join(RUNTIME_FILE_NAME).is_file())
+        .take(FLAVOURS_MAX)
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// Only a known flavour says, by its name, which backend it would have been.
+fn broken(name: &str, error: &FlavourError) -> Option<Capability> {
+    let (_, backend) = FETCHABLE.into_iter().find(|(known, _)| *known == name)?;
+    let why = error.to_string();
+    Some(absent(
+        name,
+        backend,
+        Absence::LibraryRejected {
+            name: RUNTIME_FILE_NAME.into(),
+            why,
+        },
+    ))
+}
+
+/// A whole flavour that is absent.
+pub fn absent(flavour: &str, backend: BackendKind, absence: Absence) -> Capability {
+    Capability {
+        flavour: flavour.into(),
+        backend,
+        library_version: String::new(),
+        provider: String::new(),
+        device: None,
+        absence: Some(absence),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DESCRIPTION: &str = "format = 1\nname = \"NAME\"\nbackend = \"onnxruntime\"\n\
+        version = \"1\"\nlibrary = \"lib.so\"\nlicence = \"MIT\"\n";
+
+    fn install(root: &Path, folder: &str, text: &str) {
+        std::fs::create_dir_all(root.join(folder)).expect("folder");
+        std::fs::write(root.join(folder).join(RUNTIME_FILE_NAME), text).expect("file");
+    }
+
+    #[test]
+    fn what_is_missing_or_broken_is_absent_with_its_reason() {
+        let root = tempfile::tempdir().expect("folder");
+        let folders = [root.path().to_path_buf(), "/nowhere".into()];
+        let names = |flavours: &Flavours| -> Vec<String> {
+            flavours
+                .installed
+                .iter()
+                .map(|one| one.flavour.name.clone())
+                .collect()
+        };
+        let empty = scan(&folders);
+        assert_eq!(names(&empty), ["tract"]);
+        let not_fetched = |c: &Capability| matches!(c.absence, Some(Absence::NotFetched { .. }));
+        assert_eq!(empty.absent.len(), 2);
+        assert!(empty.absent.iter().all(not_fetched));
+
+        let good = DESCRIPTION.replace("NAME", "onnxruntime-cpu");
+        install(root.path(), "ort", &good);
+        install(root.path(), "tflite", "nonsense");
+        install(root.path(), "evil", &DESCRIPTION.replace("NAME", "../x"));
+        install(root.path(), "tract", &DESCRIPTION.replace("NAME", "tract"));
+        let found = scan(&folders);
+        assert_eq!(names(&found), ["onnxruntime-cpu", "tract"]);
+        let [tflite] = &found.absent[..] else {
+            panic!("{:?}", found.absent)
+        };
+        assert!(matches!(
+            tflite.absence,
+            Some(Absence::LibraryRejected { .. })
+        ));
+    }
+
+    #[test]
+    fn the_stamp_follows_the_files() {
+        let root = tempfile::tempdir().expect("folder");
+        install(root.path(), "x", &DESCRIPTION.replace("NAME", "x"));
+        let [installed, _] = &scan(&[root.path().to_path_buf()]).installed[..] else {
+            panic!("one and tract")
+        };
+        let missing = installed.stamp();
+        assert_eq!(missing, installed.stamp());
+        std::fs::write(installed.folder.join("lib.so"), "now it is there").expect("file");
+        assert_ne!(missing, installed.stamp());
+    }
+}

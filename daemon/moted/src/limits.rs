@@ -1,0 +1,116 @@
+//! Every limit of the broker that is not one of the wire's own ([`mote_wire::limits`]).
+
+use mote_wire::limits::{CREDIT_MAX, OPEN_REQUESTS_MAX};
+
+// ---- Connections ----
+
+/// Connections at once.
+pub const CONNECTIONS_MAX: usize = 256;
+/// Connections of one user at once.
+pub const CONNECTIONS_PER_UID_MAX: usize = 128;
+/// From `accept` to a complete `Hello`.
+pub const HELLO_TIMEOUT_MS: u64 = 5_000;
+/// Frames that wait for a client to read them: all credit of all its requests, and control replies.
+pub const SESSION_QUEUE_FRAMES_MAX: usize = OPEN_REQUESTS_MAX * CREDIT_MAX as usize + 1_024;
+/// Bytes that wait for a client to read them.
+pub const SESSION_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Progress is dropped rather than queued behind so many frames.
+pub const PROGRESS_QUEUE_FRAMES_MAX: usize = 64;
+/// How long the last frames of a connection that is being closed may take.
+pub const FLUSH_LIMIT_MS: u64 = 1_000;
+/// Pause of `accept` after it failed for want of descriptors or memory.
+pub const ACCEPT_PAUSE_MS: u64 = 200;
+/// Models one connection may pin.
+pub const PINS_MAX: usize = 64;
+/// Bytes of all registered buffers of one connection.
+pub const BUFFER_BYTES_PER_CONNECTION_MAX: u64 = 16 << 30;
+/// Registered buffers of all connections: each holds a descriptor.
+pub const BUFFERS_TOTAL_MAX: usize = 4_096;
+/// Streams of one connection.
+pub const STREAMS_PER_CONNECTION_MAX: usize = 32;
+/// Streams of all connections: each holds a descriptor.
+pub const STREAMS_TOTAL_MAX: usize = 512;
+/// Events that wait for the core; senders wait when it is full.
+pub const EVENTS_MAX: usize = 1_024;
+/// Descriptors the broker asks the system for.
+pub const DESCRIPTORS_MAX: u64 = 16_384;
+
+// ---- Jobs ----
+
+/// Jobs that wait, over all devices.
+pub const JOBS_QUEUED_MAX: usize = 1_024;
+/// Jobs that compute on one device at the same time.
+pub const RUNNING_PER_DEVICE: usize = 2;
+/// Jobs begun on one device, those included that wait for their client's credit.
+pub const STARTED_PER_DEVICE_MAX: usize = 16;
+/// Bytes of requests kept until they are done, over all connections.
+pub const JOURNAL_BYTES_MAX: usize = 256 << 20;
+/// Bytes of requests kept until they are done, of one connection.
+pub const JOURNAL_BYTES_PER_CONNECTION_MAX: usize = 64 << 20;
+/// How often a job begins anew because its worker died.
+pub const RETRIES_MAX: u32 = 2;
+/// From a cancel to the death of a worker that does not heed it.
+pub const CANCEL_GRACE_MS: u64 = 5_000;
+/// Bounds of what a refused client is told to wait.
+pub const RETRY_AFTER_MS_MIN: u64 = 50;
+/// See [`RETRY_AFTER_MS_MIN`].
+pub const RETRY_AFTER_MS_MAX: u64 = 30_000;
+
+// ---- Workers ----
+
+/// From the start of a worker to its `Hello`.
+pub const HANDSHAKE_MS: u64 = 10_000;
+/// Silence of a worker that loads a model, after which it is killed.
+pub const LOAD_SILENCE_MS_MAX: u64 = 300_000;
+/// From `Shutdown` to SIGKILL.
+pub const DRAIN_MS: u64 = 1_000;
+/// Crashes in a row of one candidate before it is put aside. More than one job can cause alone.
+pub const CRASHES_MAX: u32 = 2 + RETRIES_MAX;
+/// How long a candidate that kept crashing is put aside.
+pub const QUARANTINE_MS: u64 = 600_000;
+/// Pause before the second start in a row after a crash; doubles with each further one.
+pub const BACKOFF_MS_MIN: u64 = 100;
+/// Longest pause between a crash and the next start.
+pub const BACKOFF_MS_MAX: u64 = 10_000;
+/// An unused model is unloaded after this.
+pub const IDLE_UNLOAD_MS: u64 = 600_000;
+/// Commands that wait for a worker to read them; a worker that lets them pile up is killed.
+pub const WORKER_QUEUE_MAX: usize = 4_096;
+/// Last bytes of a worker's stderr that are kept.
+pub const STDERR_TAIL_BYTES: usize = 8 << 10;
+/// What is left of a dead worker's socket and stderr is read for so long.
+pub const LAST_WORDS_MS: u64 = 200;
+/// Answer of one probe.
+pub const PROBE_LIMIT_MS: u64 = 20_000;
+
+// ---- Machine ----
+
+/// Share of the machine's memory that models may take together, in percent.
+pub const BUDGET_PERCENT: u64 = 75;
+/// Memory of a loaded model beyond twice its weights, where the manifest does not say.
+pub const MODEL_OVERHEAD_BYTES: u64 = 48 << 20;
+/// Distance of two looks at the machine's load, while anything runs.
+pub const LOAD_SAMPLE_MS: u64 = 500;
+/// Cores others must use for the machine to count as busy …
+pub const BUSY_CORES_MIN: f64 = 0.5;
+/// … in so many samples in a row.
+pub const BUSY_SAMPLES: u32 = 2;
+/// Cores others may use for the machine to count as idle …
+pub const IDLE_CORES_MAX: f64 = 0.25;
+/// … in so many samples in a row.
+pub const IDLE_SAMPLES: u32 = 6;
+
+// ---- Catalogue ----
+
+/// Models over all stores.
+pub const MODELS_MAX: usize = 4_096;
+/// Entries read of one store.
+pub const STORE_ENTRIES_MAX: usize = 16_384;
+/// Entries read of one model's folder.
+pub const FOLDER_ENTRIES_MAX: usize = 4_096;
+/// Names offered for one that is unknown.
+pub const SIMILAR_MAX: usize = 3;
+/// Runtime flavours over all folders.
+pub const FLAVOURS_MAX: usize = 32;
+/// Bytes of the file of probe results.
+pub const PROBE_CACHE_BYTES_MAX: u64 = 4 << 20;

@@ -1,0 +1,100 @@
+//! What is on record about candidates: crashes, refusals, and how the last load went.
+
+use crate::limits::{BACKOFF_MS_MAX, BACKOFF_MS_MIN, CRASHES_MAX, QUARANTINE_MS};
+use mote_api::{Candidate, Placement, Rejection};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// A way to run one state of a model's files.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Digest of the model.
+    pub digest: String,
+    /// The way to run it.
+    pub candidate: Candidate,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Record {
+    crashes_in_a_row: u32,
+    last_crash: Option<Instant>,
+    rejection: Option<Rejection>,
+    placement: Option<Placement>,
+}
+
+/// The record of all candidates.
+#[derive(Clone, Debug, Default)]
+pub struct History(HashMap<Key, Record>);
+
+impl History {
+    /// A worker of this candidate died on its own.
+    pub fn crashed(&mut self, key: &Key, now: Instant) {
+        let record = self.0.entry(key.clone()).or_default();
+        // After the quarantine it gets one chance, not a fresh count.
+        record.crashes_in_a_row = record.crashes_in_a_row.saturating_add(1);
+        record.last_crash = Some(now);
+    }
+
+    /// A job of this candidate was carried out.
+    pub fn worked(&mut self, key: &Key) {
+        if let Some(record) = self.0.get_mut(key) {
+            record.crashes_in_a_row = 0;
+        }
+    }
+
+    /// The candidate cannot load this model.
+    pub fn rejected(&mut self, key: &Key, rejection: Rejection) {
+        self.0.entry(key.clone()).or_default().rejection = Some(rejection);
+    }
+
+    /// The candidate loaded this model.
+    pub fn loaded(&mut self, key: &Key, placement: Placement) {
+        let record = self.0.entry(key.clone()).or_default();
+        record.placement = Some(placement);
+        record.rejection = None;
+    }
+
+    /// How the model was placed when it was loaded last.
+    pub fn placement(&self, key: &Key) -> Option<&Placement> {
+        self.0.get(key)?.placement.as_ref()
+    }
+
+    /// Crashes since the last job that was carried out.
+    pub fn crashes(&self, key: &Key) -> u32 {
+        self.0.get(key).map_or(0, |record| record.crashes_in_a_row)
+    }
+
+    /// Why the candidate is not to be tried now.
+    pub fn verdict(&self, key: &Key, now: Instant) -> Option<Rejection> {
+        let record = self.0.get(key)?;
+        let crashes = record.crashes_in_a_row;
+        let since = now.saturating_duration_since(record.last_crash.unwrap_or(now));
+        if crashes >= CRASHES_MAX && since < Duration::from_millis(QUARANTINE_MS) {
+            return Some(Rejection::Quarantined { crashes });
+        }
+        record.rejection.clone()
+    }
+
+    /// When the candidate may be started next: at once after one crash, then later and later.
+    pub fn not_before(&self, key: &Key) -> Option<Instant> {
+        let record = self.0.get(key)?;
+        let doublings = record.crashes_in_a_row.checked_sub(2)?;
+        let pause_ms = BACKOFF_MS_MIN
+            .saturating_mul(1 << doublings.min(20))
+            .min(BACKOFF_MS_MAX);
+        Some(record.last_crash? + Duration::from_millis(pause_ms))
+    }
+
+    /// Forgets refusals and quarantines: the machine or the model may have changed.
+    pub fn forgive(&mut self) {
+        for record in self.0.values_mut() {
+            record.rejection = None;
+            record.crashes_in_a_row = 0;
+        }
+    }
+
+    /// Drops all that is on record of models other than these.
+    pub fn retain(&mut self, digests: impl Fn(&str) -> bool) {
+        self.0.retain(|key, _| digests(&key.digest));
+    }
+}

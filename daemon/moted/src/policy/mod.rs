@@ -1,0 +1,8 @@
+//! Policy as plain structs: no I/O, no clock, no tasks. The core asks them and acts.
+
+pub mod history;
+pub mod ledger;
+pub mod load;
+pub mod planner;
+pub mod queue;
+pub mod timers;

@@ -1,0 +1,191 @@
+//! Who computes next on one device.
+//!
+//! * More urgent work goes first: it starts at once and pauses what is less urgent.
+//! * Among equals, connections take turns, whatever the number of their jobs.
+//! * At most [`RUNNING_PER_DEVICE`] jobs compute at the same time. A job that waits for its client
+//!   to read (*stalled*) does not compute and keeps nobody from it.
+
+use crate::ids::{ConnectionId, JobId};
+use crate::limits::{RUNNING_PER_DEVICE, STARTED_PER_DEVICE_MAX};
+use mote_wire::types::Priority;
+use std::collections::{BTreeMap, VecDeque};
+
+/// A job as the queue sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The job.
+    pub job: JobId,
+    /// Whose it is.
+    pub connection: ConnectionId,
+    /// How urgent it is.
+    pub priority: Priority,
+}
+
+/// What is to be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Begin the job.
+    Start(JobId),
+    /// Halt the job at its next step, for more urgent work.
+    Pause(JobId),
+    /// Let it go on.
+    Resume(JobId),
+}
+
+/// The queue of one device.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceQueue {
+    waiting: BTreeMap<Priority, Class>,
+    started: Vec<Started>,
+}
+
+/// Waiting jobs of one priority.
+#[derive(Clone, Debug, Default)]
+struct Class {
+    /// Connections with waiting jobs, the next one first.
+    turns: VecDeque<ConnectionId>,
+    jobs: BTreeMap<ConnectionId, VecDeque<JobId>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Started {
+    ticket: Ticket,
+    paused: bool,
+    stalled: bool,
+}
+
+impl DeviceQueue {
+    /// Adds a job behind the others of its connection.
+    pub fn push(&mut self, ticket: Ticket) {
+        let class = self.waiting.entry(ticket.priority).or_default();
+        let jobs = class.jobs.entry(ticket.connection).or_default();
+        if jobs.is_empty() {
+            class.turns.push_back(ticket.connection);
+        }
+        jobs.push_back(ticket.job);
+    }
+
+    /// Adds a job that had begun already and lost its worker: it is next.
+    pub fn push_first(&mut self, ticket: Ticket) {
+        let class = self.waiting.entry(ticket.priority).or_default();
+        class
+            .turns
+            .retain(|connection| *connection != ticket.connection);
+        class.turns.push_front(ticket.connection);
+        class
+            .jobs
+            .entry(ticket.connection)
+            .or_default()
+            .push_front(ticket.job);
+    }
+
+    /// Takes a job out, waiting or started. Answers whether it was there.
+    pub fn remove(&mut self, job: JobId) -> bool {
+        let started = self.started.len();
+        self.started.retain(|one| one.ticket.job != job);
+        self.started.len() < started || self.waiting.values_mut().any(|class| class.remove(job))
+    }
+
+    /// Says that a started job waits for its client to read, or no longer does.
+    pub fn set_stalled(&mut self, job: JobId, stalled: bool) {
+        if let Some(one) = self.started.iter_mut().find(|one| one.ticket.job == job) {
+            one.stalled = stalled;
+        }
+    }
+
+    /// Jobs that wait.
+    pub fn waiting_len(&self) -> usize {
+        self.waiting.values().map(Class::len).sum()
+    }
+
+    /// Jobs that have begun.
+    pub fn started_len(&self) -> usize {
+        self.started.len()
+    }
+
+    /// Waiting jobs that are at least as urgent as `priority`.
+    pub fn ahead_of(&self, priority: Priority) -> usize {
+        self.waiting
+            .range(..=priority)
+            .map(|(_, class)| class.len())
+            .sum()
+    }
+
+    /// What is to be done now; asking again at once answers nothing new.
+    pub fn schedule(&mut self) -> Vec<Step> {
+        self.waiting.retain(|_, class| !class.turns.is_empty());
+        let active = self.started.iter().filter(|one| !one.stalled);
+        let waiting = self.waiting.keys().copied();
+        let Some(top) = active.map(|one| one.ticket.priority).chain(waiting).min() else {
+            return Vec::new();
+        };
+        let mut steps = Vec::new();
+        for one in self.started.iter_mut().filter(|one| !one.stalled) {
+            let pause = one.ticket.priority > top;
+            if pause != one.paused {
+                one.paused = pause;
+                let job = one.ticket.job;
+                steps.push(if pause {
+                    Step::Pause(job)
+                } else {
+                    Step::Resume(job)
+                });
+            }
+        }
+        while self.has_room(top) {
+            let Some(ticket) = self.take(top) else { break };
+            self.started.push(Started {
+                ticket,
+                paused: false,
+                stalled: false,
+            });
+            steps.push(Step::Start(ticket.job));
+        }
+        steps
+    }
+
+    fn has_room(&self, priority: Priority) -> bool {
+        let equals = self
+            .started
+            .iter()
+            .filter(|one| one.ticket.priority == priority);
+        let computing = equals.clone().filter(|one| !one.stalled).count();
+        computing < RUNNING_PER_DEVICE && equals.count() < STARTED_PER_DEVICE_MAX
+    }
+
+    fn take(&mut self, priority: Priority) -> Option<Ticket> {
+        let class = self.waiting.get_mut(&priority)?;
+        let connection = class.turns.pop_front()?;
+        let jobs = class.jobs.get_mut(&connection)?;
+        let job = jobs.pop_front()?;
+        if jobs.is_empty() {
+            class.jobs.remove(&connection);
+        } else {
+            class.turns.push_back(connection);
+        }
+        Some(Ticket {
+            job,
+            connection,
+            priority,
+        })
+    }
+}
+
+impl Class {
+    fn len(&self) -> usize {
+        self.jobs.values().map(VecDeque::len).sum()
+    }
+
+    fn remove(&mut self, job: JobId) -> bool {
+        let Some((&connection, jobs)) = self.jobs.iter_mut().find(|(_, jobs)| jobs.contains(&job))
+        else {
+            return false;
+        };
+        jobs.retain(|other| *other != job);
+        if jobs.is_empty() {
+            self.jobs.remove(&connection);
+            self.turns.retain(|other| *other != connection);
+        }
+        true
+    }
+}
