@@ -68,6 +68,8 @@ pub struct Av1Settings {
     pub threads: NonZeroU16,
     /// Tiles that each frame is cut into, which can be encoded at the same time; 0 or 1 for none.
     pub tiles: u16,
+    /// Whether frames are coded in display order: nearly twice as fast, files a third larger.
+    pub low_latency: bool,
 }
 
 impl Default for Av1Settings {
@@ -78,6 +80,7 @@ impl Default for Av1Settings {
             quantizer: 80,
             threads: NonZeroU16::MIN,
             tiles: 1,
+            low_latency: false,
         }
     }
 }

@@ -266,3 +266,155 @@ pub(super) fn check_picture_parameters(payload: &[u8]) -> Result<(), MediaError>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Quantity;
+
+    /// Writes the fields of a parameter set.
+    #[derive(Default)]
+    struct BitWriter {
+        bits: Vec<bool>,
+    }
+
+    impl BitWriter {
+        fn bits(&mut self, value: u32, count: u32) -> &mut Self {
+            self.bits
+                .extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
+            self
+        }
+
+        fn unsigned(&mut self, value: u32) -> &mut Self {
+            let code = u64::from(value) + 1;
+            let length = code.ilog2();
+            self.bits.extend((0..length).map(|_| false));
+            self.bits
+                .extend((0..=length).rev().map(|bit| code >> bit & 1 == 1));
+            self
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            self.bits
+                .chunks(8)
+                .map(|bits| {
+                    bits.iter()
+                        .enumerate()
+                        .fold(0, |byte, (at, &bit)| byte | u8::from(bit) << (7 - at))
+                })
+                .collect()
+        }
+    }
+
+    /// A Main profile set for pictures of this many macroblocks, cropped on the right by so many pixels.
+    fn set_for(width: u32, height: u32, references: u32, crop: u32) -> Vec<u8> {
+        let mut writer = BitWriter::default();
+        writer
+            .bits(77, 8)
+            .bits(40, 16)
+            .unsigned(0)
+            .unsigned(0)
+            .unsigned(2)
+            .unsigned(references)
+            .bits(0, 1);
+        writer
+            .unsigned(width - 1)
+            .unsigned(height - 1)
+            .bits(0b11, 2);
+        writer
+            .bits(1, 1)
+            .unsigned(0)
+            .unsigned(crop / 2)
+            .unsigned(0)
+            .unsigned(0);
+        writer.bits(0, 1).bits(1, 1);
+        writer.bytes()
+    }
+
+    #[test]
+    fn size_is_that_of_the_cropped_picture() {
+        let set =
+            Parameters::read(&set_for(120, 68, 4, 10), &Limits::default()).expect("a valid set");
+        assert_eq!(
+            (set.width, set.height, set.width_macroblocks),
+            (1910, 1088, 120)
+        );
+        assert_eq!(
+            (set.profile_idc, set.picture_order_type, set.frames_only),
+            (77, 2, true)
+        );
+    }
+
+    #[test]
+    fn sides_of_millions_of_pixels_are_refused() {
+        for (width, height, what) in [
+            (100_000, 1, Quantity::Width),
+            (1, 4_000_000_000, Quantity::Height),
+        ] {
+            let refused = Parameters::read(&set_for(width, height, 1, 0), &Limits::default());
+            assert!(
+                matches!(refused, Err(MediaError::TooLarge { what: have, .. }) if have == what)
+            );
+        }
+    }
+
+    #[test]
+    fn cropping_does_not_hide_a_large_picture() {
+        let refused =
+            Parameters::read(&set_for(60_000, 1, 1, 60_000 * 16 - 64), &Limits::default());
+        assert!(matches!(
+            refused,
+            Err(MediaError::TooLarge {
+                what: Quantity::Width,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn more_than_16_reference_frames_are_refused() {
+        assert!(Parameters::read(&set_for(8, 8, 16, 0), &Limits::default()).is_ok());
+        let refused = Parameters::read(&set_for(8, 8, 17, 0), &Limits::default());
+        assert!(matches!(refused, Err(MediaError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn every_cut_of_a_set_is_refused() {
+        let set = set_for(120, 68, 4, 10);
+        for length in 0..set.len() - 1 {
+            assert!(
+                Parameters::read(&set[..length], &Limits::default()).is_err(),
+                "{length} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn constrained_intra_prediction_is_refused() {
+        let set = |groups: u32, constrained: u32| {
+            let mut writer = BitWriter::default();
+            writer
+                .unsigned(0)
+                .unsigned(0)
+                .bits(2, 2)
+                .unsigned(groups)
+                .unsigned(0)
+                .unsigned(0);
+            writer
+                .bits(0, 3)
+                .unsigned(0)
+                .unsigned(0)
+                .unsigned(0)
+                .bits(1, 1)
+                .bits(constrained, 1);
+            check_picture_parameters(&writer.bytes())
+        };
+        assert!(set(0, 0).is_ok());
+        let refused = |result| match result {
+            Err(MediaError::NotSupported(feature)) => Some(feature),
+            _ => None,
+        };
+        assert_eq!(refused(set(0, 1)), Some(Unsupported::H264ConstrainedIntra));
+        assert_eq!(refused(set(1, 0)), Some(Unsupported::H264SliceGroups));
+    }
+}
