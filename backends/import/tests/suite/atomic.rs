@@ -19,7 +19,7 @@ struct Scene {
 
 impl Scene {
     fn new(file: &GgufFile) -> Self {
-        println!("seed {SEED}");
+        eprintln!("seed {SEED}");
         let folder = tempdir().expect("temporary folders can be made");
         let source = file.write(&folder);
         let target = folder.path().join("models").join("tiny");

@@ -27,7 +27,7 @@ struct Imported {
 
 impl Imported {
     fn new(storage: Storage, experts_per_token: Option<usize>) -> Self {
-        println!("seed {SEED}");
+        eprintln!("seed {SEED}");
         let folder = tempdir().expect("temporary folders can be made");
         let checkpoint = Checkpoint::new();
         let recipe = RecipeParts::new(&checkpoint.file.bytes());

@@ -24,7 +24,7 @@ struct Scene {
 }
 
 fn scene(target: Target, carved: bool) -> Scene {
-    println!("seed {SEED}");
+    eprintln!("seed {SEED}");
     let folder = tempdir().expect("temporary folders can be made");
     let checkpoint = Checkpoint::new();
     let recipe = RecipeParts::new(&checkpoint.file.bytes());

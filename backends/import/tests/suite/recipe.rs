@@ -5,7 +5,7 @@ use mote_import::{Digest, Recipe, RecipeDimension, RecipeError, SMOLLM2_135M_MOE
 use super::tiny::{Checkpoint, EXPERTS, HIDDEN, NEURONS, RecipeParts, SEED};
 
 fn parts() -> RecipeParts {
-    println!("seed {SEED}");
+    eprintln!("seed {SEED}");
     RecipeParts::new(&Checkpoint::new().file.bytes())
 }
 
