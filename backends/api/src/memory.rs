@@ -8,6 +8,11 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+/// Readable bytes that follow every mapping, at least: vector kernels load whole registers and may
+/// read past a tensor's end (XNNPACK by its `XNN_EXTRA_BYTES`, up to 128). As large as the largest
+/// page, so that a page of their own follows a mapping that ends with a page.
+const TAIL_BYTES: usize = 64 << 10;
+
 /// Why memory could not be had or reached.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MemoryError {
@@ -86,8 +91,8 @@ unsafe impl Sync for Mapping {}
 impl Drop for Mapping {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            // SAFETY: `start` and `bytes` are what mmap returned, and this is their only owner.
-            if let Err(errno) = unsafe { munmap(self.start, self.bytes) } {
+            // SAFETY: `reserve` mapped this range, and this is its only owner.
+            if let Err(errno) = unsafe { munmap(self.start, self.bytes + TAIL_BYTES) } {
                 log::error!(errno = errno as i32; "munmap failed");
             }
         }
@@ -103,23 +108,12 @@ impl Buffer {
         let Some(length) = NonZeroUsize::new(bytes) else {
             return Ok(Self::empty(BufferOrigin::Private));
         };
-        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice aliases nothing.
-        let mapped = unsafe {
-            mmap_anonymous(
-                None,
-                length,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                flags,
-            )
-        };
-        let start = mapped.map_err(|cause| MemoryError::Map { bytes, cause })?;
-        let (access, origin) = (Access::ReadWrite, BufferOrigin::Private);
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         Ok(Self(Arc::new(Mapping {
-            start,
+            start: reserve(length, protection)?,
             bytes,
-            access,
-            origin,
+            access: Access::ReadWrite,
+            origin: BufferOrigin::Private,
         })))
     }
 
@@ -147,16 +141,19 @@ impl Buffer {
             Access::ReadOnly => ProtFlags::PROT_READ,
             Access::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
         };
-        // SAFETY: the kernel chooses the address, so nothing is aliased; the length was checked
-        // against the file above, and the caller keeps the file from shrinking.
-        let mapped = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, fd, 0) };
-        let start = mapped.map_err(|cause| MemoryError::Map { bytes, cause })?;
-        Ok(Self(Arc::new(Mapping {
-            start,
+        let mapping = Mapping {
+            start: reserve(length, ProtFlags::PROT_READ)?,
             bytes,
             access,
             origin: BufferOrigin::Shared,
-        })))
+        };
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+        let address = mapping.start.addr();
+        // SAFETY: the pages replaced are those just reserved, which nobody else knows; the length
+        // was checked against the file above, and the caller keeps the file from shrinking.
+        let mapped = unsafe { mmap(Some(address), length, protection, flags, fd, 0) };
+        mapped.map_err(|cause| MemoryError::Map { bytes, cause })?;
+        Ok(Self(Arc::new(mapping)))
     }
 
     fn empty(origin: BufferOrigin) -> Self {
@@ -237,6 +234,17 @@ impl Buffer {
         Ok(())
     }
 
+    /// Adds up all whole 64-bit words, wrapping: the cheapest honest way to read every byte, for
+    /// benchmarks that want to know what reading alone costs.
+    pub fn checksum(&self) -> u64 {
+        let words = self.0.bytes / size_of::<u64>();
+        let start = self.as_ptr().cast::<u64>();
+        // SAFETY: `words` whole words lie in the mapping, which is page-aligned and lives as long
+        // as `self`; they are read through a raw pointer, so a concurrent writer tears values at
+        // worst.
+        (0..words).fold(0, |sum, i| sum.wrapping_add(unsafe { start.add(i).read() }))
+    }
+
     fn check_range(&self, offset: usize, bytes: usize) -> Result<(), MemoryError> {
         let have_bytes = self.0.bytes;
         match offset.checked_add(bytes) {
@@ -248,6 +256,19 @@ impl Buffer {
             }),
         }
     }
+}
+
+/// Anonymous pages for `bytes` and the tail, at an address of the kernel's choice.
+fn reserve(bytes: NonZeroUsize, protection: ProtFlags) -> Result<NonNull<c_void>, MemoryError> {
+    let map = |cause| MemoryError::Map {
+        bytes: bytes.get(),
+        cause,
+    };
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+    let length = bytes.checked_add(TAIL_BYTES);
+    let length = length.ok_or_else(|| map(nix::errno::Errno::ENOMEM))?;
+    // SAFETY: an anonymous mapping at an address of the kernel's choice aliases nothing.
+    unsafe { mmap_anonymous(None, length, protection, flags) }.map_err(map)
 }
 
 #[cfg(test)]
@@ -272,6 +293,20 @@ mod tests {
                 need_bytes: 4096
             }
         );
+    }
+
+    #[test]
+    fn zeros_follow_a_mapping_that_ends_with_a_page() {
+        let fd = memfd(4096);
+        for buffer in [
+            Buffer::private(4096).expect("map"),
+            Buffer::shared(&fd, 4096, Access::ReadWrite).expect("map"),
+        ] {
+            buffer.copy_in(0, &[1u8; 4096]).expect("in range");
+            // SAFETY: the tail is part of the mapping, which lives until the end of this scope.
+            let tail = unsafe { std::slice::from_raw_parts(buffer.as_ptr().add(4096), 128) };
+            assert_eq!(tail, [0; 128]);
+        }
     }
 
     #[test]

@@ -66,6 +66,12 @@ pub enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// The other side of a benchmark
+    #[command(hide = true)]
+    BenchPeer {
+        /// read, forward or spin
+        role: String,
+    },
     /// Print the manual pages into a folder
     #[command(hide = true)]
     Manual {
@@ -120,7 +126,10 @@ pub struct Demo {
     #[arg(long, default_value = "mote-demo")]
     pub out: PathBuf,
     /// The question
-    #[arg(long, default_value = "What is the capital of France? Answer in one sentence.")]
+    #[arg(
+        long,
+        default_value = "What is the capital of France? Answer in one sentence."
+    )]
     pub prompt: String,
     /// Frames of the sample clip to read
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(2..))]
@@ -310,6 +319,4 @@ pub enum BenchWhat {
     Daemon,
     /// Prefill and decode, idle and beside a busy loop
     Text,
-    /// Frames per second of interpolation
-    Clip,
 }

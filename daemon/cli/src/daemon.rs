@@ -27,7 +27,10 @@ impl Daemon {
         if cli.private {
             return Self::private();
         }
-        let path = cli.socket.clone().unwrap_or_else(mote_wire::paths::user_socket);
+        let path = cli
+            .socket
+            .clone()
+            .unwrap_or_else(mote_wire::paths::user_socket);
         match Client::connect(&path, CLIENT_NAME) {
             Ok(client) => Ok(Self { client, private: None }),
             Err(error @ ClientError::Connect { .. }) => Err(error).with_context(|| {
@@ -39,19 +42,26 @@ impl Daemon {
 
     /// A daemon of our own; it ends when this value is dropped, or when this process dies.
     pub fn private() -> Result<Self> {
-        let private = Private::start()?;
+        Self::start(None)
+    }
+
+    /// As [`Self::private`], over the models of one folder.
+    pub fn private_with_store(store: &Path) -> Result<Self> {
+        Self::start(Some(store))
+    }
+
+    fn start(store: Option<&Path>) -> Result<Self> {
+        let private = Private::start(store)?;
         let client = private.connect()?;
-        Ok(Self { client, private: Some(private) })
+        Ok(Self {
+            client,
+            private: Some(private),
+        })
     }
 
     /// Process id of a private daemon.
     pub fn private_pid(&self) -> Option<u32> {
         self.private.as_ref().map(|private| private.child.id())
-    }
-
-    /// The socket of a private daemon.
-    pub fn private_socket(&self) -> Option<&Path> {
-        self.private.as_ref().map(|private| private.socket.as_path())
     }
 
     /// Time from the start of a private daemon's process to its first answer.
@@ -69,7 +79,7 @@ struct Private {
 }
 
 impl Private {
-    fn start() -> Result<Self> {
+    fn start(store: Option<&Path>) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("mote-")
             .tempdir()
@@ -77,15 +87,23 @@ impl Private {
         let socket = folder.path().join("mote.sock");
         let program = sibling("moted")?;
         let started = Instant::now();
-        let child = Command::new(&program)
-            .arg("--socket")
-            .arg(&socket)
+        let mut command = Command::new(&program);
+        command.arg("--socket").arg(&socket);
+        if let Some(store) = store {
+            command.arg("--store").arg(store);
+        }
+        let child = command
             // The daemon leaves when this pipe closes: with us, however we end.
             .arg("--exit-on-stdin-close")
             .stdin(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut private = Self { child, socket, start: Duration::ZERO, _folder: folder };
+        let mut private = Self {
+            child,
+            socket,
+            start: Duration::ZERO,
+            _folder: folder,
+        };
         while !private.socket.exists() {
             if let Some(status) = private.child.try_wait().context("cannot wait for moted")? {
                 bail!("moted ended before it listened ({status})");
@@ -134,25 +152,36 @@ pub fn sibling(name: &str) -> Result<PathBuf> {
     if installed.exists() {
         return Ok(installed);
     }
-    bail!("{} is missing; build it with `cargo build --release --workspace`", beside.display())
+    bail!(
+        "{} is missing; build it with `cargo build --release --workspace`",
+        beside.display()
+    )
 }
 
 /// In a source tree, `cargo run` builds this program alone: builds its siblings too, with cargo's
 /// own progress. Does nothing for an installed program.
 pub fn build_siblings() -> Result<()> {
-    let (Some(cargo), Some(folder)) =
-        (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
-    else {
+    let (Some(cargo), Some(folder)) = (
+        std::env::var_os("CARGO"),
+        std::env::var_os("CARGO_MANIFEST_DIR"),
+    ) else {
         return Ok(());
     };
     let own = std::env::current_exe().context("cannot tell where this program lies")?;
-    let release = own.parent().is_some_and(|folder| folder.ends_with("release"));
+    let release = own
+        .parent()
+        .is_some_and(|folder| folder.ends_with("release"));
     let mut command = Command::new(cargo);
-    command.current_dir(folder).args(["build", "--package=moted", "--package=mote-worker"]);
+    command
+        .current_dir(folder)
+        .args(["build", "--package=moted", "--package=mote-worker"]);
     if release {
         command.arg("--release");
     }
     let status = command.status().context("cannot run cargo")?;
-    anyhow::ensure!(status.success(), "cargo could not build moted and mote-worker ({status})");
+    anyhow::ensure!(
+        status.success(),
+        "cargo could not build moted and mote-worker ({status})"
+    );
     Ok(())
 }

@@ -1,1 +1,131 @@
-fn main() {}
+//! `mote`: the command line of Mote.
+//!
+//! A client like any other; only `fetch`, `import` and `models install` work on files by themselves.
+//! Libraries: `clap` (arguments, completions, manual pages), `indicatif` (progress), `zip` and `sha2`
+//! by way of `mote-api` (packages), `image` and `npyz` (pictures and arrays from files),
+//! `signal-hook` (Ctrl-C without unsafe code).
+#![forbid(unsafe_code)]
+
+mod args;
+mod arrays;
+mod bench;
+mod commands;
+mod daemon;
+mod fetch;
+mod interrupt;
+mod magika;
+mod pngs;
+mod receipt;
+mod store;
+mod ui;
+mod work;
+
+use anyhow::Result;
+use args::{Cli, Models, Verb};
+use clap::Parser;
+use daemon::Daemon;
+use interrupt::Interrupted;
+use mote_client::{Client, ClientError};
+use std::process::ExitCode;
+use ui::Ui;
+
+/// As a shell tells of a program that SIGINT ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let cli = Cli::parse();
+    match interrupt::install().and_then(|()| run(&cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(EXIT_INTERRUPTED),
+        Err(error) => {
+            report(&cli, &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(cli: &Cli, error: &anyhow::Error) {
+    let status = error
+        .chain()
+        .find_map(|cause| match cause.downcast_ref::<ClientError>() {
+            Some(ClientError::Refused(status)) => Some(status),
+            _ => None,
+        });
+    let ui = Ui {
+        json: cli.json,
+        quiet: cli.quiet,
+    };
+    match (cli.json, status) {
+        (true, Some(status)) => {
+            if let Err(error) = ui.result(status, "") {
+                log::error!("{error:#}");
+            }
+        }
+        _ => Ui {
+            json: false,
+            quiet: false,
+        }
+        .note(format!("mote: {error:#}")),
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let ui = Ui {
+        json: cli.json,
+        quiet: cli.quiet,
+    };
+    let ui = &ui;
+    match &cli.verb {
+        Verb::Demo(args) => commands::demo::demo(args, ui),
+        Verb::Fetch { names } => commands::fetch::fetch(names, ui),
+        Verb::Import(args) => {
+            commands::import::import(args, ui)?;
+            tell_running_daemon(cli)
+        }
+        Verb::Models(verb @ (Models::Install { .. } | Models::Remove { .. })) => {
+            commands::models::change(verb, running(cli).as_ref(), ui)
+        }
+        Verb::Bench(args) => commands::bench::bench(args, ui),
+        Verb::BenchPeer { role } => bench::floor::serve(role),
+        Verb::Completions { shell } => {
+            commands::completions::completions(*shell);
+            Ok(())
+        }
+        Verb::Manual { folder } => commands::completions::manual(folder),
+        verb => with_daemon(&Daemon::reach(cli)?.client, verb, ui),
+    }
+}
+
+fn with_daemon(client: &Client, verb: &Verb, ui: &Ui) -> Result<()> {
+    match verb {
+        Verb::Status => commands::control::status(client, ui),
+        Verb::Devices { refresh } => commands::control::devices(client, *refresh, ui),
+        Verb::Explain { model, work } => commands::control::explain(client, model, work, ui),
+        Verb::Models(Models::Inspect { model, load }) => {
+            commands::models::inspect(client, model, *load, ui)
+        }
+        Verb::Models(_) => commands::models::list(client, ui),
+        Verb::Run(args) => commands::run::run(client, args, ui),
+        Verb::Generate(args) => commands::generate::generate(client, args, ui),
+        Verb::Clip(args) => commands::clip::clip(client, args, ui),
+        // Every other verb was served without a daemon.
+        _ => Ok(()),
+    }
+}
+
+/// A daemon that already runs, if there is one.
+fn running(cli: &Cli) -> Option<Client> {
+    let path = cli
+        .socket
+        .clone()
+        .unwrap_or_else(mote_wire::paths::user_socket);
+    Client::connect(&path, "mote").ok()
+}
+
+fn tell_running_daemon(cli: &Cli) -> Result<()> {
+    if let Some(client) = running(cli) {
+        client.rescan()?;
+    }
+    Ok(())
+}

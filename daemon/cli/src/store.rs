@@ -33,7 +33,10 @@ pub fn install(
     }
     let target = store.join(&manifest.name);
     if target.exists() && !replace {
-        bail!("there is a model {:?} already; replace it with --replace", manifest.name);
+        bail!(
+            "there is a model {:?} already; replace it with --replace",
+            manifest.name
+        );
     }
     std::fs::create_dir_all(store).with_context(|| format!("cannot create {}", store.display()))?;
     let stage = tempfile::Builder::new()
@@ -42,7 +45,14 @@ pub fn install(
         .with_context(|| format!("cannot create a folder in {}", store.display()))?;
     let ready = stage.path().join("ready");
     std::fs::create_dir(&ready).context("cannot create the staging folder")?;
-    let files = files_of(source)?;
+    let mut files = files_of(source)?;
+    if !manifest.files.is_empty() {
+        // Files that the manifest does not name are not part of the model.
+        files.retain(|file| {
+            file.to_str()
+                .is_some_and(|name| manifest.files.contains_key(name))
+        });
+    }
     manifest.files = copy(source, &files, &ready, &manifest, ui)?;
     write_manifest(&manifest, &ready)?;
     interrupt::check()?;
@@ -58,9 +68,15 @@ pub fn remove(name: &str) -> Result<PathBuf> {
     if !folder.exists() {
         let elsewhere = paths.stores[1..].iter().map(|store| store.join(name));
         if let Some(other) = elsewhere.into_iter().find(|path| path.exists()) {
-            bail!("{} belongs to the system; remove its package", other.display());
+            bail!(
+                "{} belongs to the system; remove its package",
+                other.display()
+            );
         }
-        bail!("there is no model {name:?} in {}", paths.stores[0].display());
+        bail!(
+            "there is no model {name:?} in {}",
+            paths.stores[0].display()
+        );
     }
     // Out of sight first: a daemon that scans meanwhile sees all of it or nothing.
     let aside = paths.stores[0].join(format!(".{name}-removed-{}", std::process::id()));
@@ -74,7 +90,10 @@ pub fn remove(name: &str) -> Result<PathBuf> {
 fn manifest_of(source: &Path) -> Result<Manifest> {
     if source.is_file() {
         return Manifest::inferred(source).with_context(|| {
-            format!("{} is neither a folder nor an .onnx or .tflite file", source.display())
+            format!(
+                "{} is neither a folder nor an .onnx or .tflite file",
+                source.display()
+            )
         });
     }
     if source.join(MANIFEST_FILE_NAME).exists() {
@@ -94,20 +113,31 @@ fn manifest_of(source: &Path) -> Result<Manifest> {
             }
             Ok(manifest)
         }
-        0 => bail!("{} holds no model file and no {MANIFEST_FILE_NAME}", source.display()),
-        n => bail!("{} holds {n} model files: say which in a {MANIFEST_FILE_NAME}", source.display()),
+        0 => bail!(
+            "{} holds no model file and no {MANIFEST_FILE_NAME}",
+            source.display()
+        ),
+        n => bail!(
+            "{} holds {n} model files: say which in a {MANIFEST_FILE_NAME}",
+            source.display()
+        ),
     }
 }
 
 /// Paths of all regular files, relative to the source; links are refused.
 fn files_of(source: &Path) -> Result<Vec<PathBuf>> {
     if source.is_file() {
-        return Ok(vec![PathBuf::from(source.file_name().context("a file has a name")?)]);
+        return Ok(vec![PathBuf::from(
+            source.file_name().context("a file has a name")?,
+        )]);
     }
     let mut files = Vec::new();
     let mut open = vec![PathBuf::new()];
     while let Some(folder) = open.pop() {
-        ensure!(folder.components().count() < DEPTH_MAX, "folders lie more than {DEPTH_MAX} deep");
+        ensure!(
+            folder.components().count() < DEPTH_MAX,
+            "folders lie more than {DEPTH_MAX} deep"
+        );
         let full = source.join(&folder);
         let entries =
             std::fs::read_dir(&full).with_context(|| format!("cannot list {}", full.display()))?;
@@ -117,9 +147,15 @@ fn files_of(source: &Path) -> Result<Vec<PathBuf>> {
             match kind {
                 kind if kind.is_dir() => open.push(path),
                 kind if kind.is_file() => files.push(path),
-                _ => bail!("{} is a link or a special file", source.join(path).display()),
+                _ => bail!(
+                    "{} is a link or a special file",
+                    source.join(path).display()
+                ),
             }
-            ensure!(files.len() <= FILES_MAX, "there are more than {FILES_MAX} files");
+            ensure!(
+                files.len() <= FILES_MAX,
+                "there are more than {FILES_MAX} files"
+            );
         }
     }
     files.retain(|file| file != Path::new(MANIFEST_FILE_NAME));
@@ -136,7 +172,11 @@ fn copy(
     ui: &Ui,
 ) -> Result<BTreeMap<String, Digest>> {
     let full = |file: &Path| {
-        if source.is_file() { source.to_path_buf() } else { source.join(file) }
+        if source.is_file() {
+            source.to_path_buf()
+        } else {
+            source.join(file)
+        }
     };
     let mut total = 0;
     for file in files {
@@ -153,12 +193,18 @@ fn copy(
         let name = file.to_str().context("file names are UTF-8")?.to_owned();
         let digest = Digest::of_file(&target)?;
         if let Some(wanted) = manifest.files.get(&name) {
-            ensure!(*wanted == digest, "{name} is {digest}, its manifest says {wanted}");
+            ensure!(
+                *wanted == digest,
+                "{name} is {digest}, its manifest says {wanted}"
+            );
         }
         digests.insert(name, digest);
     }
     for name in manifest.files.keys() {
-        ensure!(digests.contains_key(name), "{name} is named in the manifest and missing");
+        ensure!(
+            digests.contains_key(name),
+            "{name} is named in the manifest and missing"
+        );
     }
     bar.finish_and_clear();
     Ok(digests)
@@ -172,10 +218,13 @@ fn copy_file(source: &Path, target: &Path, bar: &indicatif::ProgressBar) -> Resu
     let mut chunk = vec![0; COPY_CHUNK_BYTES];
     loop {
         interrupt::check()?;
-        let read =
-            from.read(&mut chunk).with_context(|| format!("cannot read {}", source.display()))?;
+        let read = from
+            .read(&mut chunk)
+            .with_context(|| format!("cannot read {}", source.display()))?;
         if read == 0 {
-            return to.sync_all().with_context(|| format!("cannot write {}", target.display()));
+            return to
+                .sync_all()
+                .with_context(|| format!("cannot write {}", target.display()));
         }
         to.write_all(&chunk[..read])
             .with_context(|| format!("cannot write {}", target.display()))?;

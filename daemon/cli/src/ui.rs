@@ -42,18 +42,25 @@ impl Ui {
     /// A piece of streamed text, as it is.
     pub fn stream(&self, text: &str) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write")
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .context("cannot write")
     }
 
     /// Progress over bytes.
     pub fn bytes_bar(&self, label: &str, total: u64) -> ProgressBar {
-        let style = "{prefix:>22} [{bar:30}] {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}";
+        let style =
+            "{prefix:>22} [{bar:30}] {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}";
         self.bar(label, Some(total), style)
     }
 
     /// Progress over counted units.
     pub fn count_bar(&self, label: &str, total: u64) -> ProgressBar {
-        self.bar(label, Some(total), "{prefix:>22} [{bar:30}] {pos:>6}/{len} {msg} {eta:>4}")
+        self.bar(
+            label,
+            Some(total),
+            "{prefix:>22} [{bar:30}] {pos:>6}/{len} {msg} {eta:>4}",
+        )
     }
 
     /// Work without a known end.
@@ -67,8 +74,11 @@ impl Ui {
 
     fn bar(&self, label: &str, total: Option<u64>, style: &str) -> ProgressBar {
         let hidden = self.json || self.quiet || !std::io::stderr().is_terminal();
-        let target =
-            if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let target = if hidden {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
         let bar = ProgressBar::with_draw_target(total, target);
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style.progress_chars("=> "));

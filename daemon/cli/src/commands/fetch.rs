@@ -32,8 +32,17 @@ pub fn fetch(names: &[String], ui: &Ui) -> Result<()> {
         fetched.push(fetch::fetch(item, &paths, ui)?);
     }
     let lines = fetched.iter().map(|one| {
-        let how = if one.already_there { "is there" } else { "fetched" };
-        format!("{} {how}: {} in {}", one.name, bytes_text(one.bytes), one.folder.display())
+        let how = if one.already_there {
+            "is there"
+        } else {
+            "fetched"
+        };
+        format!(
+            "{} {how}: {} in {}",
+            one.name,
+            bytes_text(one.bytes),
+            one.folder.display()
+        )
     });
     ui.result(&fetched, lines.collect::<Vec<_>>().join("\n"))
 }
@@ -54,9 +63,14 @@ fn list(pins: &Pins, paths: &Paths, ui: &Ui) -> Result<()> {
     };
     let items: Vec<_> = pins.items.iter().map(listed).collect();
     let lines = items.iter().map(|item| {
-        let size = item.archive_bytes.map_or("not for this machine".to_owned(), bytes_text);
+        let size = item
+            .archive_bytes
+            .map_or("not for this machine".to_owned(), bytes_text);
         let there = if item.is_there { "is there" } else { "" };
-        format!("{:20} {:>10}  {:8}  {}  ({})", item.name, size, there, item.about, item.licence)
+        format!(
+            "{:20} {:>10}  {:8}  {}  ({})",
+            item.name, size, there, item.about, item.licence
+        )
     });
     ui.result(&items, lines.collect::<Vec<_>>().join("\n"))
 }

@@ -49,7 +49,10 @@ pub fn import(args: &Import, ui: &Ui) -> Result<()> {
         peak_resident_bytes: report.peak_resident_bytes,
     };
     let moe = report.moe.map_or(String::new(), |moe| {
-        format!(", {} of {} routed experts per token", moe.experts_per_token, moe.experts)
+        format!(
+            ", {} of {} routed experts per token",
+            moe.experts_per_token, moe.experts
+        )
     });
     let text = format!(
         "{} imported: {} of weights{moe} in {}",
@@ -69,8 +72,7 @@ pub fn import_into(args: &Import, paths: &Paths, ui: &Ui) -> Result<ImportReport
         (None, _) => bail!("name the model with --name"),
     };
     let store = &paths.stores[0];
-    std::fs::create_dir_all(store)
-        .with_context(|| format!("cannot create {}", store.display()))?;
+    std::fs::create_dir_all(store).with_context(|| format!("cannot create {}", store.display()))?;
     let folder = store.join(&name);
     if folder.exists() && !args.replace {
         bail!("there is a model {name:?} already; replace it with --replace");
@@ -99,10 +101,17 @@ fn write_hugging_face(args: &Import, folder: &Path, paths: &Paths, ui: &Ui) -> R
 
 fn options(args: &Import, paths: &Paths, folder: &Path, target: Target) -> Result<ImportOptions> {
     let (source, licence) = source(args, paths)?;
-    let name = args.name.clone().unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    let name = args
+        .name
+        .clone()
+        .unwrap_or_else(|| DEFAULT_MODEL.to_owned());
     let mut options = ImportOptions::new(source, folder, name);
     options.source_name = match &args.gguf {
-        Some(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        Some(path) => path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         None => "SmolLM2-135M-Instruct".to_owned(),
     };
     options.licence = licence;
@@ -111,7 +120,10 @@ fn options(args: &Import, paths: &Paths, folder: &Path, target: Target) -> Resul
     options.cancel = interrupt::flag();
     if let Some(recipe) = &args.recipe {
         let recipe = recipe_bytes(recipe)?;
-        options.carve = Some(Carve { recipe, experts_per_token: args.experts_per_token });
+        options.carve = Some(Carve {
+            recipe,
+            experts_per_token: args.experts_per_token,
+        });
     } else if args.experts_per_token.is_some() {
         bail!("--experts-per-token goes with --recipe");
     }
@@ -130,7 +142,10 @@ fn source(args: &Import, paths: &Paths) -> Result<(PathBuf, Licence)> {
     let folder = fetch::folder_of(item, paths);
     let text = std::fs::read_to_string(folder.join("LICENSE"))
         .with_context(|| format!("cannot read the licence in {}", folder.display()))?;
-    let licence = Licence { id: item.licence.clone(), text };
+    let licence = Licence {
+        id: item.licence.clone(),
+        text,
+    };
     Ok((folder.join(DEFAULT_CHECKPOINT_FILE), licence))
 }
 

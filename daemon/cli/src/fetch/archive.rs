@@ -22,18 +22,31 @@ pub fn extract(archive: &File, member: &Member, target: &Path, bar: &ProgressBar
     let mut written = 0u64;
     let mut chunk = vec![0; COPY_CHUNK_BYTES];
     loop {
-        let read = source.read(&mut chunk).with_context(|| format!("cannot read {}", member.path))?;
+        let read = source
+            .read(&mut chunk)
+            .with_context(|| format!("cannot read {}", member.path))?;
         if read == 0 {
             break;
         }
         written += read as u64;
-        ensure!(written <= member.bytes, "{} is longer than its pin says", member.path);
+        ensure!(
+            written <= member.bytes,
+            "{} is longer than its pin says",
+            member.path
+        );
         file.write_all(&chunk[..read])
             .with_context(|| format!("cannot write {}", target.display()))?;
         bar.inc(read as u64);
     }
-    file.sync_all().with_context(|| format!("cannot write {}", target.display()))?;
-    let have = Digest::of_file(target).with_context(|| format!("cannot read {}", target.display()))?;
-    ensure!(have == member.digest, "{} is {have}, not the pinned {}", member.path, member.digest);
+    file.sync_all()
+        .with_context(|| format!("cannot write {}", target.display()))?;
+    let have =
+        Digest::of_file(target).with_context(|| format!("cannot read {}", target.display()))?;
+    ensure!(
+        have == member.digest,
+        "{} is {have}, not the pinned {}",
+        member.path,
+        member.digest
+    );
     Ok(())
 }

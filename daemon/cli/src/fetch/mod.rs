@@ -13,7 +13,9 @@ pub use pins::{Item, ItemKind, Pins};
 use crate::interrupt;
 use crate::ui::Ui;
 use anyhow::{Context, Result, bail, ensure};
-use mote_api::{Digest, Flavour, FlavourFile, MANIFEST_FILE_NAME, Manifest, Paths, RUNTIME_FILE_NAME};
+use mote_api::{
+    Digest, Flavour, FlavourFile, MANIFEST_FILE_NAME, Manifest, Paths, RUNTIME_FILE_NAME,
+};
 use pins::Archive;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -57,7 +59,12 @@ pub fn fetch(item: &Item, paths: &Paths, ui: &Ui) -> Result<Fetched> {
     let archive = item.archive_for_this_machine()?;
     let bytes = archive.members.iter().map(|member| member.bytes).sum();
     if is_there(item, paths) {
-        return Ok(Fetched { name: item.name.clone(), folder, bytes, already_there: true });
+        return Ok(Fetched {
+            name: item.name.clone(),
+            folder,
+            bytes,
+            already_there: true,
+        });
     }
     let parent = folder.parent().context("the target has a parent folder")?;
     std::fs::create_dir_all(parent)
@@ -75,7 +82,12 @@ pub fn fetch(item: &Item, paths: &Paths, ui: &Ui) -> Result<Fetched> {
     describe(item, archive, &ready)?;
     interrupt::check()?;
     put_in_place(&ready, &folder)?;
-    Ok(Fetched { name: item.name.clone(), folder, bytes, already_there: false })
+    Ok(Fetched {
+        name: item.name.clone(),
+        folder,
+        bytes,
+        already_there: false,
+    })
 }
 
 /// Replaces `folder` by `ready` in one rename; an old folder is moved aside first and put back
@@ -146,8 +158,11 @@ fn describe(item: &Item, archive: &Archive, ready: &Path) -> Result<()> {
         }
         ItemKind::Model => {
             let mut manifest = item.manifest()?;
-            manifest.files =
-                archive.members.iter().map(|m| (m.to.clone(), m.digest)).collect();
+            manifest.files = archive
+                .members
+                .iter()
+                .map(|m| (m.to.clone(), m.digest))
+                .collect();
             write_manifest(&manifest, ready)
         }
     }

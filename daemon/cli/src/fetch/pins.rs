@@ -11,7 +11,10 @@ const PINS: &str = include_str!("pins.toml");
 const MANIFESTS: &[(&str, &str)] = &[
     ("silero-vad", include_str!("manifests/silero-vad.toml")),
     ("rapidocr-det", include_str!("manifests/rapidocr-det.toml")),
-    ("selfie-segmentation", include_str!("manifests/selfie-segmentation.toml")),
+    (
+        "selfie-segmentation",
+        include_str!("manifests/selfie-segmentation.toml"),
+    ),
     ("okay-nabu", include_str!("manifests/okay-nabu.toml")),
 ];
 
@@ -112,7 +115,11 @@ impl Item {
     /// The archive for the machine this runs on.
     pub fn archive_for_this_machine(&self) -> Result<&Archive> {
         let arch = std::env::consts::ARCH;
-        match self.archives.iter().find(|a| a.arch == arch || a.arch == "any") {
+        match self
+            .archives
+            .iter()
+            .find(|a| a.arch == arch || a.arch == "any")
+        {
             Some(archive) => Ok(archive),
             None => bail!("{} is not packaged for {arch}", self.name),
         }
@@ -141,9 +148,18 @@ mod tests {
         let pins = Pins::read().expect("the table parses");
         for item in &pins.items {
             for archive in &item.archives {
-                assert!(!archive.members.is_empty(), "{}: nothing is used", item.name);
+                assert!(
+                    !archive.members.is_empty(),
+                    "{}: nothing is used",
+                    item.name
+                );
                 for member in &archive.members {
-                    assert!(!member.to.contains('/'), "{}: {} is no file name", item.name, member.to);
+                    assert!(
+                        !member.to.contains('/'),
+                        "{}: {} is no file name",
+                        item.name,
+                        member.to
+                    );
                 }
             }
             match item.kind {

@@ -29,16 +29,26 @@ pub fn download(item: &Item, archive: &Archive, stage: &Path, ui: &Ui) -> Result
     let requirements = stage.join("requirements.txt");
     let line = format!(
         "{}=={} --hash={}\n",
-        item.package,
-        item.version,
-        archive.digest
+        item.package, item.version, archive.digest
     );
     std::fs::write(&requirements, line).context("cannot write the requirements")?;
     let python = std::env::var_os(PYTHON_VARIABLE).unwrap_or_else(|| "python3".into());
     let mut command = Command::new(&python);
     command
-        .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"])
-        .args(["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--quiet"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-cache-dir",
+        ])
+        .args([
+            "--disable-pip-version-check",
+            "--no-input",
+            "--progress-bar=off",
+            "--quiet",
+        ])
         .args(["--python-version", PYTHON_TAG, "--implementation", "cp"])
         .args(["--platform", &archive.platform, "--require-hashes"])
         .arg("--requirement")
@@ -84,16 +94,25 @@ fn watch(mut child: Child, archive: &Archive, stage: &Path, item: &Item, ui: &Ui
         Err(_) => bail!("the reader of pip's messages panicked"),
     };
     if !status.success() {
-        let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
         let last = lines[lines.len().saturating_sub(MESSAGE_LINES_SHOWN)..].join("\n  ");
-        bail!("pip could not get {}=={} ({status}):\n  {last}", item.package, item.version);
+        bail!(
+            "pip could not get {}=={} ({status}):\n  {last}",
+            item.package,
+            item.version
+        );
     }
     Ok(())
 }
 
 fn bytes_under(folder: &Path) -> u64 {
     // Files come and go while pip works: one that is gone counts nothing.
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
@@ -108,6 +127,10 @@ fn the_only_file(folder: &Path) -> Result<PathBuf> {
     let entries: Vec<_> = std::fs::read_dir(folder)
         .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
         .with_context(|| format!("cannot list {}", folder.display()))?;
-    ensure!(entries.len() == 1, "pip brought {} files, not 1", entries.len());
+    ensure!(
+        entries.len() == 1,
+        "pip brought {} files, not 1",
+        entries.len()
+    );
     Ok(entries[0].path())
 }

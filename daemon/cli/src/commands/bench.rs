@@ -1,0 +1,359 @@
+//! `mote bench`: this machine, the daemon, and the floor beside them, in one run.
+
+use crate::args::{Bench, BenchWhat};
+use crate::bench::floor::{self, BusyLoop};
+use crate::bench::process;
+use crate::bench::stats::{Samples, Summary};
+use crate::bench::{REDUCE_BYTES, REDUCE_MODEL, REDUCE_SHAPE};
+use crate::commands::import::MOE_RECIPE;
+use crate::daemon::Daemon;
+use crate::interrupt;
+use crate::ui::{Ui, bytes_text};
+use anyhow::{Context, Result};
+use mote_client::{Client, TensorInput, TensorOutput};
+use mote_wire::types::{DType, Prompt, Receipt, Sampling, WorkOptions};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+const WARM_UP: u32 = 20;
+const IDLE_WATCH: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(2);
+const STARTS: u32 = 11;
+const TEXT_ROUNDS: u32 = 3;
+const PROMPT_TOKENS: usize = 512;
+const ANSWER_TOKENS: u32 = 128;
+/// The daemon notices a change of the machine's load within this time.
+const LOAD_NOTICED: Duration = Duration::from_secs(4);
+
+#[derive(Default, Serialize)]
+struct Report {
+    cores: usize,
+    ipc: Option<Ipc>,
+    daemon: Option<Broker>,
+    text: Option<Text>,
+}
+
+#[derive(Serialize)]
+struct Ipc {
+    input_bytes: usize,
+    floor_one_hop: Summary,
+    floor_two_hops: Summary,
+    stream: Path,
+    job: Path,
+}
+
+#[derive(Default, Serialize)]
+struct Path {
+    backend: String,
+    round_trip: Summary,
+    in_library: Summary,
+    /// Round trip less time in the library, request by request.
+    overhead: Summary,
+    /// Overhead over the floor of as many hops, medians.
+    ratio_to_floor: f64,
+    bytes_copied: u64,
+}
+
+#[derive(Default, Serialize)]
+struct Broker {
+    start: Summary,
+    idle_resident_bytes: u64,
+    idle_wake_ups_per_s: f64,
+}
+
+#[derive(Default, Serialize)]
+struct Text {
+    model: String,
+    idle: Rates,
+    beside_busy_loop: Rates,
+}
+
+#[derive(Default, Serialize)]
+struct Rates {
+    prefill_tokens_per_s: f64,
+    decode_tokens_per_s: f64,
+    threads: u32,
+    spin: bool,
+    thread_changes: u32,
+}
+
+/// Measures and prints.
+pub fn bench(args: &Bench, ui: &Ui) -> Result<()> {
+    let wanted = |what| args.what.is_empty() || args.what.contains(&what);
+    let mut report = Report {
+        cores: std::thread::available_parallelism()?.get(),
+        ..Report::default()
+    };
+    if wanted(BenchWhat::Daemon) {
+        report.daemon = Some(broker(ui)?);
+    }
+    if wanted(BenchWhat::Ipc) {
+        report.ipc = Some(ipc(args.repetitions, ui)?);
+    }
+    if wanted(BenchWhat::Text) {
+        report.text = text(ui)?;
+    }
+    ui.result(&report, report_text(&report))
+}
+
+fn broker(ui: &Ui) -> Result<Broker> {
+    let bar = ui.count_bar("start the broker", u64::from(STARTS));
+    let mut starts = Samples::default();
+    for _ in 0..STARTS {
+        interrupt::check()?;
+        let daemon = Daemon::private()?;
+        starts.push(daemon.private_start().context("the daemon is private")?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let spinner = ui.spinner("watch the broker idle");
+    let daemon = Daemon::private()?;
+    let pid = daemon.private_pid().context("the daemon is private")?;
+    std::thread::sleep(SETTLE);
+    let before = process::wake_ups(pid)?;
+    std::thread::sleep(IDLE_WATCH);
+    let woken = process::wake_ups(pid)? - before;
+    spinner.finish_and_clear();
+    Ok(Broker {
+        start: starts.summary(),
+        idle_resident_bytes: process::resident_bytes(pid)?,
+        idle_wake_ups_per_s: woken as f64 / IDLE_WATCH.as_secs_f64(),
+    })
+}
+
+fn ipc(repetitions: u32, ui: &Ui) -> Result<Ipc> {
+    let spinner = ui.spinner("the floor of bare sockets");
+    let (floor_one_hop, floor_two_hops) = floor::measure(REDUCE_BYTES, repetitions)?;
+    spinner.set_message("stream");
+    let store = tempfile::tempdir().context("cannot create a folder")?;
+    std::fs::write(store.path().join("reduce.onnx"), REDUCE_MODEL)?;
+    let daemon = Daemon::private_with_store(store.path())?;
+    let mut stream = stream_path(&daemon.client, repetitions)?;
+    spinner.set_message("job");
+    let mut job = job_path(&daemon.client, repetitions)?;
+    spinner.finish_and_clear();
+    stream.ratio_to_floor = stream.overhead.p50_us / floor_one_hop.p50_us;
+    job.ratio_to_floor = job.overhead.p50_us / floor_two_hops.p50_us;
+    Ok(Ipc {
+        input_bytes: REDUCE_BYTES,
+        floor_one_hop,
+        floor_two_hops,
+        stream,
+        job,
+    })
+}
+
+fn shape() -> [u64; 4] {
+    REDUCE_SHAPE.map(|dim| dim as u64)
+}
+
+fn stream_path(client: &Client, repetitions: u32) -> Result<Path> {
+    let mut stream = client.open_stream("reduce", WorkOptions::default())?;
+    let mut buffer = stream.buffer(REDUCE_BYTES as u64)?;
+    buffer.with_slice_mut(|bytes| bytes.fill(0x3f));
+    let mut measured = Measured::default();
+    for round in 0..repetitions + WARM_UP {
+        interrupt::check()?;
+        let input = TensorInput::range("x", DType::F32, &shape(), buffer.range());
+        let started = Instant::now();
+        let result = stream.push(vec![input], Vec::<TensorOutput>::new())?;
+        measured.push(
+            round,
+            started.elapsed(),
+            result.compute_us,
+            result.bytes_copied,
+        );
+    }
+    let receipt = stream.close()?;
+    Ok(measured.path(&receipt))
+}
+
+fn job_path(client: &Client, repetitions: u32) -> Result<Path> {
+    let mut buffer = client.buffer(REDUCE_BYTES as u64)?;
+    buffer.with_slice_mut(|bytes| bytes.fill(0x3f));
+    let mut measured = Measured::default();
+    let mut receipt = Receipt::default();
+    for round in 0..repetitions + WARM_UP {
+        interrupt::check()?;
+        let input = TensorInput::range("x", DType::F32, &shape(), buffer.range());
+        let started = Instant::now();
+        let result = client.infer("reduce", vec![input], WorkOptions::default())?;
+        let elapsed = started.elapsed();
+        receipt = result.done.receipt;
+        measured.push(round, elapsed, receipt.compute_us, receipt.bytes_copied);
+    }
+    Ok(measured.path(&receipt))
+}
+
+#[derive(Default)]
+struct Measured {
+    round_trip: Samples,
+    in_library: Samples,
+    overhead: Samples,
+    bytes_copied: u64,
+}
+
+impl Measured {
+    fn push(&mut self, round: u32, elapsed: Duration, compute_us: u64, bytes_copied: u64) {
+        if round < WARM_UP {
+            return;
+        }
+        let compute_us = compute_us as f64;
+        self.round_trip.push(elapsed);
+        self.in_library.push_us(compute_us);
+        self.overhead
+            .push_us(elapsed.as_secs_f64() * 1e6 - compute_us);
+        self.bytes_copied = bytes_copied;
+    }
+
+    fn path(&self, receipt: &Receipt) -> Path {
+        Path {
+            backend: receipt.backend.clone(),
+            round_trip: self.round_trip.summary(),
+            in_library: self.in_library.summary(),
+            overhead: self.overhead.summary(),
+            ratio_to_floor: 0.0,
+            bytes_copied: self.bytes_copied,
+        }
+    }
+}
+
+fn text(ui: &Ui) -> Result<Option<Text>> {
+    let daemon = Daemon::private()?;
+    if !daemon
+        .client
+        .models()?
+        .iter()
+        .any(|model| model.name == MOE_RECIPE)
+    {
+        ui.note(format!(
+            "{MOE_RECIPE} is not installed: text is not measured (see `mote import`)"
+        ));
+        return Ok(None);
+    }
+    let spinner = ui.spinner("text, idle");
+    let idle = rates(&daemon.client)?;
+    spinner.set_message("text, beside a busy loop");
+    let busy = BusyLoop::start()?;
+    // Long enough for the daemon to see the load while it works, and to follow it.
+    let since = Instant::now();
+    while since.elapsed() < LOAD_NOTICED {
+        round(&daemon.client, 0)?;
+    }
+    let beside_busy_loop = rates(&daemon.client)?;
+    drop(busy);
+    spinner.finish_and_clear();
+    Ok(Some(Text {
+        model: MOE_RECIPE.into(),
+        idle,
+        beside_busy_loop,
+    }))
+}
+
+fn rates(client: &Client) -> Result<Rates> {
+    let (mut prefill, mut decode) = (Samples::default(), Samples::default());
+    let mut last = Receipt::default();
+    for number in 0..=TEXT_ROUNDS {
+        interrupt::check()?;
+        last = round(client, number)?;
+        if number > 0 {
+            let computed = (last.prompt_tokens - last.cached_tokens) as f64;
+            prefill.push_us(computed * 1e6 / last.prefill_us.max(1) as f64);
+            decode.push_us(last.generated_tokens as f64 * 1e6 / last.decode_us.max(1) as f64);
+        }
+    }
+    Ok(Rates {
+        prefill_tokens_per_s: prefill.quantile(0.5),
+        decode_tokens_per_s: decode.quantile(0.5),
+        threads: last.threads,
+        spin: last.spin,
+        thread_changes: last.thread_changes,
+    })
+}
+
+/// One answer to a prompt of about [`PROMPT_TOKENS`] tokens whose first word differs by number, so
+/// that no prefix of it is in a cache.
+fn round(client: &Client, number: u32) -> Result<Receipt> {
+    let words = [
+        "river", "stone", "lamp", "music", "cloud", "paper", "green", "seven",
+    ];
+    let prompt: Vec<_> = (0..PROMPT_TOKENS)
+        .map(|i| words[(i * 5 + i / 8) % words.len()])
+        .collect();
+    let request = mote_wire::types::Generate {
+        model: MOE_RECIPE.to_owned(),
+        prompt: Prompt::Plain(format!(
+            "{} {}",
+            words[number as usize % 8],
+            prompt.join(" ")
+        )),
+        tokens_max: Some(ANSWER_TOKENS),
+        sampling: Sampling::default(),
+        stop: Vec::new(),
+        options: WorkOptions::default(),
+    };
+    let quiet = Ui {
+        json: true,
+        quiet: true,
+    };
+    Ok(crate::commands::generate::stream(client, request, &quiet)?
+        .done
+        .receipt)
+}
+
+fn report_text(report: &Report) -> String {
+    let mut lines = vec![format!("{} cores; medians of one run", report.cores)];
+    if let Some(broker) = &report.daemon {
+        lines.push(format!(
+            "broker: listens after {:.1} ms (p99 {:.1} ms), {} resident, {:.1} wake-ups/s when idle",
+            broker.start.p50_us / 1e3,
+            broker.start.p99_us / 1e3,
+            bytes_text(broker.idle_resident_bytes),
+            broker.idle_wake_ups_per_s
+        ));
+    }
+    if let Some(ipc) = &report.ipc {
+        let floor = |name: &str, floor: &Summary| {
+            format!(
+                "  floor, {name:9} {:8.0} {:8.0}",
+                floor.p50_us, floor.p99_us
+            )
+        };
+        let path = |name: &str, path: &Path| {
+            format!(
+                "  {name:16} {:8.0} {:8.0}   library {:.0}, overhead {:.0} = {:.2} × floor, {} bytes copied ({})",
+                path.round_trip.p50_us,
+                path.round_trip.p99_us,
+                path.in_library.p50_us,
+                path.overhead.p50_us,
+                path.ratio_to_floor,
+                path.bytes_copied,
+                path.backend
+            )
+        };
+        lines.push(format!(
+            "{} bytes in a registered buffer, µs:   p50      p99",
+            ipc.input_bytes
+        ));
+        lines.push(floor("one hop", &ipc.floor_one_hop));
+        lines.push(path("stream", &ipc.stream));
+        lines.push(floor("two hops", &ipc.floor_two_hops));
+        lines.push(path("job", &ipc.job));
+    }
+    if let Some(text) = &report.text {
+        for (name, rates) in [
+            ("idle", &text.idle),
+            ("beside a busy loop", &text.beside_busy_loop),
+        ] {
+            lines.push(format!(
+                "{}, {name}: prefill {:.0} tokens/s, decode {:.1} tokens/s, {} threads{}",
+                text.model,
+                rates.prefill_tokens_per_s,
+                rates.decode_tokens_per_s,
+                rates.threads,
+                if rates.spin { " spinning" } else { "" }
+            ));
+        }
+    }
+    lines.join("\n")
+}

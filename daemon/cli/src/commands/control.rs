@@ -1,0 +1,87 @@
+//! `mote status`, `mote devices`, `mote explain`.
+
+use crate::args::Work;
+use crate::receipt::explanation_text;
+use crate::ui::{Ui, bytes_text};
+use crate::work::options;
+use anyhow::Result;
+use mote_client::Client;
+use mote_wire::types::{Capability, StatusReport};
+
+/// What the daemon is doing.
+pub fn status(client: &Client, ui: &Ui) -> Result<()> {
+    let report = client.status()?;
+    ui.result(&report, status_text(&report))
+}
+
+fn status_text(report: &StatusReport) -> String {
+    let mut lines = vec![
+        format!(
+            "moted {} up {} s",
+            report.server_version,
+            report.uptime_ms / 1000
+        ),
+        format!(
+            "  memory  {} of {} reserved; the broker itself takes {}",
+            bytes_text(report.reserved_bytes),
+            bytes_text(report.budget_bytes),
+            bytes_text(report.rss_bytes)
+        ),
+        format!(
+            "  work    {} running, {} queued, {} streams, {} connections; the machine is {}",
+            report.jobs_running,
+            report.jobs_queued,
+            report.streams,
+            report.connections,
+            report.machine_load
+        ),
+    ];
+    for worker in &report.workers {
+        lines.push(format!(
+            "  worker  {:>7} {} on {}: {:?}, {} resident, {} jobs, {} streams",
+            worker.pid,
+            worker.model,
+            worker.flavour,
+            worker.state,
+            bytes_text(worker.rss_bytes),
+            worker.jobs,
+            worker.streams
+        ));
+    }
+    lines.join("\n")
+}
+
+/// What works here, and why the rest does not.
+pub fn devices(client: &Client, refresh: bool, ui: &Ui) -> Result<()> {
+    let spinner = ui.spinner("probe");
+    let found = client.devices(refresh);
+    spinner.finish_and_clear();
+    let found = found?;
+    let lines: Vec<_> = found.iter().map(capability_text).collect();
+    ui.result(&found, lines.join("\n"))
+}
+
+fn capability_text(capability: &Capability) -> String {
+    let provider = if capability.provider.is_empty() {
+        "(all)"
+    } else {
+        capability.provider.as_str()
+    };
+    let place = format!("{:18} {:28}", capability.flavour, provider);
+    match (&capability.absence, &capability.device) {
+        (Some(reason), _) => format!("no   {place} {}", reason.message),
+        (None, device) => {
+            let name = device.as_ref().map_or("", |device| device.name.as_str());
+            format!(
+                "yes  {place} {name}, {} {}",
+                capability.backend, capability.library_version
+            )
+        }
+    }
+}
+
+/// Where a model would run.
+pub fn explain(client: &Client, model: &str, work: &Work, ui: &Ui) -> Result<()> {
+    let explanation = client.explain(model, options(work))?;
+    ui.result(&explanation, explanation_text(&explanation))
+}

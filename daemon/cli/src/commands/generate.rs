@@ -1,0 +1,112 @@
+//! `mote generate`.
+
+use crate::args::Generate;
+use crate::interrupt;
+use crate::receipt::receipt_text;
+use crate::ui::Ui;
+use crate::work::options;
+use anyhow::{Context, Result, bail};
+use mote_client::{Client, GenerationEvent};
+use mote_wire::limits::PROMPT_BYTES_MAX;
+use mote_wire::types::{ChatMessage, Done, Prompt, Sampling};
+use serde::Serialize;
+use std::io::Read;
+
+/// An answer and what came with it.
+#[derive(Serialize)]
+pub struct Answer {
+    /// The whole text.
+    pub text: String,
+    /// Why it ended, and the receipt.
+    #[serde(flatten)]
+    pub done: Done,
+}
+
+/// Answers a prompt.
+pub fn generate(client: &Client, args: &Generate, ui: &Ui) -> Result<()> {
+    let answer = stream(client, request(args)?, ui)?;
+    if ui.json {
+        return ui.result(&answer, "");
+    }
+    ui.stream("\n")?;
+    if args.receipt {
+        ui.note(receipt_text(&answer.done.receipt));
+    }
+    Ok(())
+}
+
+fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
+    let text = match args.prompt.as_str() {
+        "-" => from_stdin()?,
+        text => text.to_owned(),
+    };
+    let message = |role: &str, content: String| ChatMessage {
+        role: role.into(),
+        content,
+    };
+    let prompt = if args.raw {
+        Prompt::Plain(text)
+    } else {
+        let system = args
+            .system
+            .iter()
+            .map(|system| message("system", system.clone()));
+        Prompt::Messages(system.chain([message("user", text)]).collect())
+    };
+    Ok(mote_wire::types::Generate {
+        model: args.model.clone(),
+        prompt,
+        tokens_max: args.tokens_max,
+        sampling: Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            min_p: args.min_p,
+            repetition_penalty: args.repetition_penalty,
+            seed: args.seed,
+        },
+        stop: args.stop.clone(),
+        options: options(&args.work),
+    })
+}
+
+fn from_stdin() -> Result<String> {
+    let mut text = String::new();
+    let limit = PROMPT_BYTES_MAX as u64 + 1;
+    std::io::stdin()
+        .take(limit)
+        .read_to_string(&mut text)
+        .context("cannot read the prompt")?;
+    if text.len() > PROMPT_BYTES_MAX {
+        bail!("the prompt is longer than {PROMPT_BYTES_MAX} bytes");
+    }
+    Ok(text)
+}
+
+/// Streams an answer to standard output (or collects it for JSON); Ctrl-C cancels it.
+pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> Result<Answer> {
+    let spinner = ui.spinner("wait for the model");
+    let generation = client.generate(request)?;
+    let mut text = String::new();
+    let mut say = |piece: &str| -> Result<()> {
+        spinner.finish_and_clear();
+        text.push_str(piece);
+        if ui.json { Ok(()) } else { ui.stream(piece) }
+    };
+    for event in generation {
+        // Leaving the loop drops the generation, which cancels it.
+        interrupt::check()?;
+        match event? {
+            GenerationEvent::Token(token) => say(&token.text)?,
+            GenerationEvent::Done(done) => {
+                say(&done.text_tail)?;
+                return Ok(Answer { text, done: *done });
+            }
+            GenerationEvent::Progress(progress) => {
+                spinner.set_message(format!("{:?} {}", progress.stage, progress.done));
+            }
+            GenerationEvent::Accepted { .. } => {}
+        }
+    }
+    bail!("the daemon ended the answer without a receipt")
+}

@@ -1,0 +1,166 @@
+//! Receipts, explanations and reasons for people.
+
+use crate::ui::{bytes_text, micros_text};
+use mote_wire::types::{Explanation, Receipt, Rejected};
+
+/// A receipt as a few lines.
+pub fn receipt_text(receipt: &Receipt) -> String {
+    let mut lines = vec![format!("receipt of {}", receipt.model)];
+    let mut line = |label: &str, text: String| lines.push(format!("  {label:<12} {text}"));
+    line(
+        "ran on",
+        format!(
+            "{} {} ({}), {}, variant {}, {}",
+            receipt.backend,
+            receipt.library_version,
+            receipt.flavour,
+            receipt.device.name,
+            receipt.variant,
+            receipt.precision
+        ),
+    );
+    let shares = receipt.placement.iter().map(|share| {
+        let time = share
+            .time_us
+            .map_or(String::new(), |us| format!(" in {}", micros_text(us)));
+        format!("{} {} nodes{time}", share.provider, share.nodes)
+    });
+    let read_back = if receipt.placement_read_back {
+        "as the runtime reports"
+    } else {
+        "by design"
+    };
+    line(
+        "placement",
+        format!("{}, {read_back}", shares.collect::<Vec<_>>().join(", ")),
+    );
+    if let (Some(k), Some(n)) = (receipt.experts_per_token, receipt.experts) {
+        line("experts", format!("{k} of {n} routed experts per token"));
+    }
+    if receipt.generated_tokens > 0 {
+        line("tokens", tokens_text(receipt));
+    }
+    if receipt.frames_out > 0 {
+        line(
+            "frames",
+            format!(
+                "{} in, {} out; decoded in {}, encoded in {}",
+                receipt.frames_in,
+                receipt.frames_out,
+                micros_text(receipt.media_decode_us),
+                micros_text(receipt.media_encode_us)
+            ),
+        );
+    }
+    line("time", time_text(receipt));
+    let spin = if receipt.spin {
+        "spinning"
+    } else {
+        "not spinning"
+    };
+    let changes = match receipt.thread_changes {
+        0 => String::new(),
+        n => format!(", changed {n} times with the machine's load"),
+    };
+    line("threads", format!("{} {spin}{changes}", receipt.threads));
+    line(
+        "copied",
+        format!(
+            "{} between client and library",
+            bytes_text(receipt.bytes_copied)
+        ),
+    );
+    if receipt.retries + receipt.preemptions > 0 {
+        line(
+            "upsets",
+            format!(
+                "{} retries, {} preemptions",
+                receipt.retries, receipt.preemptions
+            ),
+        );
+    }
+    for rejected in &receipt.rejected {
+        line("not taken", rejected_text(rejected));
+    }
+    lines.join("\n")
+}
+
+fn tokens_text(receipt: &Receipt) -> String {
+    let rate = |tokens: u64, us: u64| tokens as f64 * 1e6 / us.max(1) as f64;
+    let computed = receipt.prompt_tokens.saturating_sub(receipt.cached_tokens);
+    format!(
+        "{} prompt ({} cached) at {:.0}/s, {} answered at {:.1}/s",
+        receipt.prompt_tokens,
+        receipt.cached_tokens,
+        rate(computed, receipt.prefill_us),
+        receipt.generated_tokens,
+        rate(receipt.generated_tokens, receipt.decode_us)
+    )
+}
+
+fn time_text(receipt: &Receipt) -> String {
+    let mut parts = vec![format!("{} in all", micros_text(receipt.total_us))];
+    for (label, us) in [
+        ("queue", receipt.queue_us),
+        ("load", receipt.load_us),
+        ("prefill", receipt.prefill_us),
+        ("decode", receipt.decode_us),
+        ("library", receipt.compute_us),
+    ] {
+        if us > 0 {
+            parts.push(format!("{label} {}", micros_text(us)));
+        }
+    }
+    parts.join(", ")
+}
+
+/// One rejected way to run.
+pub fn rejected_text(rejected: &Rejected) -> String {
+    let place = [&rejected.flavour, &rejected.provider, &rejected.variant];
+    let place: Vec<_> = place
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .cloned()
+        .collect();
+    format!("{}: {}", place.join(" / "), rejected.reason.message)
+}
+
+/// An explanation as a few lines.
+pub fn explanation_text(explanation: &Explanation) -> String {
+    let mut lines = Vec::new();
+    match &explanation.chosen {
+        Some(chosen) => lines.push(format!(
+            "{} runs on {} {} ({}), provider {}, on {}; variant {}, {}",
+            explanation.model,
+            chosen.backend,
+            chosen.library_version,
+            chosen.flavour,
+            chosen.provider,
+            chosen.device.name,
+            chosen.variant,
+            chosen.precision
+        )),
+        None => lines.push(format!("nothing here can run {}", explanation.model)),
+    }
+    lines.push(format!(
+        "  needs {} of {} of memory",
+        bytes_text(explanation.need_bytes),
+        bytes_text(explanation.budget_bytes)
+    ));
+    for share in &explanation.placement {
+        lines.push(format!(
+            "  placed: {} runs {} nodes",
+            share.provider, share.nodes
+        ));
+    }
+    for rejected in &explanation.rejected {
+        lines.push(format!("  not taken: {}", rejected_text(rejected)));
+    }
+    lines.extend(
+        explanation
+            .notes
+            .iter()
+            .map(|note| format!("  note: {note}")),
+    );
+    lines.join("\n")
+}
