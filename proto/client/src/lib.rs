@@ -1,1 +1,77 @@
-//! Placeholder.
+//! The client of Mote: blocking, no runtime, usable from several threads.
+//!
+//! ```no_run
+//! use mote_client::{Client, DType, Generate, GenerationEvent, Input, Prompt, WorkOptions};
+//!
+//! # fn main() -> Result<(), mote_client::ClientError> {
+//! let client = Client::connect_default("example")?;
+//!
+//! // Tensors in, tensors out.
+//! let image = vec![0u8; 3 * 224 * 224 * 4];
+//! let input = Input::bytes("input", DType::F32, &[1, 3, 224, 224], &image);
+//! let result = client.infer("resnet", &[input], &[], &WorkOptions::default())?;
+//! println!("{} on {}", result.outputs[0].name, result.done.receipt.device.name);
+//!
+//! // Text in, text out.
+//! let request = Generate {
+//!     model: "smollm2-135m".into(),
+//!     prompt: Prompt::Plain("Once upon a time".into()),
+//!     tokens_max: Some(64),
+//!     sampling: Default::default(),
+//!     stop: Vec::new(),
+//!     options: WorkOptions::default(),
+//! };
+//! for event in client.generate(request)? {
+//!     if let GenerationEvent::Token(token) = event? {
+//!         print!("{}", token.text);
+//!     }
+//! }
+//!
+//! // A stream over buffers that are mapped once: nothing is copied, no descriptor travels.
+//! let mut stream = client.open_stream("silero-vad", &WorkOptions::default())?;
+//! let mut audio = stream.buffer(512 * 4)?;
+//! for _ in 0..100 {
+//!     audio.with_slice_mut(|samples| samples.fill(0));
+//!     let result = stream.push(&[Input::buffer("input", DType::F32, &[1, 512], &audio)], &[])?;
+//!     println!("{} µs", result.compute_us);
+//! }
+//! println!("{} steps", stream.close()?.steps);
+//! # Ok(())
+//! # }
+//! ```
+#![deny(unsafe_code)]
+
+mod buffer;
+mod call;
+mod client;
+mod clip;
+mod error;
+mod generation;
+mod inbox;
+mod infer;
+mod link;
+mod mapping;
+mod pool;
+mod stream;
+mod tensor;
+mod watch;
+
+pub use buffer::Buffer;
+pub use call::Canceller;
+pub use client::Client;
+pub use clip::{ClipEvent, ClipTransform};
+pub use error::{ClientError, ProtocolError};
+pub use generation::{Generation, GenerationEvent};
+pub use infer::InferResult;
+pub use stream::{Stream, StreamResult};
+pub use tensor::{Input, Output, OwnedData, OwnedTensor};
+pub use watch::Watch;
+
+pub use mote_wire::limits::Limits;
+pub use mote_wire::types::{
+    BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, DType, Device, Done, Event,
+    EventKind, Explanation, FinishReason, Generate, ModelDetails, ModelInfo, Preview, Priority,
+    Progress, Prompt, ProviderShare, Reason, Receipt, Rejected, Sampling, Stage, Status,
+    StatusReport, TensorSpec, Token, TransformClip, VariantInfo, WorkOptions, WorkerInfo,
+    WorkerState,
+};

@@ -1,0 +1,165 @@
+//! Streams: a model's own socket, straight to the worker that runs it.
+
+use crate::buffer::Buffer;
+use crate::client::Client;
+use crate::error::{ClientError, End, ProtocolError};
+use crate::tensor::{Input, Output, OwnedTensor, Staging, lower_outputs};
+use mote_wire::types::{
+    OpenStream, Progress, Receipt, Reply, Request, StreamPush, TensorSpec, WorkOptions,
+};
+use mote_wire::{Connection, Link as WireLink, frame_to_reply, request_to_frame};
+
+/// A stateful stream. Its state lives in the daemon until it is closed or dropped, or its client
+/// is. Calls block; the socket is served by the calling thread, with no thread between.
+#[derive(Debug)]
+pub struct Stream {
+    connection: Connection,
+    request_id: u64,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    /// Takes inputs given as bytes that are too large for a frame.
+    staged: Option<Buffer>,
+}
+
+/// What one push gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamResult {
+    /// Outputs, those in the caller's buffers included.
+    pub outputs: Vec<OwnedTensor>,
+    /// Time inside the library.
+    pub compute_us: u64,
+    /// Bytes copied between the client's memory and the library's.
+    pub bytes_copied: u64,
+}
+
+impl Client {
+    /// Opens a stream, loading the model first if need be.
+    pub fn open_stream(&self, model: &str, options: &WorkOptions) -> Result<Stream, ClientError> {
+        self.open_stream_with(model, options, |_| {})
+    }
+
+    /// As [`Client::open_stream`], telling how far the loading is.
+    pub fn open_stream_with(
+        &self,
+        model: &str,
+        options: &WorkOptions,
+        mut on_progress: impl FnMut(Progress),
+    ) -> Result<Stream, ClientError> {
+        let request = Request::OpenStream(OpenStream {
+            model: model.into(),
+            options: options.clone(),
+        });
+        let Reply::StreamOpened(opened) = self.link.ask_with(request, &mut on_progress)? else {
+            return Err(ClientError::other_answer("open_stream"));
+        };
+        Ok(Stream {
+            connection: Connection::new(opened.socket.into(), WireLink::Client),
+            request_id: 0,
+            inputs: opened.inputs,
+            outputs: opened.outputs,
+            staged: None,
+        })
+    }
+}
+
+impl Stream {
+    /// What a push takes.
+    pub fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    /// What a push gives.
+    pub fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+
+    /// A buffer of `bytes` zeroes that is registered on this stream.
+    pub fn buffer(&mut self, bytes: u64) -> Result<Buffer, ClientError> {
+        let buffer = Buffer::create(bytes)?;
+        self.register(&buffer)?;
+        Ok(buffer)
+    }
+
+    /// Makes a buffer of the client or of another stream known here too.
+    pub fn register(&mut self, buffer: &Buffer) -> Result<(), ClientError> {
+        match self.ask(buffer.registration()?)? {
+            Reply::Ok => Ok(()),
+            _ => Err(ClientError::other_answer("register_buffer")),
+        }
+    }
+
+    /// Makes room for another buffer.
+    pub fn unregister(&mut self, buffer: &Buffer) -> Result<(), ClientError> {
+        let buffer = buffer.id();
+        match self.ask(Request::UnregisterBuffer { buffer })? {
+            Reply::Ok => Ok(()),
+            _ => Err(ClientError::other_answer("unregister_buffer")),
+        }
+    }
+
+    /// One step. After [`ClientError::Refused`] the stream goes on, unless it was revoked.
+    pub fn push(
+        &mut self,
+        inputs: &[Input<'_>],
+        outputs: &[Output<'_>],
+    ) -> Result<StreamResult, ClientError> {
+        let staging = Staging::of(inputs);
+        self.make_room(staging.bytes)?;
+        let request = Request::StreamPush(StreamPush {
+            inputs: staging.lower(inputs, self.staged.as_mut())?,
+            outputs: lower_outputs(outputs),
+        });
+        let Reply::StreamResult(result) = self.ask(request)? else {
+            return Err(ClientError::other_answer("stream_push"));
+        };
+        Ok(StreamResult {
+            outputs: OwnedTensor::read_all(result.outputs)?,
+            compute_us: result.compute_us,
+            bytes_copied: result.bytes_copied,
+        })
+    }
+
+    /// Ends the stream in good order: what computed it, over all its steps.
+    pub fn close(mut self) -> Result<Receipt, ClientError> {
+        match self.ask(Request::StreamClose)? {
+            Reply::Done(done) => Ok(done.receipt),
+            _ => Err(ClientError::other_answer("stream_close")),
+        }
+    }
+
+    fn make_room(&mut self, bytes: u64) -> Result<(), ClientError> {
+        if bytes <= self.staged.as_ref().map_or(0, Buffer::bytes) {
+            return Ok(());
+        }
+        if let Some(outgrown) = self.staged.take() {
+            self.unregister(&outgrown)?;
+        }
+        let bytes = bytes.checked_next_power_of_two().unwrap_or(bytes);
+        self.staged = Some(self.buffer(bytes)?);
+        Ok(())
+    }
+
+    /// Sends a request and waits for its answer.
+    fn ask(&mut self, request: Request) -> Result<Reply, ClientError> {
+        self.request_id += 1;
+        let frame = request_to_frame(self.request_id, request)?;
+        let mut end = self.connection.send(frame).err().map(End::from);
+        loop {
+            // What the worker said before it closed the socket is there to be read.
+            let frame = match self.connection.recv() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Err(end.unwrap_or(End::Closed).into()),
+                Err(error) => return Err(end.unwrap_or(error.into()).into()),
+            };
+            match frame_to_reply(frame) {
+                Ok((id, Reply::Failed(status))) if id == self.request_id => {
+                    return Err(status.into());
+                }
+                Ok((id, reply)) if id == self.request_id => return Ok(reply),
+                Ok((0, Reply::Failed(status))) => end = Some(End::Refused(status)),
+                Ok(_) => {}
+                Err(refusal) => return Err(ProtocolError::Answer(refusal).into()),
+            }
+        }
+    }
+}
