@@ -2,7 +2,7 @@
 
     python carve.py SmolLM2-135M-Instruct.Q4_1.gguf OUT.safetensors
 
-No training: neurons are sorted by how they fire on calibration.jsonl, and a linear router is
+No training: neurons are sorted by what they do on calibration.jsonl, and a linear router is
 fitted in closed form. README.md beside this file describes the method, the file and the results.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 import recipe
+import sensitivity
 import tokenizer
 from gguf_file import GgufFile
 from llama import Llama, silu
@@ -26,8 +27,11 @@ EXPERTS_PER_TOKEN = 6
 ROUTER_TEMPERATURE = 2.0**-10
 FIRING_FRACTION = 0.15
 SINK_NEURONS = 64
+PEAK_NEURONS = 64
 CLUSTER_ROUNDS = 8
-RIDGE = 1e-2
+ROUTER_RIDGE = 1e-2
+METRIC_RIDGE = 1e-3
+METRIC_EVERY = 3
 
 
 def documents(path, words):
@@ -49,29 +53,34 @@ def collect(model, docs):
     return [np.concatenate(rows) for rows in inputs], first
 
 
-def shared_neurons(strength, fires, first):
-    """The neurons that fire most often, with those that make the first token an attention sink.
+def ridged(matrix, share):
+    """A symmetric matrix with `share` of its mean diagonal added to the diagonal."""
+    return matrix + share * np.trace(matrix) / len(matrix) * np.eye(len(matrix))
 
-    The first token's huge activations come from a few neurons that are silent elsewhere, so their
-    rate is low, but the model falls apart when a router drops them.
+
+def shared_neurons(fires, size, first):
+    """The neurons that fire most often, and those the model falls apart without.
+
+    The huge activations of first tokens, on which attention rests, come from a few neurons that
+    are silent elsewhere: they fire seldom, so they are named here. So are rare large peaks.
     """
     score = fires.mean(0)
-    sinks = np.argsort(-np.square(strength[first]).mean(0), kind="stable")[:SINK_NEURONS]
-    score[sinks] += 1
+    score[np.argsort(-np.square(size[first]).mean(0), kind="stable")[:SINK_NEURONS]] += 1
+    score[np.argsort(-size.max(0), kind="stable")[:PEAK_NEURONS]] += 1
     return np.argsort(-score, kind="stable")[:SHARED_NEURONS]
 
 
-def clusters(fires, random):
-    """Expert of each neuron, equal sizes, neurons that fire on the same tokens together."""
-    pattern = fires.T.astype(np.float32)
-    pattern -= pattern.mean(1, keepdims=True) / 2
-    pattern /= np.linalg.norm(pattern, axis=1, keepdims=True) + 1e-9
+def clusters(strength, random):
+    """Expert of each neuron: k-means with equal sizes on what the neurons do at each token.
+
+    Neurons that matter on the same tokens go together, and so do those that seldom matter.
+    """
+    pattern = np.ascontiguousarray(strength.T)
     centres = pattern[random.permutation(len(pattern))[:EXPERTS]]
     for _ in range(CLUSTER_ROUNDS):
-        cost = np.repeat(-(pattern @ centres.T), EXPERT_NEURONS, axis=1)
-        expert = linear_sum_assignment(cost)[1] // EXPERT_NEURONS
+        cost = np.square(centres).sum(1) - 2 * pattern @ centres.T
+        expert = linear_sum_assignment(np.repeat(cost, EXPERT_NEURONS, axis=1))[1] // EXPERT_NEURONS
         centres = np.stack([pattern[expert == e].mean(0) for e in range(EXPERTS)])
-        centres /= np.linalg.norm(centres, axis=1, keepdims=True) + 1e-9
     return expert
 
 
@@ -79,25 +88,26 @@ def fit_router(inputs, energy):
     """Ridge regression from the FFN input to each expert's log energy, centred over the experts."""
     target = np.log(energy + 1e-9)
     target -= target.mean(1, keepdims=True)
-    gram = inputs.T.astype(np.float64) @ inputs
-    gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return np.linalg.solve(gram, inputs.T.astype(np.float64) @ target).T
+    inputs = inputs.astype(np.float64)
+    return np.linalg.solve(ridged(inputs.T @ inputs, ROUTER_RIDGE), inputs.T @ target).T
 
 
-def carve_layer(layer, inputs, first, random):
-    """(permutation, router) of one layer."""
+def carve_layer(layer, inputs, first, metric, random):
+    """(permutation, router) of one layer; outputs are measured in `metric` [hidden, hidden]."""
     hidden = silu(inputs @ layer["ffn_gate"].T) * (inputs @ layer["ffn_up"].T)
-    strength = np.abs(hidden) * np.linalg.norm(layer["ffn_down"], axis=0)
+    root = np.linalg.cholesky(ridged(metric, METRIC_RIDGE)).T.astype(np.float32)
+    down = root @ layer["ffn_down"]
+    strength = np.abs(hidden) * np.linalg.norm(down, axis=0)
+    strength /= np.linalg.norm(strength, axis=1, keepdims=True)
     firing = int(strength.shape[1] * FIRING_FRACTION)
     fires = strength >= -np.partition(-strength, firing, axis=1)[:, firing : firing + 1]
-    shared = shared_neurons(strength, fires, first)
+    size = np.abs(hidden) * np.linalg.norm(layer["ffn_down"], axis=0)
+    shared = shared_neurons(fires, size, first)
     rest = np.setdiff1d(np.arange(strength.shape[1]), shared)
-    expert = clusters(fires[:, rest], random)
-    order = [rest[expert == e] for e in range(EXPERTS)]
-    energy = np.stack(
-        [np.square(hidden[:, part] @ layer["ffn_down"][:, part].T).sum(1) for part in order], axis=1
-    )
-    return np.concatenate([shared] + order), fit_router(inputs, energy)
+    expert = clusters(strength[:, rest], random)
+    parts = [rest[expert == e] for e in range(EXPERTS)]
+    energy = [np.square(hidden[:, part] @ down[:, part].T).sum(1) for part in parts]
+    return np.concatenate([shared] + parts), fit_router(inputs, np.stack(energy, axis=1))
 
 
 def main():
@@ -105,9 +115,10 @@ def main():
     model, words, random = Llama(gguf), tokenizer.load(gguf), np.random.default_rng(SEED)
     docs = documents(Path(__file__).with_name("calibration.jsonl"), words)
     inputs, first = collect(model, docs)
+    metrics = sensitivity.output_metrics(model, docs[::METRIC_EVERY], random)
     layers = []
     for i, layer in enumerate(model.layers):
-        layers.append(carve_layer(layer, inputs[i], first, random))
+        layers.append(carve_layer(layer, inputs[i], first, metrics[i], random))
         print(f"carve layer {i}", flush=True)
     recipe.write(
         out,

@@ -23,7 +23,16 @@ QUESTIONS = [
     "Name three fruits.",
     "Why do we need sleep?",
 ]
-DOCSTRING_MODULES = ["argparse", "asyncio", "datetime", "difflib", "heapq", "ipaddress", "random", "statistics"]
+DOCSTRING_MODULES = [
+    "argparse",
+    "asyncio",
+    "datetime",
+    "difflib",
+    "heapq",
+    "ipaddress",
+    "random",
+    "statistics",
+]
 DOCSTRING_TOKENS = 256
 ANSWER_TOKENS_MAX = 40
 END = 2
@@ -34,7 +43,9 @@ def docstrings(words):
     out = []
     for name in DOCSTRING_MODULES:
         module = importlib.import_module(name)
-        texts = [module.__doc__ or ""] + [getattr(item, "__doc__", None) or "" for item in vars(module).values()]
+        texts = [module.__doc__ or ""] + [
+            getattr(item, "__doc__", None) or "" for item in vars(module).values()
+        ]
         out.append(words.encode(max(texts, key=len)).ids[:DOCSTRING_TOKENS])
     return out
 

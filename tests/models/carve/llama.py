@@ -69,7 +69,7 @@ def _half_rotation(weight, heads):
     return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def _rms_norm(x, gain, epsilon):
+def rms_norm(x, gain, epsilon):
     return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon) * gain
 
 
@@ -106,10 +106,11 @@ class Llama:
         layer["ffn_down"] = np.ascontiguousarray(layer["ffn_down"][:, permutation])
         self.routing[index] = routing
 
-    def _rotate(self, x, start):
+    def rotate(self, x, start, back=False):
+        """Rotary position embedding of [..., tokens, head size] from position `start` on."""
         half = self.head_size // 2
         inverse = self.rope_base ** (-np.arange(half) / half)
-        angle = np.arange(start, start + x.shape[2])[:, None] * inverse
+        angle = np.arange(start, start + x.shape[-2])[:, None] * (-inverse if back else inverse)
         cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
         low, high = x[..., :half], x[..., half:]
         return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
@@ -118,8 +119,8 @@ class Llama:
         layer, (batch, tokens, _) = self.layers[index], x.shape
         split = lambda y, heads: y.reshape(batch, tokens, heads, self.head_size).swapaxes(1, 2)
         start = cache.keys[index].shape[2] if index < len(cache.keys) else 0
-        query = self._rotate(split(x @ layer["attn_q"].T, self.heads), start)
-        key = self._rotate(split(x @ layer["attn_k"].T, self.kv_heads), start)
+        query = self.rotate(split(x @ layer["attn_q"].T, self.heads), start)
+        key = self.rotate(split(x @ layer["attn_k"].T, self.kv_heads), start)
         key, value = cache.append(index, key, split(x @ layer["attn_v"].T, self.kv_heads))
         group = self.heads // self.kv_heads
         query = query.reshape(batch, self.kv_heads, group, tokens, self.head_size)
@@ -158,9 +159,9 @@ class Llama:
         cache = Cache() if cache is None else cache
         x = self.embedding[np.asarray(ids)]
         for index, layer in enumerate(self.layers):
-            x = x + self._attention(index, _rms_norm(x, layer["attn_norm"], self.epsilon), cache, pad)
-            x = x + self._ffn(index, _rms_norm(x, layer["ffn_norm"], self.epsilon))
-        return _rms_norm(x, self.output_norm, self.epsilon)
+            x = x + self._attention(index, rms_norm(x, layer["attn_norm"], self.epsilon), cache, pad)
+            x = x + self._ffn(index, rms_norm(x, layer["ffn_norm"], self.epsilon))
+        return rms_norm(x, self.output_norm, self.epsilon)
 
     def logits(self, hidden):
         """[..., vocabulary] of normalised hidden states."""

@@ -113,7 +113,9 @@ class Graph:
         plane = self.node("Concat", ones, height, width, axis=0)
         x = self.node("Expand", self.node("Reshape", x, self.constant([1, 1, 1, -1], np.int64)), plane)
         y = self.node("Expand", self.node("Reshape", y, self.constant([1, 1, -1, 1], np.int64)), plane)
-        unit = [self.node("Reshape", step, self.constant([1, 1, 1, 1], np.int64)) for step in (step_x, step_y)]
+        unit = [
+            self.node("Reshape", step, self.constant([1, 1, 1, 1], np.int64)) for step in (step_x, step_y)
+        ]
         return self.concat(x, y), self.concat(*unit), plane
 
     def warp(self, image, flow, grid, unit):
@@ -140,7 +142,11 @@ def build(weights, half):
     difference = graph.node("Mul", graph.node("Sub", warped0, warped1), share)
     graph.node("Add", warped1, difference, output="mid")
     image = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, "h", "w"])
-    inputs = [image("img0"), image("img1"), helper.make_tensor_value_info("timestep", TensorProto.FLOAT, [1, 1, 1, 1])]
+    inputs = [
+        image("img0"),
+        image("img1"),
+        helper.make_tensor_value_info("timestep", TensorProto.FLOAT, [1, 1, 1, 1]),
+    ]
     body = helper.make_graph(graph.nodes, "rife40", inputs, [image("mid")], graph.initializers)
     opset = [helper.make_opsetid("", OPSET)]
     return helper.make_model(body, opset_imports=opset, ir_version=IR_VERSION, producer_name="mote")
