@@ -106,19 +106,11 @@ impl From<End> for ClientError {
 }
 
 impl From<WireError> for End {
-    /// A peer that died is gone, however much of a frame it had sent.
     fn from(error: WireError) -> Self {
-        match &error {
-            WireError::EndInsideFrame => Self::Closed,
-            WireError::Send(cause) | WireError::Receive(cause)
-                if matches!(
-                    cause.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                Self::Closed
-            }
-            _ => Self::Connection(Arc::new(error)),
+        if error.is_gone() {
+            Self::Closed
+        } else {
+            Self::Connection(Arc::new(error))
         }
     }
 }

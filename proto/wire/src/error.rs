@@ -56,6 +56,19 @@ pub enum WireError {
 }
 
 impl WireError {
+    /// Whether the peer has gone, in whatever order: it closed the socket with frames unread or
+    /// half sent, or died. Nothing to complain of.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Send(cause) | Self::Receive(cause) => matches!(
+                cause.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ),
+            Self::EndInsideFrame => true,
+            _ => false,
+        }
+    }
+
     /// What to tell the peer before the connection is closed; `None` when it is the connection
     /// that failed.
     pub fn status(&self) -> Option<Status> {
