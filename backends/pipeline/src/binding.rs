@@ -1,7 +1,7 @@
 //! Matches named tensors with a model's inputs and outputs.
 
 use crate::{NamedTarget, NamedTensor, PipelineError};
-use mote_api::{Access, DType, OutputTarget, Signature, Tensor, TensorSpec};
+use mote_api::{Access, DType, OutputTarget, Session, Signature, Tensor, TensorSpec};
 
 /// Names listed in a message at most.
 const NAMES_LISTED_MAX: usize = 16;
@@ -59,6 +59,23 @@ impl Binding {
                 .collect::<Result<_, PipelineError>>()?,
         })
     }
+}
+
+/// Binds untouched private pages instead of memory that may be a client's, so that a session which
+/// lives on keeps nothing of it mapped.
+pub(crate) fn unbind<'a>(
+    session: &mut dyn Session,
+    inputs: impl Iterator<Item = (usize, &'a TensorSpec)>,
+    outputs: impl Iterator<Item = usize>,
+) -> Result<(), PipelineError> {
+    for (index, spec) in inputs {
+        let shape: Vec<usize> = spec.shape.iter().map(|dim| dim.unwrap_or(1)).collect();
+        session.bind_input(index, &Tensor::zeroed(spec.dtype, &shape)?)?;
+    }
+    for index in outputs {
+        session.bind_output(index, OutputTarget::Allocate)?;
+    }
+    Ok(())
 }
 
 fn check_targets(

@@ -1,6 +1,6 @@
 //! Stateful streams: a model run again and again, with state that stays inside.
 
-use crate::binding::{Binding, is_same};
+use crate::binding::{Binding, is_same, unbind};
 use crate::{NamedTarget, NamedTensor, PipelineError, TensorResult};
 use half::{bf16, f16};
 use mote_api::{
@@ -135,9 +135,9 @@ impl StreamSession {
         let id = match self.last {
             Some(id) if self.is_prepared_as(id, inputs, outputs) => id,
             last => {
-                if let Some(id) = last {
-                    self.forget(id);
-                }
+                // What takes its place is bound next, so its memory need not be let go here.
+                self.prepared.retain(|prepared| Some(prepared.id) != last);
+                self.last = None;
                 let id = self.prepare(inputs, outputs)?;
                 self.last = Some(id);
                 id
@@ -176,7 +176,7 @@ impl StreamSession {
 
     /// Checks and remembers the tensors of a push, so that [`Self::push_prepared`] has nothing
     /// left to check, and nothing to bind when it is called with the same id again. The memory
-    /// stays referenced until [`Self::forget`] and the next push with other tensors.
+    /// stays referenced until [`Self::forget`].
     ///
     /// # Errors
     /// [`PipelineError::Invalid`] with the field's path, also when [`PREPARED_MAX`] are prepared.
@@ -207,11 +207,28 @@ impl StreamSession {
         Ok(id)
     }
 
-    /// Forgets a prepared push.
+    /// Forgets a prepared push and lets go of its memory.
     pub fn forget(&mut self, id: PushId) {
         self.prepared.retain(|prepared| prepared.id != id);
-        self.bound = self.bound.filter(|&bound| bound != id);
         self.last = self.last.filter(|&last| last != id);
+        if self.bound == Some(id) {
+            self.unbind();
+        }
+    }
+
+    /// Forgets all pushes and lets go of their memory, as when a client's buffer goes away.
+    pub fn forget_all(&mut self) {
+        self.prepared.clear();
+        self.last = None;
+        self.unbind();
+    }
+
+    fn unbind(&mut self) {
+        self.bound = None;
+        let inputs = self.inputs.iter().copied().zip(&self.signature.inputs);
+        let outputs = self.outputs.iter().copied();
+        // What could not be let go stays until the next push or the stream's end.
+        let _ = unbind(self.session.as_mut(), inputs, outputs);
     }
 
     /// One step of the stream with prepared tensors.

@@ -1,9 +1,9 @@
 //! Tensors in, tensors out.
 
 use crate::PipelineError;
-use crate::binding::Binding;
+use crate::binding::{Binding, unbind};
 use crate::cancel::CancelFlag;
-use mote_api::{Canceller, Model, OutputTarget, RunReport, Session, Tensor};
+use mote_api::{Canceller, Model, RunReport, Session, Tensor};
 use std::sync::Arc;
 
 /// Idle sessions a [`SessionPool`] keeps at most.
@@ -64,7 +64,10 @@ impl SessionPool {
 
     /// Keeps a session, without the memory that its last job bound.
     fn put(&mut self, model: Arc<dyn Model>, mut session: Box<dyn Session>) {
-        if unbind(model.as_ref(), session.as_mut()).is_err() {
+        let signature = model.signature();
+        let inputs = signature.inputs.iter().enumerate();
+        let unbound = unbind(session.as_mut(), inputs, 0..signature.outputs.len());
+        if unbound.is_err() {
             return;
         }
         if self.idle.len() >= SESSIONS_MAX {
@@ -72,20 +75,6 @@ impl SessionPool {
         }
         self.idle.push(IdleSession { model, session });
     }
-}
-
-/// Binds untouched private pages instead of memory that may be a client's, so that nothing keeps
-/// a finished job's buffers mapped.
-fn unbind(model: &dyn Model, session: &mut dyn Session) -> Result<(), PipelineError> {
-    let signature = model.signature();
-    for (index, spec) in signature.inputs.iter().enumerate() {
-        let shape: Vec<usize> = spec.shape.iter().map(|dim| dim.unwrap_or(1)).collect();
-        session.bind_input(index, &Tensor::zeroed(spec.dtype, &shape)?)?;
-    }
-    for index in 0..signature.outputs.len() {
-        session.bind_output(index, OutputTarget::Allocate)?;
-    }
-    Ok(())
 }
 
 /// One run of a stateless model.
@@ -103,10 +92,10 @@ impl TensorJob {
     pub fn new(
         model: &Arc<dyn Model>,
         pool: &mut SessionPool,
-        inputs: &[NamedTensor],
-        outputs: &[NamedTarget],
+        inputs: Vec<NamedTensor>,
+        outputs: Vec<NamedTarget>,
     ) -> Result<Self, PipelineError> {
-        let binding = Binding::new(model.signature(), inputs, outputs)?;
+        let binding = Binding::new(model.signature(), &inputs, &outputs)?;
         let mut session = pool.take(model)?;
         for (index, tensor) in &binding.inputs {
             session.bind_input(*index, tensor)?;

@@ -26,7 +26,7 @@ pub enum Finish {
     ContextFull,
 }
 
-/// What one step of a text job gave. The answer's text is that of all tokens and the tail.
+/// What one step of a text job gave. The answer's text is that of all its tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextStep {
     /// A chunk of the prompt was computed; more is to come.
@@ -36,7 +36,8 @@ pub enum TextStep {
         /// Tokens of the prompt, and of the answer that is resumed.
         total: usize,
     },
-    /// A token of the answer.
+    /// A token of the answer. An end token is given only when it brings text that was held back
+    /// because it might have become a stop string.
     Token {
         /// Position in the answer, from 0.
         index: u32,
@@ -49,8 +50,6 @@ pub enum TextStep {
     Finished {
         /// Why.
         reason: Finish,
-        /// Text that was held back and belongs to the answer after all.
-        tail: String,
     },
 }
 
@@ -101,7 +100,7 @@ struct Answer {
     sampler: Sampler,
     detokenizer: Detokenizer,
     stop: StopFilter,
-    finished: Option<(Finish, String)>,
+    finished: Option<Finish>,
 }
 
 impl TextJob {
@@ -158,11 +157,8 @@ impl TextJob {
         if self.cancel.is_set() {
             return Err(PipelineError::Cancelled);
         }
-        if let Some((reason, tail)) = &self.answer.finished {
-            return Ok(TextStep::Finished {
-                reason: *reason,
-                tail: tail.clone(),
-            });
+        if let Some(reason) = self.answer.finished {
+            return Ok(TextStep::Finished { reason });
         }
         let (start, decoding) = (Instant::now(), self.started);
         let step = self.compute_one();
@@ -196,17 +192,15 @@ impl TextJob {
         let index = self.tokens.len() - self.answer.prompt_tokens;
         let id = self.answer.sampler.choose(&mut self.logits, index as u64)?;
         let text = self.answer.accept(&self.model, &mut self.tokens, id)?;
-        if let (None, Some((reason, tail))) = (&text, &self.answer.finished) {
-            return Ok(TextStep::Finished {
-                reason: *reason,
-                tail: tail.clone(),
-            });
-        }
-        self.stats.generated_tokens += 1;
-        Ok(TextStep::Token {
-            index: u32::try_from(index).unwrap_or(u32::MAX),
-            id,
-            text: text.unwrap_or_default(),
+        let grown = self.tokens.len() - self.answer.prompt_tokens;
+        self.stats.generated_tokens = grown as u64;
+        Ok(match self.answer.finished {
+            Some(reason) if grown == index && text.is_empty() => TextStep::Finished { reason },
+            _ => TextStep::Token {
+                index: u32::try_from(index).unwrap_or(u32::MAX),
+                id,
+                text,
+            },
         })
     }
 
@@ -266,41 +260,40 @@ impl Answer {
         })
     }
 
-    /// Takes the next token of the answer and appends it to `tokens`; gives the text that became
-    /// certain, or `None` for an end token, which is no part of the answer.
+    /// Takes the next token of the answer and appends it to `tokens`, unless it is an end token;
+    /// gives the text that became certain.
     fn accept(
         &mut self,
         model: &TextModel,
         tokens: &mut Vec<u32>,
         id: u32,
-    ) -> Result<Option<String>, PipelineError> {
+    ) -> Result<String, PipelineError> {
         if model.spec().eos_token_ids.contains(&id) {
-            self.finish(model, Finish::EndOfAnswer)?;
-            return Ok(None);
+            return self.finish(model, Finish::EndOfAnswer);
         }
         tokens.push(id);
         self.sampler.observe(id);
         let piece = self.detokenizer.push(model.tokenizer(), id)?;
         match self.stop.push(&piece) {
             Filtered::Stop(text) => {
-                self.finished = Some((Finish::StopString, String::new()));
-                Ok(Some(text))
+                self.finished = Some(Finish::StopString);
+                Ok(text)
             }
-            Filtered::Pass(text) => {
-                if tokens.len() - self.prompt_tokens >= self.tokens_max {
-                    self.finish(model, self.at_max)?;
-                }
-                Ok(Some(text))
+            Filtered::Pass(text) if tokens.len() - self.prompt_tokens >= self.tokens_max => {
+                Ok(text + &self.finish(model, self.at_max)?)
             }
+            Filtered::Pass(text) => Ok(text),
         }
     }
 
-    fn finish(&mut self, model: &TextModel, reason: Finish) -> Result<(), PipelineError> {
+    /// Ends the answer; gives the text that was held back.
+    fn finish(&mut self, model: &TextModel, reason: Finish) -> Result<String, PipelineError> {
         let rest = self.detokenizer.finish(model.tokenizer())?;
-        self.finished = Some(match self.stop.push(&rest) {
-            Filtered::Stop(tail) => (Finish::StopString, tail),
+        let (reason, text) = match self.stop.push(&rest) {
+            Filtered::Stop(text) => (Finish::StopString, text),
             Filtered::Pass(text) => (reason, text + &self.stop.finish()),
-        });
-        Ok(())
+        };
+        self.finished = Some(reason);
+        Ok(text)
     }
 }

@@ -125,6 +125,18 @@ impl TextRequest {
 }
 
 impl Sampling {
+    /// Whether tokens are drawn, so that the seed matters.
+    pub fn draws(&self) -> bool {
+        self.drawing_temperature().is_some()
+    }
+
+    /// The temperature to draw with, or `None` for the likeliest token.
+    pub(crate) fn drawing_temperature(&self) -> Option<f32> {
+        let others = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        let temperature = self.temperature.or(others.then_some(1.0));
+        temperature.filter(|&temperature| temperature > 0.0)
+    }
+
     fn check(&self) -> Result<(), PipelineError> {
         let rules: [(&str, Option<f32>, fn(f32) -> bool, &str); 4] = [
             (

@@ -56,7 +56,7 @@ impl Sampler {
     pub fn choose(&mut self, logits: &mut [f32], index: u64) -> Result<u32, PipelineError> {
         self.penalise(logits);
         let (likeliest, logit_max) = argmax(logits)?;
-        let Some(temperature) = self.temperature() else {
+        let Some(temperature) = self.sampling.drawing_temperature() else {
             return Ok(likeliest);
         };
         self.gather(logits, logit_max, f64::from(temperature));
@@ -65,19 +65,6 @@ impl Sampler {
             self.candidates.retain(|c| c.weight >= f64::from(min_p));
         }
         Ok(draw(&self.candidates, philox::uniform(self.seed, index)).unwrap_or(likeliest))
-    }
-
-    /// The temperature to draw with, or `None` for the likeliest token.
-    fn temperature(&self) -> Option<f32> {
-        let Sampling {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            ..
-        } = self.sampling;
-        let drawn = temperature.is_some() || top_k.is_some() || top_p.is_some() || min_p.is_some();
-        Some(temperature.unwrap_or(1.0)).filter(|&t| drawn && t > 0.0)
     }
 
     fn penalise(&self, logits: &mut [f32]) {

@@ -223,10 +223,12 @@ mod tests {
         let python = "{{ bos_token }}{{ eos_token }}\n\
             {% for m in messages %}\n    {% if m.content.startswith(' ') %}\n        \
             {{- m.content.strip().split('/')[-1] | tojson }}\n    {% continue %}\n    {% endif %}\n\
-            {{ m['role'].upper() }}\n{% endfor %}{{ messages[1:] | tojson }}";
+            {{ m['role'].upper() }}\n{% endfor %}{{ messages[1:] | tojson }}\
+            {{ messages[1:] | tojson(indent=2) }}";
         assert_eq!(
             render(python, &[("user", " a/\"<é> "), ("assistant", "x")]).expect("renders"),
-            "<s>\n\"\\\"<é>\"ASSISTANT\n[{\"role\": \"assistant\", \"content\": \"x\"}]"
+            "<s>\n\"\\\"<é>\"\nASSISTANT\n[{\"role\": \"assistant\", \"content\": \"x\"}]\
+             [\n  {\n    \"role\": \"assistant\",\n    \"content\": \"x\"\n  }\n]"
         );
     }
 

@@ -1,0 +1,212 @@
+//! A model made of a closure, for tests of what pipelines do with models.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub mod text;
+
+use mote_api::{
+    BackendError, Cancel, Canceller, DType, LoadError, Model, OutputTarget, Placement, RunError,
+    RunReport, Session, Signature, Tensor, TensorSpec, Threads,
+};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What a run sees.
+pub struct Run<'a> {
+    pub inputs: &'a [Tensor],
+    /// Memory that outputs are bound to.
+    pub targets: &'a [Option<Tensor>],
+    /// Whether this run ends as cancelled; it may leave rubbish behind, as real ones do.
+    pub cancelled: bool,
+}
+
+/// Gives an output, or `None` for one it wrote to its target itself.
+pub type Outputs = Result<Vec<Option<Tensor>>, RunError>;
+type Compute = dyn Fn(&Run<'_>) -> Outputs + Send + Sync;
+type Hook = dyn FnMut(usize) + Send;
+
+/// What happened to all sessions of a model.
+#[derive(Default)]
+pub struct Log {
+    pub runs: AtomicUsize,
+    pub binds: AtomicUsize,
+    pub sessions: AtomicUsize,
+    /// Called with the number of each run as it begins.
+    hook: Mutex<Option<Box<Hook>>>,
+}
+
+impl Log {
+    pub fn on_run(&self, hook: impl FnMut(usize) + Send + 'static) {
+        *self.hook.lock().expect("not poisoned") = Some(Box::new(hook));
+    }
+
+    pub fn runs(&self) -> usize {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    pub fn binds(&self) -> usize {
+        self.binds.load(Ordering::Relaxed)
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+}
+
+pub struct ClosureModel {
+    signature: Signature,
+    compute: Arc<Compute>,
+    log: Arc<Log>,
+}
+
+impl ClosureModel {
+    pub fn new(
+        signature: Signature,
+        compute: impl Fn(&Run<'_>) -> Outputs + Send + Sync + 'static,
+    ) -> (Arc<dyn Model>, Arc<Log>) {
+        let log = Arc::new(Log::default());
+        let model = Self {
+            signature,
+            compute: Arc::new(compute),
+            log: Arc::clone(&log),
+        };
+        (Arc::new(model), log)
+    }
+}
+
+impl Model for ClosureModel {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::default()
+    }
+
+    fn session(&self) -> Result<Box<dyn Session>, LoadError> {
+        self.log.sessions.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(ClosureSession {
+            inputs: vec![None; self.signature.inputs.len()],
+            targets: vec![None; self.signature.outputs.len()],
+            outputs: vec![None; self.signature.outputs.len()],
+            signature: self.signature.clone(),
+            compute: Arc::clone(&self.compute),
+            log: Arc::clone(&self.log),
+            pending: Arc::default(),
+        }))
+    }
+
+    fn set_threads(&self, _: Threads) -> Result<bool, LoadError> {
+        Ok(false)
+    }
+}
+
+struct ClosureSession {
+    signature: Signature,
+    inputs: Vec<Option<Tensor>>,
+    targets: Vec<Option<Tensor>>,
+    outputs: Vec<Option<Tensor>>,
+    compute: Arc<Compute>,
+    log: Arc<Log>,
+    pending: Arc<AtomicBool>,
+}
+
+struct Pending(Arc<AtomicBool>);
+
+impl Cancel for Pending {
+    fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl Session for ClosureSession {
+    fn bind_input(&mut self, index: usize, tensor: &Tensor) -> Result<(), RunError> {
+        let spec = &self.signature.inputs[index];
+        if !spec.accepts(tensor.dtype(), tensor.shape()) {
+            return Err(RunError::input(spec, tensor.dtype(), tensor.shape()));
+        }
+        self.log.binds.fetch_add(1, Ordering::Relaxed);
+        self.inputs[index] = Some(tensor.clone());
+        Ok(())
+    }
+
+    fn bind_output(&mut self, index: usize, target: OutputTarget) -> Result<(), RunError> {
+        self.log.binds.fetch_add(1, Ordering::Relaxed);
+        self.targets[index] = match target {
+            OutputTarget::Into(tensor) => Some(tensor),
+            OutputTarget::Allocate => None,
+        };
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<RunReport, RunError> {
+        let number = self.log.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(hook) = self.log.hook.lock().expect("not poisoned").as_mut() {
+            hook(number);
+        }
+        let cancelled = self.pending.swap(false, Ordering::AcqRel);
+        let missing = self.inputs.iter().position(Option::is_none);
+        if let Some(index) = missing {
+            let name = self.signature.inputs[index].name.clone();
+            return Err(RunError::InputMissing { name });
+        }
+        let inputs: Vec<Tensor> = self.inputs.iter().flatten().cloned().collect();
+        let outputs = (self.compute)(&Run {
+            inputs: &inputs,
+            targets: &self.targets,
+            cancelled,
+        })?;
+        if cancelled {
+            return Err(RunError::Cancelled);
+        }
+        for (index, made) in outputs.into_iter().enumerate() {
+            self.outputs[index] = match (&self.targets[index], made) {
+                (Some(target), Some(made)) => {
+                    assert_eq!(
+                        target.shape(),
+                        made.shape(),
+                        "bound shape of output {index}"
+                    );
+                    target.write_bytes(&made.read_bytes()?)?;
+                    Some(target.clone())
+                }
+                (Some(target), None) => Some(target.clone()),
+                (None, made) => made,
+            };
+        }
+        Ok(RunReport {
+            compute_us: 1,
+            bytes_copied: 0,
+        })
+    }
+
+    fn output(&self, index: usize) -> Result<Tensor, RunError> {
+        self.outputs[index].clone().ok_or_else(|| RunError::Output {
+            name: self.signature.outputs[index].name.clone(),
+            why: "before the first run".into(),
+        })
+    }
+
+    fn canceller(&self) -> Canceller {
+        Canceller::new(Pending(Arc::clone(&self.pending)))
+    }
+}
+
+pub fn spec(name: &str, dtype: DType, shape: &[i64]) -> TensorSpec {
+    TensorSpec {
+        name: name.into(),
+        dtype,
+        shape: shape.iter().map(|&d| usize::try_from(d).ok()).collect(),
+    }
+}
+
+pub fn refuse(why: &str) -> RunError {
+    RunError::Compute(BackendError::new("compute", why))
+}
+
+/// A well-spread function of two numbers (splitmix64).
+pub fn mix(a: u64, b: u64) -> u64 {
+    let mut z = (a ^ b.rotate_left(32)).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
