@@ -1,6 +1,6 @@
 //! Loading the library, once per process, and [`Backend`] over it.
 
-use crate::failure::{chain, open_absence};
+use crate::failure::{chain, note_logged, open_absence};
 use crate::model::OrtModel;
 use crate::probe;
 use crate::providers::{CPU_PROVIDER, Provider, register_library};
@@ -101,6 +101,9 @@ fn open(library: &Path) -> Result<Library, Absence> {
         .with_name("mote")
         .with_telemetry(false)
         .with_logger(Arc::new(|level, category, _, _, message| {
+            if matches!(level, LogLevel::Error | LogLevel::Fatal) {
+                note_logged(message);
+            }
             log::log!(target: LOG_TARGET, log_level(level), "{category}: {message}");
         }))
         .build()
@@ -154,8 +157,8 @@ fn wanted_level() -> LogLevel {
         log::LevelFilter::Trace => LogLevel::Verbose,
         log::LevelFilter::Debug => LogLevel::Info,
         log::LevelFilter::Info | log::LevelFilter::Warn => LogLevel::Warning,
-        log::LevelFilter::Error => LogLevel::Error,
-        log::LevelFilter::Off => LogLevel::Fatal,
+        // Errors are wanted even when nobody logs: they explain those that are answered.
+        log::LevelFilter::Error | log::LevelFilter::Off => LogLevel::Error,
     }
 }
 

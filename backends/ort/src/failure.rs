@@ -2,12 +2,43 @@
 //! caller needs to act on is in the text, so it is parsed here and nowhere else. Texts seen in
 //! ONNX Runtime 1.24 to 1.31; an unknown one ends in the general variant with its message.
 
-use mote_api::{Absence, BackendError, LoadError, LoadRequest, RunError, TensorSpec};
+use mote_api::{Absence, BackendError, LoadError, LoadRequest, RunError};
 use ort::ErrorCode;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 /// Longest message passed on; graph errors can quote whole nodes.
 const MESSAGE_BYTES_MAX: usize = 2048;
+
+thread_local! {
+    /// The first error the library logged on this thread since [`forget_logged`]. Some providers
+    /// answer "failed to load" and log why.
+    static LOGGED: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps a logged error for the errors that are made here next.
+pub(crate) fn note_logged(message: &str) {
+    LOGGED.with_borrow_mut(|logged| {
+        if logged.is_empty() {
+            logged.push_str(shorten(message));
+        }
+    });
+}
+
+/// Starts an operation whose errors may be explained by what is logged from now on.
+pub(crate) fn forget_logged() {
+    LOGGED.with_borrow_mut(String::clear);
+}
+
+/// `message`, and what was logged beside it.
+fn explained(message: &str) -> String {
+    LOGGED.with_borrow(
+        |logged| match logged.is_empty() || message.contains(&**logged) {
+            true => shorten(message).to_owned(),
+            false => format!("{}: {logged}", shorten(message)),
+        },
+    )
+}
 
 /// The library's error as the source of one of ours.
 pub(crate) fn backend_error<R>(operation: &'static str, error: &ort::Error<R>) -> BackendError {
@@ -91,12 +122,10 @@ pub(crate) fn provider_absence(message: &str) -> Option<Absence> {
 
 /// The error of a provider that did not register.
 pub(crate) fn register_error(provider: &str, message: &str) -> LoadError {
-    let failed = || Absence::ProbeFailed {
-        why: shorten(message).to_owned(),
-    };
+    let message = explained(message);
     LoadError::ProviderAbsent {
         provider: provider.to_owned(),
-        absence: provider_absence(message).unwrap_or_else(failed),
+        absence: provider_absence(&message).unwrap_or(Absence::ProbeFailed { why: message }),
     }
 }
 
@@ -124,7 +153,7 @@ pub(crate) fn load_error(
         return LoadError::Malformed { file, cause };
     }
     if provider != crate::CPU_PROVIDER
-        && let Some(absence) = provider_absence(message)
+        && let Some(absence) = provider_absence(&explained(message))
     {
         let provider = provider.to_owned();
         return LoadError::ProviderAbsent { provider, absence };
@@ -150,8 +179,8 @@ fn missing_external_data(message: &str) -> Option<PathBuf> {
     if let Some(path) = after(message, "External data path does not exist: ") {
         return Some(PathBuf::from(path.trim().trim_matches('"')));
     }
-    let path = after(message, "open file ")?;
-    before(path, " fail, errcode = 2").map(PathBuf::from)
+    let path = after(message, "cannot get file size: No such file or directory [")?;
+    before(path, "]").map(PathBuf::from)
 }
 
 /// The first operator that the library or the provider does not have; it names no others.
@@ -170,18 +199,22 @@ fn unsupported_operator(message: &str) -> Option<String> {
     None
 }
 
-/// The error of a run that failed.
+/// The error of a run that failed. `bound` has name and shape of each bound output.
 pub(crate) fn run_error(
     provider: &str,
-    outputs: &[TensorSpec],
+    bound: &[(&str, &[usize])],
     error: &ort::Error<()>,
 ) -> RunError {
-    let message = error.message();
-    if let Some((output, why)) = wrong_output(message) {
-        let known = output.filter(|name| outputs.iter().any(|spec| spec.name == *name));
+    if let Some(wrong) = wrong_output(error.message()) {
+        // Older libraries tell only the shapes.
+        let by_shape = || bound.iter().find(|(_, shape)| braced(shape) == wrong.bound);
+        let name = wrong.name.or_else(|| by_shape().map(|(name, _)| *name));
         return RunError::Output {
-            name: known.unwrap_or_default().to_owned(),
-            why,
+            name: name.unwrap_or_default().to_owned(),
+            why: format!(
+                "bound as {}, but the run computed {}",
+                wrong.bound, wrong.computed
+            ),
         };
     }
     let cause = backend_error("run", error);
@@ -194,22 +227,38 @@ pub(crate) fn run_error(
     }
 }
 
-/// A bound output whose shape is not the one computed: its name where the library tells, and why.
-fn wrong_output(message: &str) -> Option<(Option<&str>, String)> {
-    let describe =
-        |bound: &str, computed: &str| format!("bound as {bound}, but the run computed {computed}");
+/// A bound output whose shape is not the one computed.
+#[derive(Debug, PartialEq, Eq)]
+struct WrongOutput<'a> {
+    name: Option<&'a str>,
+    /// Shapes as the library writes them, `{1,2}`.
+    bound: &'a str,
+    computed: &'a str,
+}
+
+fn wrong_output(message: &str) -> Option<WrongOutput<'_>> {
     if let Some(rest) = after(message, "The output OrtValue provided for output '") {
-        let name = before(rest, "'");
-        let bound = braces(after(rest, "has shape ")?)?;
-        let computed = braces(after(rest, "computed output shape for this run is ")?)?;
-        return Some((name, describe(bound, computed)));
+        return Some(WrongOutput {
+            name: before(rest, "'"),
+            bound: braces(after(rest, "has shape ")?)?,
+            computed: braces(after(rest, "computed output shape for this run is ")?)?,
+        });
     }
     let rest = after(
         message,
         "OrtValue shape verification failed. Current shape:",
     )?;
-    let computed = braces(after(rest, "Requested shape:")?)?;
-    Some((None, describe(braces(rest)?, computed)))
+    Some(WrongOutput {
+        name: None,
+        bound: braces(rest)?,
+        computed: braces(after(rest, "Requested shape:")?)?,
+    })
+}
+
+/// A shape as the library writes it.
+fn braced(shape: &[usize]) -> String {
+    let dims: Vec<String> = shape.iter().map(usize::to_string).collect();
+    format!("{{{}}}", dims.join(","))
 }
 
 fn after<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
@@ -286,10 +335,15 @@ mod tests {
     fn both_texts_of_a_wrong_output_shape_are_understood() {
         let new = "Status Message: The output OrtValue provided for output 'y' of node 'add1' (Add) \
             has shape {3,2} but the computed output shape for this run is {4,2}. When calling";
-        let why = "bound as {3,2}, but the run computed {4,2}".to_owned();
-        assert_eq!(wrong_output(new), Some((Some("y"), why.clone())));
+        let wrong = |name| WrongOutput {
+            name,
+            bound: "{3,2}",
+            computed: "{4,2}",
+        };
+        assert_eq!(wrong_output(new), Some(wrong(Some("y"))));
         let old = "OrtValue shape verification failed. Current shape:{3,2} Requested shape:{4,2}";
-        assert_eq!(wrong_output(old), Some((None, why)));
+        assert_eq!(wrong_output(old), Some(wrong(None)));
+        assert_eq!(braced(&[3, 2]), wrong(None).bound);
     }
 
     #[test]

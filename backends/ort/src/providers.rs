@@ -4,6 +4,7 @@
 use crate::failure::{backend_error, register_error};
 use crate::sys;
 use mote_api::{Absence, BackendError, DeviceInfo, DeviceKind, LoadError};
+use ort::device::Device;
 use ort::environment::Environment;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use ort::memory::DeviceType;
@@ -136,16 +137,33 @@ impl Provider {
     ) -> Result<SessionBuilder, LoadError> {
         let options = self.with_defaults(options)?;
         if let Register::Cpu = self.register {
-            return options.iter().try_fold(builder, |builder, (key, value)| {
-                builder.with_config_entry(key, value).map_err(|error| {
-                    register_error(self.name, &format!("{key}: {}", error.message()))
-                })
-            });
+            return self.register_cpu(builder, environment, &options);
         }
         if self.is_compiled_in()? {
             return self.register_built_in(builder, &options);
         }
         self.register_plugin(builder, environment, &options)
+    }
+
+    /// The CPU is always there, but must be asked for: a session without any provider lets the
+    /// library choose one, and it then prefers the devices of a plug-in.
+    fn register_cpu(
+        &self,
+        builder: SessionBuilder,
+        environment: &Environment,
+        options: &Options,
+    ) -> Result<SessionBuilder, LoadError> {
+        let failed = |error: ort::Error<_>| register_error(self.name, error.message());
+        let cpu = environment.devices().find(|device| self.has(device));
+        let builder = builder.with_devices(cpu, None).map_err(failed)?;
+        options.iter().try_fold(builder, |builder, (key, value)| {
+            builder.with_config_entry(key, value).map_err(failed)
+        })
+    }
+
+    /// Whether a device belongs to this provider.
+    fn has(&self, device: &Device<'_>) -> bool {
+        device.ep().is_ok_and(|name| name == self.name)
     }
 
     fn with_defaults(&self, given: &Options) -> Result<Options, LoadError> {
@@ -197,25 +215,23 @@ impl Provider {
         environment: &Environment,
         options: &Options,
     ) -> Result<SessionBuilder, LoadError> {
-        let mine = || {
-            let of_this_provider =
-                |device: &ort::device::Device<'_>| device.ep().is_ok_and(|name| name == self.name);
-            environment.devices().filter(of_this_provider)
+        let absent = |absence| LoadError::ProviderAbsent {
+            provider: self.name.to_owned(),
+            absence,
         };
-        if mine().next().is_none() {
-            let provider = self.name.to_owned();
-            let absence = Absence::NotCompiledIn;
-            return Err(LoadError::ProviderAbsent { provider, absence });
+        let (kind, mut chosen, mut known) = (device_type(self.kind), Vec::new(), false);
+        for device in environment.devices().filter(|device| self.has(device)) {
+            known = true;
+            if device.hardware_device().ty() == kind {
+                chosen.push(device);
+            }
+        }
+        if !known {
+            return Err(absent(Absence::NotCompiledIn));
         }
         // An empty list of devices would be accepted in silence and leave everything to the CPU.
-        let kind = device_type(self.kind);
-        let chosen: Vec<_> = mine()
-            .filter(|device| device.hardware_device().ty() == kind)
-            .collect();
         if chosen.is_empty() {
-            let provider = self.name.to_owned();
-            let absence = Absence::NoDevice;
-            return Err(LoadError::ProviderAbsent { provider, absence });
+            return Err(absent(Absence::NoDevice));
         }
         let prefixed: Options = options
             .iter()
@@ -234,7 +250,7 @@ impl Provider {
         }
         let vendor = environment
             .devices()
-            .find(|device| device.ep().is_ok_and(|name| name == self.name))
+            .find(|device| self.has(device) && device.hardware_device().ty() == device_type(kind))
             .and_then(|device| device.hardware_device().vendor().ok().map(str::to_owned))
             .filter(|vendor| !vendor.is_empty());
         DeviceInfo {

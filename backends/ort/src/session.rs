@@ -116,8 +116,14 @@ impl OrtSession {
         engine
             .run(self.cancel.options(), inputs.into_iter(), outputs)
             .map_err(|error| {
-                let outputs = &self.model.interface.signature.outputs;
-                run_error(self.model.row.name, outputs, &error)
+                let specs = &self.model.interface.signature.outputs;
+                let bound: Vec<_> = std::iter::zip(specs, &self.outputs)
+                    .filter_map(|(spec, output)| {
+                        let tensor = output.tensor.as_ref().filter(|_| output.bound)?;
+                        Some((spec.name.as_str(), tensor.shape()))
+                    })
+                    .collect();
+                run_error(self.model.row.name, &bound, &error)
             })
     }
 

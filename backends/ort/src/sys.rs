@@ -34,8 +34,8 @@ pub(crate) enum LibraryError {
     NoVersion,
 }
 
-/// Version of the ONNX Runtime at `path`. Loads the library (its constructors run) and leaves it
-/// loaded when it is one.
+/// Version of the ONNX Runtime at `path`. Loads the library (its constructors run), and for good
+/// when it is one: the binding opens it next.
 pub(crate) fn library_version(path: &Path) -> Result<String, LibraryError> {
     // SAFETY: loading runs the library's constructors. The path comes from the runtime flavour
     // that the operator installed, whose digest the caller verified; a vendor library that is
@@ -55,6 +55,7 @@ pub(crate) fn library_version(path: &Path) -> Result<String, LibraryError> {
     let version = unsafe { CStr::from_ptr(version) }
         .to_string_lossy()
         .into_owned();
+    std::mem::forget(library);
     Ok(version)
 }
 

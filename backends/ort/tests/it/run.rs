@@ -227,6 +227,39 @@ fn outputs_of_unknown_rank_are_served() {
 }
 
 #[test]
+fn every_element_type_arrives_as_it_left() {
+    // Codes of `TensorProto.DataType` in onnx.proto.
+    for (dtype, code) in [
+        (DType::F32, 1),
+        (DType::U8, 2),
+        (DType::I8, 3),
+        (DType::U16, 4),
+        (DType::I16, 5),
+        (DType::I32, 6),
+        (DType::I64, 7),
+        (DType::Bool, 9),
+        (DType::F16, 10),
+        (DType::F64, 11),
+        (DType::U32, 12),
+        (DType::U64, 13),
+        (DType::Bf16, 16),
+    ] {
+        let graph = Graph::new()
+            .node("Identity", &["x"], &["y"])
+            .input("x", code, &[Is(3)])
+            .output("y", code, &[Is(3)]);
+        let mut session = session(graph);
+        let bytes: Vec<u8> = (0..3 * dtype.bytes()).map(|at| (at % 2) as u8).collect();
+        let x = Tensor::from_bytes(dtype, &[3], &bytes).expect("small");
+        session.bind_input(0, &x).expect("fits");
+        session.run().expect("runs");
+        let y = session.output(0).expect("computed");
+        assert_eq!(y.dtype(), dtype);
+        assert_eq!(y.read_bytes().expect("readable"), bytes, "{dtype}");
+    }
+}
+
+#[test]
 fn masks_are_staged_like_indices() {
     let graph = Graph::new()
         .node("Compress", &["x", "mask"], &["y"])
