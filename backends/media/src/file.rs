@@ -3,13 +3,16 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use crate::limits::at_most;
 use crate::{Limits, MediaError, Quantity, Unsupported};
 
 /// A regular file of bounded size, open for reading.
 pub(crate) struct Source {
-    file: File,
+    file: Arc<File>,
+    /// Where it begins in the file.
+    base: u64,
     bytes: u64,
 }
 
@@ -21,12 +24,22 @@ impl Source {
         }
         at_most(Quantity::FileBytes, meta.len(), limits.file_bytes_max)?;
         Ok(Self {
-            file,
+            file: Arc::new(file),
+            base: 0,
             bytes: meta.len(),
         })
     }
 
-    /// Size of the file when it was opened.
+    /// A part of it as a source of its own.
+    pub(crate) fn part(&self, start: u64, bytes: u64) -> Self {
+        Self {
+            file: Arc::clone(&self.file),
+            base: self.base + start,
+            bytes,
+        }
+    }
+
+    /// Size when it was opened.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -39,7 +52,7 @@ impl Source {
         inside: &'static str,
     ) -> Result<(), MediaError> {
         self.file
-            .read_exact_at(buffer, position)
+            .read_exact_at(buffer, self.base + position)
             .map_err(|cause| match cause.kind() {
                 io::ErrorKind::UnexpectedEof => MediaError::Truncated { inside },
                 _ => MediaError::Read(cause),
@@ -47,19 +60,20 @@ impl Source {
     }
 
     /// A sequential view from the start.
-    pub(crate) fn reader(&self) -> Result<SourceReader, MediaError> {
-        let file = self.file.try_clone().map_err(MediaError::Read)?;
-        Ok(SourceReader {
-            file,
+    pub(crate) fn reader(&self) -> SourceReader {
+        SourceReader {
+            file: Arc::clone(&self.file),
+            base: self.base,
             bytes: self.bytes,
             position: 0,
-        })
+        }
     }
 }
 
 /// A sequential view of a [`Source`] with a position of its own.
 pub(crate) struct SourceReader {
-    file: File,
+    file: Arc<File>,
+    base: u64,
     bytes: u64,
     position: u64,
 }
@@ -70,7 +84,9 @@ impl Read for SourceReader {
         let want = buffer
             .len()
             .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let count = self.file.read_at(&mut buffer[..want], self.position)?;
+        let count = self
+            .file
+            .read_at(&mut buffer[..want], self.base + self.position)?;
         self.position += count as u64;
         Ok(count)
     }

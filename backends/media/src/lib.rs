@@ -58,7 +58,7 @@ pub use limits::{
 };
 pub use output::{Av1Settings, ClipSpec, Output, create, create_png_sequence};
 pub use png::encode_png;
-pub use sheet::{SheetLayout, contact_sheet};
+pub use sheet::{SheetLayout, contact_sheet, scaled};
 
 use std::fs::File;
 
@@ -67,7 +67,7 @@ use file::Source;
 /// First bytes of a file, enough to tell the formats apart.
 const HEAD_BYTES: u64 = 8;
 
-/// Opens a clip for reading: MP4 or QuickTime with H.264, GIF, or a single PNG.
+/// Opens a clip for reading: MP4 or QuickTime with H.264, GIF, a PNG, or several PNG files one after another.
 ///
 /// The whole of `file` is the clip, whatever its offset; the offset is neither used nor moved.
 pub fn open(file: File, limits: &Limits) -> Result<Box<dyn FrameReader>, MediaError> {
@@ -77,7 +77,7 @@ pub fn open(file: File, limits: &Limits) -> Result<Box<dyn FrameReader>, MediaEr
     if gif::is_gif(&head) {
         Ok(Box::new(gif::GifReader::open(&source, limits)?))
     } else if png::is_png(&head) {
-        Ok(Box::new(png::PngReader::open_one(source, limits)?))
+        Ok(Box::new(png::PngReader::open_stream(&source, limits)?))
     } else if mp4::is_mp4(&head) {
         Ok(Box::new(mp4::Mp4Reader::open(source, limits)?))
     } else {

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use crate::av1::Av1Writer;
 use crate::file::Sink;
 use crate::gif::GifWriter;
-use crate::png::PngSequenceWriter;
+use crate::png::{PngSequenceWriter, PngStreamWriter};
 use crate::{ClipInfo, Frame, FrameWriter, Limits, MediaError, Rational};
 
 /// Size and rate of a clip to be written.
@@ -51,10 +51,13 @@ impl ClipSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
-    /// AV1 in MP4: 4:2:0, 8 bits, BT.709, limited range. Sides of at least 16 pixels.
+    /// AV1 in MP4: 4:2:0, 8 bits, BT.709, limited range. Sides of at least 16 pixels. The encoder holds about 500
+    /// bytes of memory per pixel of a frame, however long the clip.
     Mp4Av1(Av1Settings),
     /// Animated GIF that loops: at most 50 frames per second, and 256 colours per frame.
     Gif,
+    /// PNG files one after another in one file, as [`open`](crate::open) reads them too.
+    PngStream,
 }
 
 /// Settings of the AV1 encoder.
@@ -97,6 +100,7 @@ pub fn create(
     Ok(match output {
         Output::Mp4Av1(settings) => Box::new(Av1Writer::new(sink, spec.clone(), settings, limits)?),
         Output::Gif => Box::new(GifWriter::new(sink, spec.clone(), limits)?),
+        Output::PngStream => Box::new(PngStreamWriter::new(sink, spec.clone(), limits)),
     })
 }
 

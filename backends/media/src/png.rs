@@ -15,9 +15,11 @@ const DECODED_PIXEL_BYTES_MAX: u64 = 8;
 /// Ancillary chunks and decoder state beside the picture.
 const DECODER_BYTES_MAX: u64 = 4 << 20;
 
+const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
+
 /// Whether the first bytes of a file are those of a PNG.
 pub(crate) fn is_png(head: &[u8]) -> bool {
-    head.starts_with(b"\x89PNG\r\n\x1a\n")
+    head.starts_with(&SIGNATURE)
 }
 
 /// Reads PNG files, one frame each. Transparent pixels are blended with black.
@@ -29,10 +31,6 @@ pub(crate) struct PngReader {
 }
 
 impl PngReader {
-    pub(crate) fn open_one(source: Source, limits: &Limits) -> Result<Self, MediaError> {
-        Self::open(vec![source], Rational::ONE, ClipFormat::Png, limits)
-    }
-
     pub(crate) fn open_sequence(
         files: Vec<File>,
         frame_rate: Rational,
@@ -44,6 +42,25 @@ impl PngReader {
             .map(|file| Source::new(file, limits))
             .collect::<Result<_, _>>()?;
         Self::open(sources, frame_rate, ClipFormat::PngSequence, limits)
+    }
+
+    /// One PNG file, or several one after another in one file. A PNG file tells its own end (PNG specification, 5.3 and
+    /// 5.6), so no index is needed; what follows the last one is no concern of ours.
+    pub(crate) fn open_stream(source: &Source, limits: &Limits) -> Result<Self, MediaError> {
+        let mut sources = Vec::new();
+        let mut start = 0;
+        while sources.is_empty() || starts_png(source, start)? {
+            limits.check_frames(sources.len() as u64 + 1)?;
+            let end = end_of_png(source, start)?;
+            sources.push(source.part(start, end - start));
+            start = end;
+        }
+        let format = if sources.len() == 1 {
+            ClipFormat::Png
+        } else {
+            ClipFormat::PngSequence
+        };
+        Self::open(sources, Rational::ONE, format, limits)
     }
 
     fn open(
@@ -98,6 +115,34 @@ impl FrameReader for PngReader {
     }
 }
 
+fn starts_png(source: &Source, start: u64) -> Result<bool, MediaError> {
+    let mut head = [0; SIGNATURE.len()];
+    if source.bytes().saturating_sub(start) < SIGNATURE.len() as u64 {
+        return Ok(false);
+    }
+    source.read_at(&mut head, start, "the PNG signature")?;
+    Ok(is_png(&head))
+}
+
+/// Where the PNG that begins at `start` ends: behind its `IEND` chunk.
+fn end_of_png(source: &Source, start: u64) -> Result<u64, MediaError> {
+    let inside = "the PNG";
+    let mut position = start + SIGNATURE.len() as u64;
+    loop {
+        let mut head = [0; 8];
+        source.read_at(&mut head, position, inside)?;
+        let [a, b, c, d, kind @ ..] = head;
+        // Length, kind, content, checksum.
+        position += 12 + u64::from(u32::from_be_bytes([a, b, c, d]));
+        if position > source.bytes() {
+            return Err(MediaError::Truncated { inside });
+        }
+        if &kind == b"IEND" {
+            return Ok(position);
+        }
+    }
+}
+
 fn decoder(
     source: &Source,
     limits: &Limits,
@@ -110,7 +155,7 @@ fn decoder(
     }
     let mut memory = image::Limits::no_limits();
     memory.max_alloc = Some(limits.frame_pixels_max * DECODED_PIXEL_BYTES_MAX + DECODER_BYTES_MAX);
-    let reader = BufReader::new(source.reader()?);
+    let reader = BufReader::new(source.reader());
     let decoder =
         PngDecoder::with_limits(reader, memory).map_err(|cause| decode_error(frame, cause))?;
     let (width, height) = decoder.dimensions();
@@ -214,5 +259,42 @@ impl FrameWriter for PngSequenceWriter {
         } else {
             Ok(self.written)
         }
+    }
+}
+
+/// Writes PNG files one after another into one file.
+pub(crate) struct PngStreamWriter {
+    sink: Sink,
+    spec: ClipSpec,
+    limits: Limits,
+    frames: u64,
+}
+
+impl PngStreamWriter {
+    pub(crate) fn new(sink: Sink, spec: ClipSpec, limits: &Limits) -> Self {
+        Self {
+            sink,
+            spec,
+            limits: limits.clone(),
+            frames: 0,
+        }
+    }
+}
+
+impl FrameWriter for PngStreamWriter {
+    fn push(&mut self, frame: &Frame) -> Result<(), MediaError> {
+        self.spec.check_frame(frame, self.frames)?;
+        self.limits.check_frames(self.frames + 1)?;
+        self.sink.append(&encode_png(frame)?)?;
+        self.frames += 1;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<WrittenClip, MediaError> {
+        if self.frames == 0 {
+            return Err(MediaError::NoFrames);
+        }
+        let (frames, bytes) = (self.frames, self.sink.finish()?);
+        Ok(WrittenClip { bytes, frames })
     }
 }

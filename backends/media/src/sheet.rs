@@ -67,7 +67,7 @@ fn paste(sheet: &mut Frame, cell: &Frame, (left, top): (usize, usize)) {
 }
 
 /// The frame at another size: each pixel is the mean of the pixels it covers, or the one it lies in.
-fn scaled(frame: &Frame, width: u32, height: u32) -> Frame {
+pub fn scaled(frame: &Frame, width: u32, height: u32) -> Frame {
     let columns = spans(frame.width, width);
     let mut rgb = Vec::with_capacity(rgb_bytes(width, height));
     for (top, bottom) in spans(frame.height, height) {

@@ -227,7 +227,7 @@ fn decode(
     let frame_bytes_max = NonZeroU64::new(limits.frame_pixels_max * 4).unwrap_or(NonZeroU64::MIN);
     options.set_memory_limit(MemoryLimit::Bytes(frame_bytes_max));
     options
-        .read_info(source.reader()?)
+        .read_info(source.reader())
         .map_err(|cause| decode_error(0, cause))
 }
 
