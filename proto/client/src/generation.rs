@@ -53,7 +53,7 @@ impl Generation {
             match event? {
                 GenerationEvent::Accepted { .. } | GenerationEvent::Progress(_) => {}
                 GenerationEvent::Token(token) => text += &token.text,
-                GenerationEvent::Done(done) => return Ok((text, done)),
+                GenerationEvent::Done(done) => return Ok((text + &done.text_tail, done)),
             }
         }
         Err(ClientError::other_answer("generate"))
