@@ -1,9 +1,12 @@
 //! Ctrl-C: the first asks for a clean end, the second ends at once.
 
 use anyhow::{Context, Result};
-use std::sync::Arc;
-use std::sync::OnceLock;
+use mote_client::{Canceller, ClientError, Status};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The user pressed Ctrl-C.
 #[derive(Debug, thiserror::Error)]
@@ -38,4 +41,47 @@ pub fn pressed() -> bool {
 /// An error once Ctrl-C was pressed.
 pub fn check() -> Result<(), Interrupted> {
     if pressed() { Err(Interrupted) } else { Ok(()) }
+}
+
+/// Cancels a request of the daemon when Ctrl-C is pressed while this value lives.
+pub struct Watch(Arc<AtomicBool>);
+
+impl Watch {
+    /// Begins to watch.
+    pub fn start(canceller: Canceller) -> Result<Self> {
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        let watch = move || {
+            while !seen.load(Ordering::Relaxed) {
+                if pressed() {
+                    return canceller.cancel();
+                }
+                std::thread::sleep(POLL_INTERVAL);
+            }
+            Ok(())
+        };
+        std::thread::Builder::new()
+            .name("interrupt".into())
+            .spawn(move || {
+                if let Err(error) = watch() {
+                    log::debug!("nothing was left to cancel: {error}");
+                }
+            })
+            .context("cannot watch for Ctrl-C")?;
+        Ok(Self(over))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A request that ended as cancelled after Ctrl-C was interrupted, not refused.
+pub fn or_interrupted(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Refused(Status::Cancelled) if pressed() => Interrupted.into(),
+        error => error.into(),
+    }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use mote_api::Manifest;
-use mote_client::{Client, TensorInput};
+use mote_client::{Client, Input};
 use mote_wire::types::{DType, Receipt, WorkOptions};
 use std::path::Path;
 
@@ -45,15 +45,16 @@ pub fn tokens(bytes: &[u8]) -> Vec<i32> {
 }
 
 /// Asks the daemon.
-pub fn classify(client: &Client, bytes: &[u8], options: WorkOptions) -> Result<Answer> {
+pub fn classify(client: &Client, bytes: &[u8], options: &WorkOptions) -> Result<Answer> {
     let input: Vec<u8> = tokens(bytes)
         .iter()
         .flat_map(|token| token.to_le_bytes())
         .collect();
-    let input = TensorInput::bytes("bytes", DType::I32, &[1, 2 * SIDE_TOKENS as u64], input);
-    let result = client.infer("magika", vec![input], options)?;
-    let output = result.outputs.first().context("magika gave no output")?;
-    let scores = output.bytes.chunks_exact(4).map(|chunk| {
+    let shape = [1, 2 * SIDE_TOKENS as u64];
+    let input = Input::bytes("bytes", DType::I32, &shape, &input);
+    let result = client.infer("magika", &[input], &[], options)?;
+    let output = result.outputs.first().and_then(|output| output.bytes());
+    let scores = output.context("magika gave no output")?.chunks_exact(4).map(|chunk| {
         let mut bytes = [0; 4];
         bytes.copy_from_slice(chunk);
         f32::from_le_bytes(bytes)
@@ -62,7 +63,7 @@ pub fn classify(client: &Client, bytes: &[u8], options: WorkOptions) -> Result<A
         .enumerate()
         .reduce(|best, one| if one.1 > best.1 { one } else { best });
     let (index, score) = best.context("magika gave an empty output")?;
-    let details = client.inspect("magika", false)?;
+    let details = client.inspect("magika")?;
     let manifest = Manifest::parse(&details.manifest_toml, Path::new("magika"))?;
     let labels = manifest
         .labels

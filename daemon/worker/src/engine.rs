@@ -17,6 +17,8 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Key and value caches kept for the next answers.
+const KV_CACHES_MAX: usize = 2;
 /// Jobs at once; the broker sends fewer.
 const JOBS_MAX: usize = 64;
 
@@ -106,7 +108,7 @@ impl Engine {
             open,
             running,
             loaded: None,
-            kv: KvPool::new(),
+            kv: KvPool::new(KV_CACHES_MAX),
             sessions: SessionPool::new(),
             buffers: Buffers::default(),
             jobs: VecDeque::new(),

@@ -12,7 +12,7 @@ use frames::FrameStream;
 use mote_api::{Candidate, Manifest, Model, Placement, Task};
 use mote_pipeline::StreamSession;
 use mote_wire::types::{
-    BufferRange, Device, Done, FinishReason, ProviderShare, Receipt, Reply, Request, Status,
+    BufferRange, Device, Done, ProviderShare, Receipt, Reply, Request, Status,
     StreamPush, StreamResult, WorkerEvent,
 };
 use mote_wire::{Connection, frame_to_request, reply_to_frame};
@@ -151,7 +151,7 @@ impl Stream {
                 self.buffers.unmap(buffer).map(|()| Reply::Ok)
             }
             Request::StreamClose => {
-                let done = Done { receipt: self.receipt(), finish: FinishReason::Complete };
+                let done = Done { receipt: self.receipt(), ..Done::default() };
                 send(connection, id, Reply::Done(Box::new(done)));
                 return false;
             }

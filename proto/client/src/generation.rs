@@ -17,7 +17,8 @@ pub enum GenerationEvent {
     Progress(Progress),
     /// A token of the answer.
     Token(Token),
-    /// The answer is complete; nothing comes after this.
+    /// The answer is complete: its text ends with what `text_tail` holds. Nothing comes after
+    /// this.
     Done(Box<Done>),
 }
 
@@ -46,7 +47,7 @@ impl Generation {
         self.call.canceller()
     }
 
-    /// Waits for the end: the whole text, and what computed it.
+    /// Waits for the end: the whole text, its tail included, and what computed it.
     pub fn text(self) -> Result<(String, Box<Done>), ClientError> {
         let mut text = String::new();
         for event in self {

@@ -4,7 +4,7 @@ mod common;
 
 use common::{done, prompt, serve, token};
 use mote_client::{
-    ClientError, ClipEvent, ClipFormat, GenerationEvent, ProtocolError, Stage, Status,
+    ClientError, ClipEvent, ClipFormat, Done, GenerationEvent, ProtocolError, Stage, Status,
     TransformClip, WorkOptions,
 };
 use mote_wire::types::{Preview, Progress, Reply, Request};
@@ -61,13 +61,16 @@ fn text_is_the_tokens_together() {
     let (client, daemon) = serve(|server| {
         let id = work(server);
         (0..3).for_each(|index| server.reply(id, token(index)));
-        server.reply(id, done("chat"));
+        let mut done = Done::default();
+        done.text_tail = "tail".into();
+        done.receipt.model = "chat".into();
+        server.reply(id, Reply::Done(Box::new(done)));
     });
     let (text, done) = client
         .generate(prompt(0))
         .and_then(|one| one.text())
         .expect("text");
-    assert_eq!((&*text, &*done.receipt.model), ("t0 t1 t2 ", "chat"));
+    assert_eq!((&*text, &*done.receipt.model), ("t0 t1 t2 tail", "chat"));
     daemon.join().expect("the script held");
 }
 
@@ -143,7 +146,9 @@ fn content_beyond_the_credit_ends_the_request_and_no_other() {
         server.reply(id, Reply::StatusReport(Box::default()));
     });
     let mut generation = client.generate(prompt(4)).expect("sent");
-    client.status().expect("all tokens have come, and none is read");
+    client
+        .status()
+        .expect("all tokens have come, and none is read");
     let errors: Vec<_> = generation.by_ref().filter_map(Result::err).collect();
     assert!(matches!(
         errors[..],

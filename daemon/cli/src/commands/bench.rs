@@ -10,7 +10,7 @@ use crate::daemon::Daemon;
 use crate::interrupt;
 use crate::ui::{Ui, bytes_text};
 use anyhow::{Context, Result};
-use mote_client::{Client, TensorInput, TensorOutput};
+use mote_client::{Client, Input};
 use mote_wire::types::{DType, Prompt, Receipt, Sampling, WorkOptions};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -148,15 +148,16 @@ fn shape() -> [u64; 4] {
 }
 
 fn stream_path(client: &Client, repetitions: u32) -> Result<Path> {
-    let mut stream = client.open_stream("reduce", WorkOptions::default())?;
+    let mut stream = client.open_stream("reduce", &WorkOptions::default())?;
     let mut buffer = stream.buffer(REDUCE_BYTES as u64)?;
     buffer.with_slice_mut(|bytes| bytes.fill(0x3f));
     let mut measured = Measured::default();
     for round in 0..repetitions + WARM_UP {
         interrupt::check()?;
-        let input = TensorInput::range("x", DType::F32, &shape(), buffer.range());
+        let shape = shape();
+        let input = Input::buffer("x", DType::F32, &shape, &buffer);
         let started = Instant::now();
-        let result = stream.push(vec![input], Vec::<TensorOutput>::new())?;
+        let result = stream.push(&[input], &[])?;
         measured.push(
             round,
             started.elapsed(),
@@ -175,9 +176,10 @@ fn job_path(client: &Client, repetitions: u32) -> Result<Path> {
     let mut receipt = Receipt::default();
     for round in 0..repetitions + WARM_UP {
         interrupt::check()?;
-        let input = TensorInput::range("x", DType::F32, &shape(), buffer.range());
+        let shape = shape();
+        let input = Input::buffer("x", DType::F32, &shape, &buffer);
         let started = Instant::now();
-        let result = client.infer("reduce", vec![input], WorkOptions::default())?;
+        let result = client.infer("reduce", &[input], &[], &WorkOptions::default())?;
         let elapsed = started.elapsed();
         receipt = result.done.receipt;
         measured.push(round, elapsed, receipt.compute_us, receipt.bytes_copied);

@@ -54,10 +54,10 @@ pub fn transform(client: &Client, args: &Clip, target: &Target, ui: &Ui) -> Resu
         contact_sheet,
     };
     let bar = ui.count_bar("load", 0);
-    for event in client.transform_clip(request)? {
-        // Leaving the loop drops the job, which cancels it.
-        interrupt::check()?;
-        match event? {
+    let transform = client.transform_clip(request)?;
+    let _watch = interrupt::Watch::start(transform.canceller())?;
+    for event in transform {
+        match event.map_err(interrupt::or_interrupted)? {
             ClipEvent::Progress(progress) => {
                 bar.set_prefix(match progress.stage {
                     Stage::Queued => "wait",

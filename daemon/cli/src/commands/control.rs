@@ -54,7 +54,7 @@ fn status_text(report: &StatusReport) -> String {
 /// What works here, and why the rest does not.
 pub fn devices(client: &Client, refresh: bool, ui: &Ui) -> Result<()> {
     let spinner = ui.spinner("probe");
-    let found = client.devices(refresh);
+    let found = if refresh { client.probe_devices() } else { client.devices() };
     spinner.finish_and_clear();
     let found = found?;
     let lines: Vec<_> = found.iter().map(capability_text).collect();
@@ -82,6 +82,6 @@ fn capability_text(capability: &Capability) -> String {
 
 /// Where a model would run.
 pub fn explain(client: &Client, model: &str, work: &Work, ui: &Ui) -> Result<()> {
-    let explanation = client.explain(model, options(work))?;
+    let explanation = client.explain(model, &options(work))?;
     ui.result(&explanation, explanation_text(&explanation))
 }

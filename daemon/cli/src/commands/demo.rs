@@ -135,7 +135,7 @@ fn file_kind(client: &Client, shown: &mut Shown, ui: &Ui) -> Result<()> {
         require_backend: Some("tract".into()),
         ..WorkOptions::default()
     };
-    let answer = magika::classify(client, magika::SAMPLE, options)?;
+    let answer = magika::classify(client, magika::SAMPLE, &options)?;
     ui.note(format!(
         "{} ({:.1} %)\n",
         answer.label,
@@ -210,7 +210,7 @@ fn smooth(client: &Client, args: &Demo, paths: &Paths, shown: &mut Shown, ui: &U
 }
 
 fn explain(client: &Client, model: &str, ui: &Ui) -> Result<()> {
-    let explanation = client.explain(model, WorkOptions::default())?;
+    let explanation = client.explain(model, &WorkOptions::default())?;
     ui.note(format!("\n{}", explanation_text(&explanation)));
     Ok(())
 }

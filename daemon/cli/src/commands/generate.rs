@@ -93,10 +93,9 @@ pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> 
         text.push_str(piece);
         if ui.json { Ok(()) } else { ui.stream(piece) }
     };
+    let _watch = interrupt::Watch::start(generation.canceller())?;
     for event in generation {
-        // Leaving the loop drops the generation, which cancels it.
-        interrupt::check()?;
-        match event? {
+        match event.map_err(interrupt::or_interrupted)? {
             GenerationEvent::Token(token) => say(&token.text)?,
             GenerationEvent::Done(done) => {
                 say(&done.text_tail)?;

@@ -75,7 +75,7 @@ fn line(model: &ModelInfo) -> String {
 
 /// One model.
 pub fn inspect(client: &Client, model: &str, load: bool, ui: &Ui) -> Result<()> {
-    let details = client.inspect(model, load)?;
+    let details = if load { client.inspect_loaded(model) } else { client.inspect(model) }?;
     ui.result(&details, details_text(&details))
 }
 

@@ -7,7 +7,7 @@ use crate::ui::Ui;
 use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
 use mote_api::{InputHint, Manifest};
-use mote_client::{Client, TensorInput};
+use mote_client::{Client, Input};
 use mote_wire::types::{DType, ModelDetails, TensorSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -31,14 +31,15 @@ struct Ran {
 /// Runs a model once.
 pub fn run(client: &Client, args: &Run, ui: &Ui) -> Result<()> {
     let spinner = ui.spinner("load");
-    let details = client.inspect(&args.model, true)?;
+    let details = client.inspect_loaded(&args.model)?;
     let manifest = Manifest::parse(&details.manifest_toml, Path::new(&args.model))
         .context("the daemon's manifest does not parse")?;
     let mut inputs = Vec::new();
     for given in &args.inputs {
         inputs.push(input(given, args, &details, &manifest)?);
     }
-    let result = client.infer(&args.model, inputs, options(&args.work));
+    let given: Vec<_> = inputs.iter().map(|(name, array)| as_input(name, array)).collect();
+    let result = client.infer(&args.model, &given, &[], &options(&args.work));
     spinner.finish_and_clear();
     let result = result?;
     if let Some(folder) = &args.out {
@@ -47,11 +48,8 @@ pub fn run(client: &Client, args: &Run, ui: &Ui) -> Result<()> {
     }
     let mut outputs = Vec::new();
     for tensor in &result.outputs {
-        let array = Array {
-            dtype: tensor.dtype,
-            shape: tensor.shape.clone(),
-            bytes: tensor.bytes.clone(),
-        };
+        let bytes = tensor.bytes().context("an output did not come back")?.to_vec();
+        let array = Array { dtype: tensor.dtype, shape: tensor.shape.clone(), bytes };
         let file = match &args.out {
             None => None,
             Some(folder) => {
@@ -101,6 +99,10 @@ fn text(ran: &Ran, manifest: &Manifest, details: &ModelDetails) -> String {
         .join("\n")
 }
 
+fn as_input<'a>(name: &'a str, array: &'a Array) -> Input<'a> {
+    Input::bytes(name, array.dtype, &array.shape, &array.bytes)
+}
+
 /// Names of tensors may hold slashes and colons.
 fn file_name(name: &str) -> String {
     let keep = |c: char| {
@@ -118,7 +120,7 @@ fn input(
     args: &Run,
     details: &ModelDetails,
     manifest: &Manifest,
-) -> Result<TensorInput> {
+) -> Result<(String, Array)> {
     let (name, file) = match given.split_once('=') {
         Some((name, file)) => (Some(name), Path::new(file)),
         None => (None, Path::new(given)),
@@ -144,12 +146,7 @@ fn input(
         array.dtype,
         spec_text(spec)
     );
-    Ok(TensorInput::bytes(
-        &spec.name,
-        array.dtype,
-        &array.shape,
-        array.bytes,
-    ))
+    Ok((spec.name.clone(), array))
 }
 
 fn picture(file: &Path, spec: &TensorSpec, args: &Run, manifest: &Manifest) -> Result<Array> {

@@ -13,7 +13,7 @@ use mote_media::{
 };
 use mote_pipeline::{FrameWindow, Interpolator, Rgb, WindowStep};
 use mote_wire::types::{
-    ClipFormat, Done, FinishReason, JobReply, Preview, Progress, Receipt, Stage, Status,
+    ClipFormat, Done, JobReply, Preview, Progress, Receipt, Stage, Status,
     TransformClip,
 };
 use std::fs::File;
@@ -73,7 +73,7 @@ impl ClipJob {
         let mut out = ClipSpec::like(&info);
         (out.width, out.height) = size;
         let rate = match (info.format, clip.frame_rate) {
-            (mote_media::ClipFormat::Png, asked) => {
+            (mote_media::ClipFormat::Png | mote_media::ClipFormat::PngSequence, asked) => {
                 let rate = asked.map_or(FRAME_RATE_DEFAULT, u64::from);
                 Rational::new(rate, 1).unwrap_or(Rational::ONE)
             }
@@ -191,7 +191,7 @@ impl ClipJob {
             media_encode_us: micros(self.encode),
             ..Receipt::default()
         };
-        Ok(Progressed::Done(Box::new(Done { receipt, finish: FinishReason::Complete })))
+        Ok(Progressed::Done(Box::new(Done { receipt, ..Done::default() })))
     }
 }
 
@@ -242,16 +242,14 @@ fn preview(frame: &Frame, frame_index: u64) -> Result<Preview, Status> {
     let width = frame.width.min(PREVIEW_WIDTH);
     let height = (u64::from(frame.height) * u64::from(width) / u64::from(frame.width)).max(1) as u32;
     let small = mote_media::scaled(frame, width, height);
-    let mut png = Vec::new();
-    mote_media::encode_png(&small, &mut png).map_err(|error| of_media(&error))?;
+    let png = mote_media::encode_png(&small).map_err(|error| of_media(&error))?;
     Ok(Preview { frame_index, width, height, png })
 }
 
 fn write_sheet(mut sheet: Sheet) -> Result<(), Status> {
     let picture = mote_media::contact_sheet(&sheet.frames, &SheetLayout::default())
         .map_err(|error| of_media(&error))?;
-    let mut png = Vec::new();
-    mote_media::encode_png(&picture, &mut png).map_err(|error| of_media(&error))?;
+    let png = mote_media::encode_png(&picture).map_err(|error| of_media(&error))?;
     let failed = |error: std::io::Error| Status::ComputeFailed {
         operation: "write contact sheet".into(),
         cause: error.to_string(),

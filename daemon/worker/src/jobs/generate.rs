@@ -97,14 +97,15 @@ impl Job for GenerateJob {
                 said.push(JobReply::Token(Token { index, id, text }));
                 Ok(Progressed::More)
             }
-            TextStep::Finished { reason } => {
+            TextStep::Finished { reason, tail } => {
                 let finish = match reason {
                     Finish::EndOfAnswer => FinishReason::EndOfAnswer,
                     Finish::StopString => FinishReason::StopString,
                     Finish::TokensMax => FinishReason::TokensMax,
                     Finish::ContextFull => FinishReason::ContextFull,
                 };
-                Ok(Progressed::Done(Box::new(Done { receipt: self.receipt(), finish })))
+                let receipt = self.receipt();
+                Ok(Progressed::Done(Box::new(Done { receipt, finish, text_tail: tail })))
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::load::LoadedModel;
 use crate::status;
 use mote_api::Canceller;
 use mote_pipeline::{SessionPool, TensorJob};
-use mote_wire::types::{BufferRange, Done, FinishReason, Infer, JobReply, Receipt, Status};
+use mote_wire::types::{BufferRange, Done, Infer, JobReply, Receipt, Status};
 use std::collections::HashMap;
 
 /// One run of a model.
@@ -62,7 +62,7 @@ impl Job for InferJob {
             steps: 1,
             ..Receipt::default()
         };
-        Ok(Progressed::Done(Box::new(Done { receipt, finish: FinishReason::Complete })))
+        Ok(Progressed::Done(Box::new(Done { receipt, ..Done::default() })))
     }
 
     fn canceller(&self) -> Option<Canceller> {

@@ -127,6 +127,16 @@ pub struct Loaded {
     pub library_version: String,
 }
 
+impl JobReply {
+    /// Whether it costs the client's credit, as in [`super::Reply::costs_credit`].
+    pub fn costs_credit(&self) -> bool {
+        matches!(
+            self,
+            Self::Token(_) | Self::Preview(_) | Self::Frame(_) | Self::Tensor(_)
+        )
+    }
+}
+
 /// One answer of a job.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "as in Reply")]

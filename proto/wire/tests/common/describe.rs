@@ -2,8 +2,8 @@
 //! Descriptors have no place in it but their number.
 
 use mote_wire::types::{
-    ChatMessage, Command, Generate, JobReply, Preview, Prompt, Reply, Request, StartJob, Token,
-    Work, WorkerEvent,
+    ChatMessage, Command, Done, Generate, JobReply, Preview, Prompt, Reply, Request, StartJob,
+    Token, Work, WorkerEvent,
 };
 use std::fmt::Write;
 
@@ -18,6 +18,7 @@ pub fn reply(reply: &Reply) -> String {
     match reply {
         Reply::Token(reply) => token(reply),
         Reply::Preview(reply) => preview(reply),
+        Reply::Done(reply) => plain(reply) + &tail(reply),
         reply => plain(reply),
     }
 }
@@ -41,6 +42,7 @@ pub fn event(event: &WorkerEvent) -> String {
         match reply {
             JobReply::Token(reply) => text += &token(reply),
             JobReply::Preview(reply) => text += &preview(reply),
+            JobReply::Done(reply) => text += &tail(reply),
             _ => {}
         }
     }
@@ -97,4 +99,11 @@ fn preview(preview: &Preview) -> String {
         png,
     } = preview;
     format!("Preview frame_index {frame_index} width {width} height {height} png {png:?}\n")
+}
+
+fn tail(done: &Done) -> String {
+    match &*done.text_tail {
+        "" => String::new(),
+        text_tail => format!("text_tail {text_tail:?}\n"),
+    }
 }
