@@ -59,9 +59,10 @@ mod tests {
     fn only_close_names_are_offered_closest_first() {
         let names = ["smollm2-135m", "smollm2-moe", "rife", "magika"];
         let find = |wanted| similar(wanted, names.into_iter(), 3);
-        assert_eq!(find("smollm2-135"), ["smollm2-135m"]);
+        assert_eq!(find("smollm2-135"), ["smollm2-135m", "smollm2-moe"]);
         assert_eq!(find("smollm2"), ["smollm2-moe", "smollm2-135m"]);
         assert_eq!(find("RIFE4"), ["rife"]);
         assert!(find("llama").is_empty());
+        assert!(find("whisper").is_empty());
     }
 }

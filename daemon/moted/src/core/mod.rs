@@ -260,6 +260,10 @@ impl Core {
             self.effects.push(Effect::Close { connection });
             return;
         }
+        log::debug!(
+            connection = connection.0, uid = peer.uid, pid = peer.pid,
+            client:? = peer.client_name; "client said hello"
+        );
         self.connections.insert(connection, Connection::new(peer));
     }
 

@@ -1,0 +1,476 @@
+//! Plays histories to the core, in place of sockets and processes.
+
+use mote_api::{
+    BackendKind, Capability, DeviceInfo, DeviceKind, Flavour, Manifest, Placement, Precision,
+    ProviderShare, Rejection, Task, Variant,
+};
+use mote_wire::types::{
+    Command, Done, Generate, Infer, JobReply, LoadModel, Loaded, Prompt, Reply, Request, Sampling,
+    Status, StatusReport, Token, WorkOptions, WorkerEvent,
+};
+use moted::BUILD_ID;
+use moted::catalogue::{Catalogue, Entry, Found};
+use moted::core::{Core, Effect, Event, Exit, Peer, Settings};
+use moted::flavours::{Flavours, Installed};
+use moted::ids::{ConnectionId, WorkerId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+pub const MIB: u64 = 1 << 20;
+
+/// What a test may say about a model.
+pub struct Model {
+    pub name: &'static str,
+    pub memory_bytes: u64,
+    pub backends: Vec<BackendKind>,
+}
+
+pub fn model(name: &'static str) -> Model {
+    Model {
+        name,
+        memory_bytes: MIB,
+        backends: vec![BackendKind::Tract],
+    }
+}
+
+/// A model with two ways to run.
+pub fn two_ways(name: &'static str) -> Model {
+    Model {
+        backends: vec![BackendKind::OnnxRuntime, BackendKind::Tract],
+        ..model(name)
+    }
+}
+
+fn entry(model: &Model) -> Entry {
+    let variants = model.backends.iter().map(|backend| Variant {
+        name: backend.to_string(),
+        backend: *backend,
+        file: format!("{backend}.onnx").into(),
+        precision: Precision::F32,
+        weights_bytes: None,
+        memory_bytes: Some(model.memory_bytes),
+        providers: Vec::new(),
+    });
+    let manifest = Manifest {
+        format: 1,
+        name: model.name.into(),
+        task: Task::Tensor,
+        licence: String::new(),
+        source: String::new(),
+        description: String::new(),
+        variants: variants.collect(),
+        text: None,
+        stream: None,
+        clip: None,
+        inputs: Vec::new(),
+        labels: None,
+        files: BTreeMap::new(),
+    };
+    Entry {
+        folder: "/models".into(),
+        manifest,
+        manifest_toml: String::new(),
+        inferred: false,
+        digest: format!("digest of {}", model.name),
+        bytes: 1,
+        weights_bytes: BTreeMap::new(),
+    }
+}
+
+pub fn catalogue(models: &[Model]) -> Catalogue {
+    let found = |model| {
+        (
+            entry(model).manifest.name.clone(),
+            Found::Model(Box::new(entry(model))),
+        )
+    };
+    Catalogue::new(models.iter().map(found))
+}
+
+pub fn flavours() -> Flavours {
+    let mut ort = Flavour::tract("1");
+    (ort.name, ort.backend) = ("onnxruntime-cpu".into(), BackendKind::OnnxRuntime);
+    let installed = [ort, Flavour::tract("1")];
+    let installed = installed.map(|flavour| Installed {
+        flavour,
+        folder: "/runtimes".into(),
+    });
+    Flavours {
+        installed: installed.into(),
+        absent: Vec::new(),
+    }
+}
+
+fn capability(flavour: &Flavour) -> Capability {
+    Capability {
+        flavour: flavour.name.clone(),
+        backend: flavour.backend,
+        library_version: "1.0".into(),
+        provider: "CPU".into(),
+        device: Some(DeviceInfo {
+            id: "cpu".into(),
+            kind: DeviceKind::Cpu,
+            name: "a cpu".into(),
+        }),
+        absence: None,
+    }
+}
+
+pub struct Play {
+    pub core: Core,
+    pub now: Instant,
+    pub replies: BTreeMap<(u64, u64), VecDeque<Reply>>,
+    pub commands: BTreeMap<u64, VecDeque<Command>>,
+    pub spawned: VecDeque<u64>,
+    pub killed: BTreeSet<u64>,
+    pub closed: BTreeSet<u64>,
+    pub ended_streams: Vec<(OwnedFd, Status)>,
+    pub probed: Vec<String>,
+    pub rescans: usize,
+    pub samples: usize,
+    /// Probes wait for [`Play::probe`] instead of being answered at once.
+    pub hold_probes: bool,
+    held: Vec<Event>,
+}
+
+impl Play {
+    pub fn new(models: &[Model]) -> Self {
+        Self::with_budget(models, 100 * MIB)
+    }
+
+    pub fn with_budget(models: &[Model], budget_bytes: u64) -> Self {
+        let now = Instant::now();
+        let settings = Settings {
+            budget_bytes,
+            cores: 4,
+            started: now,
+            seed: 1,
+            idle_unload: Duration::from_secs(600),
+        };
+        Self {
+            core: Core::new(settings, catalogue(models), flavours()),
+            now,
+            replies: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            spawned: VecDeque::new(),
+            killed: BTreeSet::new(),
+            closed: BTreeSet::new(),
+            ended_streams: Vec::new(),
+            probed: Vec::new(),
+            rescans: 0,
+            samples: 0,
+            hold_probes: false,
+            held: Vec::new(),
+        }
+    }
+
+    pub fn event(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.core.handle(event, self.now) {
+                match effect {
+                    Effect::Reply {
+                        connection,
+                        request,
+                        reply,
+                    } => {
+                        self.replies
+                            .entry((connection.0, request))
+                            .or_default()
+                            .push_back(reply);
+                    }
+                    Effect::Report {
+                        connection,
+                        request,
+                        report,
+                    } => {
+                        let reply = Reply::StatusReport(report);
+                        self.replies
+                            .entry((connection.0, request))
+                            .or_default()
+                            .push_back(reply);
+                    }
+                    Effect::Close { connection } => {
+                        self.closed.insert(connection.0);
+                        events.push_back(Event::Disconnected { connection });
+                    }
+                    Effect::Spawn { worker } => self.spawned.push_back(worker.0),
+                    Effect::Send { worker, command } => {
+                        self.commands
+                            .entry(worker.0)
+                            .or_default()
+                            .push_back(command);
+                    }
+                    Effect::Kill { worker } => {
+                        self.killed.insert(worker.0);
+                    }
+                    Effect::Probe {
+                        generation,
+                        installed,
+                        ..
+                    } => {
+                        let flavour = installed.flavour.name.clone();
+                        self.probed.push(flavour.clone());
+                        let capabilities = vec![capability(&installed.flavour)];
+                        let event = Event::Probed {
+                            generation,
+                            flavour,
+                            capabilities,
+                        };
+                        if self.hold_probes {
+                            self.held.push(event);
+                        } else {
+                            events.push_back(event);
+                        }
+                    }
+                    Effect::Rescan => self.rescans += 1,
+                    Effect::SampleLoad { .. } => self.samples += 1,
+                    Effect::EndStream { socket, status } => {
+                        self.ended_streams.push((socket, status));
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn probe(&mut self) {
+        for event in std::mem::take(&mut self.held) {
+            self.event(event);
+        }
+    }
+
+    pub fn connect(&mut self, connection: u64) {
+        self.event(Event::Connected {
+            connection: ConnectionId(connection),
+            peer: Peer::default(),
+        });
+    }
+
+    pub fn disconnect(&mut self, connection: u64) {
+        self.event(Event::Disconnected {
+            connection: ConnectionId(connection),
+        });
+    }
+
+    pub fn ask(&mut self, connection: u64, request: u64, body: Request) {
+        self.event(Event::Request {
+            connection: ConnectionId(connection),
+            request,
+            body,
+        });
+    }
+
+    /// Lets time pass, with all ticks that are due meanwhile.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.now + Duration::from_millis(ms);
+        while let Some(due) = self.core.next_due().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.event(Event::Tick);
+        }
+        self.now = end;
+    }
+
+    /// All answers so far.
+    pub fn take(&mut self, connection: u64, request: u64) -> Vec<Reply> {
+        self.replies
+            .remove(&(connection, request))
+            .unwrap_or_default()
+            .into()
+    }
+
+    /// The one answer so far, which closes the request.
+    pub fn answer(&mut self, connection: u64, request: u64) -> Reply {
+        let mut replies = self.take(connection, request);
+        let last = replies.pop().expect("an answer");
+        assert!(last.closes(), "{last:?}");
+        assert!(replies.iter().all(|reply| !reply.closes()), "{replies:?}");
+        last
+    }
+
+    pub fn failure(&mut self, connection: u64, request: u64) -> Status {
+        match self.answer(connection, request) {
+            Reply::Failed(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn done(&mut self, connection: u64, request: u64) -> Done {
+        match self.answer(connection, request) {
+            Reply::Done(done) => *done,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn is_open(&self, connection: u64, request: u64) -> bool {
+        let replies = self.replies.get(&(connection, request));
+        !replies.is_some_and(|replies| replies.iter().any(Reply::closes))
+    }
+
+    pub fn commands(&mut self, worker: u64) -> Vec<Command> {
+        self.commands.remove(&worker).unwrap_or_default().into()
+    }
+
+    pub fn worker(&mut self, worker: u64, event: WorkerEvent) {
+        self.event(Event::Worker {
+            worker: WorkerId(worker),
+            event,
+        });
+    }
+
+    pub fn say(&mut self, worker: u64, job: u64, reply: JobReply) {
+        self.worker(worker, WorkerEvent::Job { job, reply });
+    }
+
+    pub fn finish(&mut self, worker: u64, job: u64) {
+        self.say(worker, job, JobReply::Done(Box::default()));
+    }
+
+    pub fn die(&mut self, worker: u64) {
+        let exit = Exit {
+            signal: 9,
+            exit_code: 0,
+        };
+        self.event(Event::WorkerEnded {
+            worker: WorkerId(worker),
+            exit,
+        });
+    }
+
+    /// The worker that was asked for, as a process that has said hello and been told what to load.
+    pub fn begin_load(&mut self) -> (u64, LoadModel) {
+        let worker = self.spawned.pop_front().expect("a worker is wanted");
+        self.event(Event::WorkerStarted {
+            worker: WorkerId(worker),
+            pid: 1000 + worker as i32,
+        });
+        let hello = WorkerEvent::Hello {
+            build_id: BUILD_ID.into(),
+            pid: 1,
+        };
+        self.worker(worker, hello);
+        let mut commands = self.commands(worker);
+        let Some(Command::LoadModel(load)) = commands.pop() else {
+            panic!("{commands:?}")
+        };
+        assert!(commands.is_empty());
+        (worker, *load)
+    }
+
+    pub fn loaded(&mut self, worker: u64) {
+        let shares = vec![ProviderShare {
+            provider: "CPU".into(),
+            nodes: 3,
+            time_us: None,
+        }];
+        let placement = Placement {
+            shares,
+            read_back: true,
+        };
+        let loaded = Loaded {
+            placement_json: serde_json::to_vec(&placement).expect("plain"),
+            load_us: 5_000,
+            library_version: "1.0".into(),
+            ..Loaded::default()
+        };
+        self.worker(worker, WorkerEvent::Loaded(Box::new(loaded)));
+    }
+
+    /// The worker that was asked for, with its model loaded.
+    pub fn load(&mut self) -> u64 {
+        let (worker, _) = self.begin_load();
+        self.loaded(worker);
+        worker
+    }
+
+    pub fn refuse_load(&mut self, worker: u64, status: Status, rejection: Option<Rejection>) {
+        let json = rejection.map(|rejection| serde_json::to_vec(&rejection).expect("plain"));
+        let rejection_json = json.unwrap_or_default();
+        self.worker(
+            worker,
+            WorkerEvent::LoadFailed {
+                status,
+                rejection_json,
+            },
+        );
+    }
+
+    /// The jobs a worker was told to start since it was asked last.
+    pub fn started(&mut self, worker: u64) -> Vec<Start> {
+        let commands = self.commands(worker);
+        let start = |command| match command {
+            Command::StartJob(start) => Some(Start {
+                job: start.job,
+                credit: start.credit,
+                resume: start.resume_token_ids,
+                seed: start.seed,
+            }),
+            _ => None,
+        };
+        commands.into_iter().filter_map(start).collect()
+    }
+
+    pub fn status(&mut self, connection: u64, request: u64) -> StatusReport {
+        self.ask(connection, request, Request::GetStatus);
+        match self.answer(connection, request) {
+            Reply::StatusReport(report) => *report,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// What a started job was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub job: u64,
+    pub credit: u32,
+    pub resume: Vec<u32>,
+    pub seed: u64,
+}
+
+pub fn options() -> WorkOptions {
+    WorkOptions {
+        credit: 256,
+        ..WorkOptions::default()
+    }
+}
+
+pub fn generate_with(model: &str, options: WorkOptions) -> Request {
+    Request::Generate(Generate {
+        model: model.into(),
+        prompt: Prompt::Plain("hello".into()),
+        tokens_max: None,
+        sampling: Sampling::default(),
+        stop: Vec::new(),
+        options,
+    })
+}
+
+pub fn generate(model: &str) -> Request {
+    generate_with(model, options())
+}
+
+pub fn infer(model: &str) -> Request {
+    Request::Infer(Infer {
+        model: model.into(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        options: options(),
+    })
+}
+
+pub fn token(index: u32) -> JobReply {
+    JobReply::Token(Token {
+        index,
+        id: 100 + index,
+        text: "x".into(),
+    })
+}
+
+pub fn tokens(replies: &[Reply]) -> Vec<u32> {
+    let ids = replies.iter().filter_map(|reply| match reply {
+        Reply::Token(token) => Some(token.id),
+        _ => None,
+    });
+    ids.collect()
+}

@@ -1,0 +1,10 @@
+//! The core under scripted histories.
+
+mod buffers;
+mod control;
+mod faults;
+mod harness;
+mod histories;
+mod memory;
+mod scheduling;
+mod streams;

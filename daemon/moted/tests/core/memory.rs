@@ -1,0 +1,212 @@
+//! The budget, evictions, pins, unloading.
+
+use crate::harness::*;
+use mote_wire::types::{Command, Reply, Request, Status};
+use moted::core::Event;
+
+fn big(name: &'static str) -> Model {
+    Model {
+        memory_bytes: 60 * MIB,
+        ..model(name)
+    }
+}
+
+fn run(play: &mut Play, connection: u64, request: u64, name: &str) -> u64 {
+    play.ask(connection, request, infer(name));
+    let worker = play.load();
+    let job = play.started(worker)[0].job;
+    play.finish(worker, job);
+    play.done(connection, request);
+    worker
+}
+
+#[test]
+fn an_idle_model_makes_room_and_its_memory_is_used_only_when_it_is_gone() {
+    let mut play = Play::new(&[big("a"), big("b")]);
+    play.connect(1);
+    let first = run(&mut play, 1, 1, "a");
+    play.ask(1, 2, infer("b"));
+    assert!(matches!(play.commands(first)[..], [Command::Shutdown]));
+    assert!(play.spawned.is_empty(), "its memory is not free yet");
+    assert_eq!(play.status(1, 9).reserved_bytes, 60 * MIB);
+    play.die(first);
+    let second = play.load();
+    let job = play.started(second)[0].job;
+    play.finish(second, job);
+    play.done(1, 2);
+    assert_eq!(play.status(1, 10).reserved_bytes, 60 * MIB);
+}
+
+#[test]
+fn what_is_in_use_or_pinned_is_not_evicted() {
+    let mut play = Play::new(&[big("a"), big("b")]);
+    play.connect(1);
+    play.connect(2);
+    play.ask(1, 1, infer("a"));
+    let worker = play.load();
+    let job = play.started(worker)[0].job;
+    let over = |status| {
+        matches!(status, Status::OverBudget { need_bytes, have_bytes, .. }
+        if need_bytes == 60 * MIB && have_bytes == 40 * MIB)
+    };
+    play.ask(2, 1, infer("b"));
+    assert!(over(play.failure(2, 1)), "a job runs");
+    play.finish(worker, job);
+    play.ask(
+        1,
+        2,
+        Request::Pin {
+            model: "a".into(),
+            pinned: true,
+        },
+    );
+    play.ask(2, 2, infer("b"));
+    assert!(over(play.failure(2, 2)), "it is pinned");
+    play.disconnect(1);
+    play.ask(2, 3, infer("b"));
+    assert!(play.is_open(2, 3), "the pin went with its connection");
+    play.die(worker);
+    play.load();
+}
+
+#[test]
+fn what_can_never_fit_is_refused_before_anything_is_evicted() {
+    let mut play = Play::with_budget(&[big("a"), model("small")], 50 * MIB);
+    play.connect(1);
+    let small = run(&mut play, 1, 1, "small");
+    play.ask(1, 2, infer("a"));
+    assert!(matches!(play.failure(1, 2), Status::OverBudget { .. }));
+    assert!(play.commands(small).is_empty());
+}
+
+#[test]
+fn a_load_that_nobody_waits_for_any_more_leaves_the_line_for_memory() {
+    let mut play = Play::new(&[big("a"), big("b"), big("c")]);
+    play.connect(1);
+    let first = run(&mut play, 1, 1, "a");
+    play.ask(1, 2, infer("b"));
+    play.ask(1, 3, Request::Cancel { target: 2 });
+    assert_eq!(play.failure(1, 2), Status::Cancelled);
+    play.ask(1, 4, infer("c"));
+    play.die(first);
+    let (worker, load) = play.begin_load();
+    assert!(String::from_utf8_lossy(&load.manifest_json).contains("\"c\""));
+    play.loaded(worker);
+    assert!(play.spawned.is_empty());
+}
+
+#[test]
+fn an_unused_model_is_unloaded_and_then_nothing_wakes_the_broker() {
+    let mut play = Play::new(&[model("m")]);
+    assert_eq!(play.core.next_due(), None);
+    play.connect(1);
+    let worker = run(&mut play, 1, 1, "m");
+    play.pass(599_000);
+    play.ask(1, 2, infer("m"));
+    let job = play.started(worker)[0].job;
+    play.finish(worker, job);
+    play.pass(599_000);
+    assert!(play.commands(worker).is_empty(), "it was used meanwhile");
+    play.ask(
+        1,
+        3,
+        Request::Pin {
+            model: "m".into(),
+            pinned: true,
+        },
+    );
+    assert_eq!(play.core.next_due(), None, "a pinned model needs no timer");
+    play.ask(
+        1,
+        4,
+        Request::Pin {
+            model: "m".into(),
+            pinned: false,
+        },
+    );
+    play.pass(600_000);
+    assert!(matches!(play.commands(worker)[..], [Command::Shutdown]));
+    play.pass(5_000);
+    assert!(play.killed.contains(&worker), "it did not leave by itself");
+    play.die(worker);
+    assert_eq!(play.core.next_due(), None);
+    assert_eq!(play.status(1, 5).workers.len(), 0);
+}
+
+#[test]
+fn unload_waits_for_the_end_and_refuses_what_is_in_use() {
+    let mut play = Play::new(&[model("m")]);
+    play.connect(1);
+    play.connect(2);
+    play.ask(1, 1, Request::Unload { model: "m".into() });
+    assert!(matches!(play.answer(1, 1), Reply::Ok), "it is not loaded");
+    play.ask(1, 2, infer("m"));
+    let worker = play.load();
+    let job = play.started(worker)[0].job;
+    play.ask(2, 1, Request::Unload { model: "m".into() });
+    assert!(matches!(play.failure(2, 1), Status::Busy { .. }));
+    play.finish(worker, job);
+    play.ask(
+        1,
+        3,
+        Request::Pin {
+            model: "m".into(),
+            pinned: true,
+        },
+    );
+    play.ask(2, 2, Request::Unload { model: "m".into() });
+    assert!(
+        matches!(play.failure(2, 2), Status::Invalid { .. }),
+        "another has pinned it"
+    );
+    play.ask(1, 4, Request::Unload { model: "m".into() });
+    assert!(play.is_open(1, 4));
+    play.die(worker);
+    assert!(matches!(play.answer(1, 4), Reply::Ok));
+    play.ask(
+        1,
+        5,
+        Request::Unload {
+            model: "nothing".into(),
+        },
+    );
+    assert!(matches!(play.failure(1, 5), Status::ModelNotFound { .. }));
+}
+
+#[test]
+fn a_model_that_has_left_the_catalogue_is_not_kept() {
+    let mut play = Play::new(&[model("m"), model("n")]);
+    play.connect(1);
+    let worker = run(&mut play, 1, 1, "m");
+    play.ask(1, 2, Request::Rescan);
+    play.ask(1, 3, Request::Rescan);
+    assert_eq!(play.rescans, 1);
+    let (catalogue, flavours) = (catalogue(&[model("n")]), flavours());
+    play.event(Event::Rescanned {
+        catalogue: catalogue.clone(),
+        flavours: flavours.clone(),
+    });
+    assert!(matches!(play.answer(1, 2), Reply::Ok));
+    assert!(play.is_open(1, 3), "what it knows of may have come later");
+    assert_eq!(play.rescans, 2);
+    play.event(Event::Rescanned {
+        catalogue,
+        flavours,
+    });
+    assert!(matches!(play.answer(1, 3), Reply::Ok));
+    assert!(matches!(play.commands(worker)[..], [Command::Shutdown]));
+    play.ask(1, 4, infer("m"));
+    assert!(matches!(play.failure(1, 4), Status::ModelNotFound { .. }));
+}
+
+#[test]
+fn a_limit_of_threads_gets_a_worker_of_its_own() {
+    let mut play = Play::new(&[model("m")]);
+    play.connect(1);
+    run(&mut play, 1, 1, "m");
+    let mut limited = options();
+    limited.threads_max = Some(2);
+    play.ask(1, 2, generate_with("m", limited));
+    let (_, load) = play.begin_load();
+    assert_eq!((load.threads, load.threads_follow_load), (2, false));
+}

@@ -1,0 +1,441 @@
+//! What is played.
+
+use crate::client::{Client, Daemon, eventually, is_alive};
+use crate::worker::TOKENS;
+use mote_wire::codec::{frame_to_reply, request_to_frame};
+use mote_wire::types::{
+    Hello, OpenStream, Reply, Request, Status, StreamPush, WorkOptions, WorkerState,
+};
+use mote_wire::{Connection, Link};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+type Case = fn();
+
+pub const ALL: &[(&str, Case)] = &[
+    (
+        "an_answer_streams_and_its_receipt_says_where_from",
+        an_answer,
+    ),
+    ("probes_are_remembered", probes_are_remembered),
+    (
+        "a_dead_workers_answer_goes_on",
+        a_dead_workers_answer_goes_on,
+    ),
+    (
+        "a_worker_killed_by_hand_is_replaced",
+        a_worker_killed_by_hand,
+    ),
+    ("a_job_that_kills_every_worker_fails", a_deadly_job),
+    (
+        "a_client_that_leaves_takes_its_job_along",
+        a_client_that_leaves,
+    ),
+    ("a_deaf_worker_is_killed", a_deaf_worker),
+    ("a_stream_reaches_its_worker", a_stream),
+    ("a_dead_workers_stream_says_why", a_dead_stream),
+    (
+        "hostile_bytes_close_their_own_connection_only",
+        hostile_bytes,
+    ),
+    (
+        "a_client_that_never_reads_is_cut_off",
+        a_client_that_never_reads,
+    ),
+    (
+        "connections_beyond_the_limit_are_refused",
+        too_many_connections,
+    ),
+    ("sigterm_leaves_nothing_behind", sigterm),
+    ("sigkill_takes_the_workers_along", sigkill),
+    ("a_closed_stdin_ends_a_private_daemon", closed_stdin),
+    ("a_second_daemon_is_refused", second_daemon),
+    ("idle_means_idle", idle),
+];
+
+fn tokens(replies: &[Reply]) -> Vec<u32> {
+    let ids = replies.iter().filter_map(|reply| match reply {
+        Reply::Token(token) => Some(token.id),
+        _ => None,
+    });
+    ids.collect()
+}
+
+fn whole_answer() -> Vec<u32> {
+    (0..TOKENS).collect()
+}
+
+fn an_answer() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let id = client.generate("plain");
+    let replies = client.all(id);
+    assert_eq!(tokens(&replies), whole_answer());
+    let Some(Reply::Done(done)) = replies.last() else {
+        panic!("{replies:?}")
+    };
+    assert_eq!(
+        (
+            done.receipt.backend.as_str(),
+            done.receipt.device.id.as_str()
+        ),
+        ("tract", "cpu")
+    );
+    assert!(done.receipt.total_us >= done.receipt.load_us && done.receipt.load_us > 0);
+    let report = client.status();
+    assert_eq!(report.workers.len(), 1);
+    assert_eq!(report.workers[0].state, WorkerState::Ready);
+    assert!(report.workers[0].rss_bytes > 0 && report.rss_bytes > 0);
+    let id = client.generate("plane");
+    assert!(
+        matches!(client.failure(id), Status::ModelNotFound { similar, .. } if similar == ["plain"])
+    );
+}
+
+fn probes_are_remembered() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let id = client.ask(Request::ListDevices { refresh: false });
+    let Reply::DeviceList(devices) = client.next(id) else {
+        panic!("a list")
+    };
+    let found: Vec<_> = devices
+        .iter()
+        .map(|d| (d.flavour.as_str(), d.absence.is_none()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("tract", true),
+            ("onnxruntime-cpu", false),
+            ("tflite", false)
+        ]
+    );
+    let kept = std::fs::read_to_string(daemon.state().join("probes.json")).expect("kept");
+    assert!(kept.contains("plain"), "{kept}");
+}
+
+fn a_dead_workers_answer_goes_on() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let id = client.generate("dies-once");
+    let replies = client.all(id);
+    assert_eq!(tokens(&replies), whole_answer());
+    let Some(Reply::Done(done)) = replies.last() else {
+        panic!("{replies:?}")
+    };
+    assert_eq!(done.receipt.retries, 1);
+}
+
+fn a_worker_killed_by_hand() {
+    let daemon = Daemon::start();
+    let (mut client, mut other) = (daemon.client(), daemon.client());
+    let hanging = client.generate("hangs");
+    client.tokens(hanging, 3);
+    let pid = other.status().workers[0].pid;
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it lives");
+    let fresh = || {
+        other
+            .status()
+            .workers
+            .iter()
+            .any(|worker| worker.pid != pid && worker.jobs == 1)
+    };
+    eventually("another worker has the job", fresh);
+    assert!(!is_alive(pid));
+    let cancel = client.ask(Request::Cancel { target: hanging });
+    let mut ended = [false; 2];
+    while ended != [true; 2] {
+        let frame = client
+            .connection
+            .recv()
+            .expect("in order")
+            .expect("an answer");
+        match frame_to_reply(frame).expect("the daemon speaks the wire") {
+            (id, Reply::Ok) if id == cancel => ended[0] = true,
+            (id, Reply::Failed(Status::Cancelled)) if id == hanging => ended[1] = true,
+            (id, reply) => assert!(id == hanging && !reply.closes(), "{reply:?}"),
+        }
+    }
+}
+
+fn a_deadly_job() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let id = client.generate("dies");
+    let status = client.failure(id);
+    assert_eq!(
+        status,
+        Status::WorkerDied {
+            signal: Signal::SIGABRT as i32,
+            exit_code: 0
+        }
+    );
+    let id = client.generate("plain");
+    assert_eq!(
+        tokens(&client.all(id)),
+        whole_answer(),
+        "other models are served"
+    );
+}
+
+fn a_client_that_leaves() {
+    let daemon = Daemon::start();
+    let mut watcher = daemon.client();
+    let descriptors = daemon.open_descriptors();
+    let mut client = daemon.client();
+    let id = client.generate("hangs");
+    client.tokens(id, 3);
+    let pid = watcher.status().workers[0].pid;
+    drop(client);
+    eventually("the job has ended", || {
+        let report = watcher.status();
+        (report.jobs_running, report.jobs_queued, report.connections) == (0, 0, 1)
+    });
+    assert_eq!(watcher.status().workers[0].pid, pid, "its worker lives on");
+    let id = watcher.ask(Request::Unload {
+        model: "hangs".into(),
+    });
+    assert!(matches!(watcher.next(id), Reply::Ok));
+    assert!(!is_alive(pid));
+    // The pidfd and the pipe of a worker are dropped a moment after its end is known.
+    eventually("no descriptor is left", || {
+        daemon.open_descriptors() == descriptors
+    });
+}
+
+fn a_deaf_worker() {
+    let daemon = Daemon::start();
+    let (mut client, mut watcher) = (daemon.client(), daemon.client());
+    let id = client.generate("deaf");
+    client.tokens(id, 3);
+    let pid = watcher.status().workers[0].pid;
+    drop(client);
+    eventually("the worker is dead", || !is_alive(pid));
+    eventually("nothing is left of it", || {
+        watcher.status().workers.is_empty()
+    });
+}
+
+fn open_stream(client: &mut Client, model: &str) -> Connection {
+    let open = OpenStream {
+        model: model.into(),
+        options: WorkOptions::default(),
+    };
+    let id = client.ask(Request::OpenStream(open));
+    match client.all(id).pop() {
+        Some(Reply::StreamOpened(opened)) => {
+            Connection::new(UnixStream::from(opened.socket), Link::Client)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn push(stream: &mut Connection) {
+    let push = StreamPush {
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+    };
+    stream
+        .send(request_to_frame(1, Request::StreamPush(push)).expect("it fits"))
+        .expect("sent");
+}
+
+fn a_stream() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut stream = open_stream(&mut client, "plain");
+    for _ in 0..3 {
+        push(&mut stream);
+        let frame = stream.recv().expect("in order").expect("an answer");
+        assert!(matches!(
+            frame_to_reply(frame),
+            Ok((1, Reply::StreamResult(_)))
+        ));
+    }
+    assert_eq!(client.status().streams, 1);
+    drop(stream);
+    eventually("the stream has ended", || client.status().streams == 0);
+    // When its opener leaves, a stream ends though its socket is still held.
+    let mut stream = open_stream(&mut client, "plain");
+    drop(client);
+    let frame = stream.recv().expect("in order").expect("the reason");
+    let reply = frame_to_reply(frame).expect("the wire");
+    assert!(
+        matches!(reply, (0, Reply::Failed(Status::Revoked { .. }))),
+        "{reply:?}"
+    );
+    assert!(stream.recv().expect("in order").is_none());
+}
+
+fn a_dead_stream() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut stream = open_stream(&mut client, "dies");
+    push(&mut stream);
+    let frame = stream.recv().expect("in order").expect("the reason");
+    let reply = frame_to_reply(frame).expect("the wire");
+    assert!(
+        matches!(reply, (0, Reply::Failed(Status::WorkerDied { .. }))),
+        "{reply:?}"
+    );
+    assert!(stream.recv().expect("in order").is_none());
+}
+
+fn hostile_bytes() {
+    let daemon = Daemon::start();
+    let mut good = daemon.client();
+    let hanging = good.generate("hangs");
+    good.tokens(hanging, 3);
+    let floods: [&[u8]; 5] = [
+        &[0xff; 64],
+        &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80],
+        &[3, 1, 2, 3],
+        &[0],
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ];
+    for bytes in floods {
+        let mut socket = UnixStream::connect(daemon.socket()).expect("it listens");
+        socket.write_all(bytes).expect("written");
+        socket
+            .shutdown(std::net::Shutdown::Write)
+            .expect("a socket");
+        let connection = Connection::new(socket, Link::Client);
+        let mut client = Client::from(connection);
+        assert!(client.is_closed(), "{bytes:?}");
+    }
+    // Anything but a hello first, and a version that is not spoken.
+    let mut early = Client::silent(&daemon.socket());
+    let id = early.ask(Request::ListModels);
+    assert!(matches!(early.failure(id), Status::Invalid { field, .. } if field == "hello"));
+    assert!(early.is_closed());
+    let mut future = Client::silent(&daemon.socket());
+    let hello = Hello {
+        version_min: 7,
+        version_max: 9,
+        client_name: String::new(),
+    };
+    let id = future.ask(Request::Hello(hello));
+    assert!(matches!(
+        future.failure(id),
+        Status::VersionUnsupported { .. }
+    ));
+    assert!(future.is_closed());
+
+    let report = good.status();
+    assert_eq!((report.connections, report.jobs_running), (1, 1));
+}
+
+fn a_client_that_never_reads() {
+    let daemon = Daemon::start();
+    let mut good = daemon.client();
+    let mut greedy = daemon.client();
+    greedy.connection.set_read_timeout(None).expect("a socket");
+    let frame = |id| request_to_frame(id, Request::ListModels).expect("it fits");
+    // The daemon stops reading from it, or hangs up on it, sooner or later.
+    let cut = (100..10_000_000).any(|id| greedy.connection.send(frame(id)).is_err());
+    assert!(cut);
+    let id = good.generate("plain");
+    assert_eq!(tokens(&good.all(id)), whole_answer());
+    assert_eq!(good.status().connections, 1);
+}
+
+fn too_many_connections() {
+    let daemon = Daemon::start();
+    let limit = moted::limits::CONNECTIONS_PER_UID_MAX;
+    let mut clients: Vec<Client> = (0..limit).map(|_| daemon.client()).collect();
+    let mut refused = Client::silent(&daemon.socket());
+    assert!(matches!(refused.failure(0), Status::LimitExceeded { .. }));
+    assert!(refused.is_closed());
+    clients.pop();
+    let mut last = clients.pop().expect("there are many");
+    eventually("there is room again", || {
+        last.status().connections as usize == limit - 1
+    });
+    daemon.client();
+}
+
+fn sigterm() {
+    let daemon = Daemon::start();
+    let (mut client, mut watcher) = (daemon.client(), daemon.client());
+    let id = client.generate("hangs");
+    client.tokens(id, 3);
+    let deaf = watcher.generate("deaf");
+    watcher.tokens(deaf, 3);
+    let pids: Vec<i32> = client
+        .status()
+        .workers
+        .iter()
+        .map(|worker| worker.pid)
+        .collect();
+    assert_eq!(pids.len(), 2);
+    let status = daemon.stop(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0));
+    assert!(!pids.into_iter().any(is_alive));
+    assert_eq!(client.failure(id), Status::ShuttingDown);
+    assert_eq!(watcher.failure(deaf), Status::ShuttingDown);
+    assert!(client.is_closed());
+}
+
+fn sigkill() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let id = client.generate("deaf");
+    client.tokens(id, 3);
+    let pid = client.status().workers[0].pid;
+    daemon.stop(Signal::SIGKILL);
+    eventually("the worker is dead", || !is_alive(pid));
+}
+
+fn closed_stdin() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    assert_eq!(daemon.leave().code(), Some(0));
+    assert!(client.is_closed());
+}
+
+fn second_daemon() {
+    let daemon = Daemon::start();
+    let mut second = daemon.spawn();
+    let status = second.wait().expect("it ends");
+    assert_eq!(status.code(), Some(1));
+    daemon.client().status();
+}
+
+/// Voluntary switches of the daemon's threads: each is an end of waiting.
+fn wake_ups(pid: i32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
+    let of_thread = |path: std::path::PathBuf| {
+        let status = std::fs::read_to_string(path.join("status")).unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    threads
+        .filter_map(|thread| Some(of_thread(thread.ok()?.path())))
+        .sum()
+}
+
+fn idle() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let id = client.generate("plain");
+    client.all(id);
+    let id = client.ask(Request::Unload {
+        model: "plain".into(),
+    });
+    assert!(matches!(client.next(id), Reply::Ok));
+    let rss = client.status().rss_bytes;
+    assert!(rss <= 15 << 20, "{rss} bytes");
+    let pid = daemon.pid();
+    let quiet = || {
+        let before = wake_ups(pid);
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        wake_ups(pid) == before
+    };
+    eventually("no timer ticks", quiet);
+}

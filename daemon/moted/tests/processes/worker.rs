@@ -1,0 +1,163 @@
+//! A worker that computes nothing and behaves as its model's name says.
+#![allow(
+    unsafe_code,
+    reason = "takes over the descriptor the broker left for it"
+)]
+
+use mote_api::{Capability, DeviceInfo, DeviceKind, Flavour, Manifest, Placement};
+use mote_wire::codec::{event_to_frame, frame_to_command, frame_to_request, reply_to_frame};
+use mote_wire::types::{
+    Command, Done, JobReply, Loaded, Progress, Reply, Stage, StreamResult, Token, WorkerEvent,
+};
+use mote_wire::{Connection, Link};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+/// Tokens of an answer.
+pub const TOKENS: u32 = 6;
+
+struct Worker {
+    broker: Connection,
+    model: String,
+    folder: PathBuf,
+}
+
+pub fn run(arguments: &[String]) {
+    // SAFETY: the broker left the descriptor for this process; nothing else here knows of it.
+    let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(3) });
+    let broker = Connection::new(socket, Link::Worker);
+    let mut worker = Worker {
+        broker,
+        model: String::new(),
+        folder: PathBuf::new(),
+    };
+    let pid = std::process::id() as i32;
+    worker.tell(WorkerEvent::Hello {
+        build_id: moted::BUILD_ID.into(),
+        pid,
+    });
+    eprintln!("a scripted worker begins");
+    if arguments.iter().any(|argument| argument == "--probe") {
+        return worker.probe();
+    }
+    while let Ok(Some(frame)) = worker.broker.recv() {
+        match frame_to_command(frame).expect("the broker speaks the wire") {
+            Command::Shutdown => break,
+            command => worker.obey(command),
+        }
+    }
+}
+
+impl Worker {
+    fn tell(&mut self, event: WorkerEvent) {
+        let frame = event_to_frame(event).expect("it fits");
+        if self.broker.send(frame).is_err() {
+            std::process::exit(1);
+        }
+    }
+
+    fn say(&mut self, job: u64, reply: JobReply) {
+        self.tell(WorkerEvent::Job { job, reply });
+    }
+
+    fn probe(&mut self) {
+        let capability = Capability {
+            flavour: Flavour::tract("").name,
+            backend: mote_api::BackendKind::Tract,
+            library_version: "0".into(),
+            provider: "plain".into(),
+            device: Some(DeviceInfo {
+                id: "cpu".into(),
+                kind: DeviceKind::Cpu,
+                name: "cpu".into(),
+            }),
+            absence: None,
+        };
+        let capabilities_json = serde_json::to_vec(&[capability]).expect("plain");
+        self.tell(WorkerEvent::Probed { capabilities_json });
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::LoadModel(load) => {
+                let manifest: Manifest = serde_json::from_slice(&load.manifest_json).expect("JSON");
+                (self.model, self.folder) = (manifest.name, load.folder.into());
+                let placement_json = serde_json::to_vec(&Placement::default()).expect("plain");
+                let loaded = Loaded {
+                    placement_json,
+                    load_us: 1,
+                    ..Loaded::default()
+                };
+                self.tell(WorkerEvent::Loaded(Box::new(loaded)));
+            }
+            Command::StartJob(start) => {
+                let from = start.resume_token_ids.len() as u32;
+                self.answer(start.job, from);
+            }
+            Command::CancelJob { job } => {
+                self.say(job, JobReply::Failed(mote_wire::types::Status::Cancelled));
+            }
+            Command::AttachStream { socket, .. } => self.stream(socket.into()),
+            _ => {}
+        }
+    }
+
+    fn answer(&mut self, job: u64, from: u32) {
+        for index in from..TOKENS {
+            let once = || std::fs::File::create_new(self.folder.join("died")).is_ok();
+            match self.model.as_str() {
+                "dies-once" if index == 3 && once() => std::process::abort(),
+                "dies" if index == 3 => std::process::abort(),
+                // The rest comes when it is cancelled, or never.
+                "hangs" if index == 3 => return,
+                "deaf" if index == 3 => loop {
+                    std::thread::park();
+                },
+                _ => {}
+            }
+            let progress = Progress {
+                stage: Stage::Decode,
+                done: u64::from(index),
+                total: None,
+                remaining_ms: None,
+            };
+            self.say(job, JobReply::Progress(progress));
+            self.say(
+                job,
+                JobReply::Token(Token {
+                    index,
+                    id: index,
+                    text: "x".into(),
+                }),
+            );
+        }
+        self.say(job, JobReply::Done(Box::<Done>::default()));
+    }
+
+    /// Answers every push with an empty result, until the client leaves or, by name, at once never.
+    fn stream(&mut self, socket: UnixStream) {
+        let mut client = Connection::new(socket, Link::Client);
+        while let Ok(Some(frame)) = client.recv() {
+            let (id, _) = frame_to_request(frame).expect("the client speaks the wire");
+            if self.model == "dies" {
+                std::process::abort();
+            }
+            let result = StreamResult {
+                outputs: Vec::new(),
+                compute_us: 1,
+                bytes_copied: 0,
+            };
+            let frame = reply_to_frame(id, Reply::StreamResult(result)).expect("it fits");
+            if client.send(frame).is_err() {
+                break;
+            }
+        }
+        self.tell(WorkerEvent::StreamEnded {
+            stream: 1,
+            steps: 1,
+            compute_us: 1,
+            bytes_copied: 0,
+        });
+    }
+}
