@@ -2,8 +2,8 @@
 //! Descriptors have no place in it but their number.
 
 use mote_wire::types::{
-    ChatMessage, Command, Done, Generate, JobReply, Preview, Prompt, Reply, Request, StartJob,
-    Token, Work, WorkerEvent,
+    ChatMessage, Command, Done, FinishReason, Generate, JobReply, Preview, Prompt, Receipt, Reply,
+    Request, StartJob, Token, Work, WorkerEvent,
 };
 use std::fmt::Write;
 
@@ -18,7 +18,7 @@ pub fn reply(reply: &Reply) -> String {
     match reply {
         Reply::Token(reply) => token(reply),
         Reply::Preview(reply) => preview(reply),
-        Reply::Done(reply) => plain(reply) + &tail(reply),
+        Reply::Done(reply) => done(reply),
         reply => plain(reply),
     }
 }
@@ -99,6 +99,26 @@ fn preview(preview: &Preview) -> String {
         png,
     } = preview;
     format!("Preview frame_index {frame_index} width {width} height {height} png {png:?}\n")
+}
+
+/// A `Done` with all of its fields but the tail, which follows when there is one.
+fn done(done: &Done) -> String {
+    #[derive(Debug)]
+    struct Done<'a> {
+        receipt: &'a Receipt,
+        finish: FinishReason,
+    }
+    let shown = Done {
+        receipt: &done.receipt,
+        finish: done.finish,
+    };
+    struct Reply<'a>(Done<'a>);
+    impl std::fmt::Debug for Reply<'_> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_tuple("Done").field(&self.0).finish()
+        }
+    }
+    plain(&Reply(shown)) + &tail(done)
 }
 
 fn tail(done: &Done) -> String {
