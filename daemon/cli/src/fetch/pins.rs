@@ -15,6 +15,7 @@ const MANIFESTS: &[(&str, &str)] = &[
         "selfie-segmentation",
         include_str!("manifests/selfie-segmentation.toml"),
     ),
+    ("face-detection", include_str!("manifests/face-detection.toml")),
     ("okay-nabu", include_str!("manifests/okay-nabu.toml")),
 ];
 

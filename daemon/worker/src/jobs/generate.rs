@@ -97,7 +97,7 @@ impl Job for GenerateJob {
                 said.push(JobReply::Token(Token { index, id, text }));
                 Ok(Progressed::More)
             }
-            TextStep::Finished { reason, tail } => {
+            TextStep::Finished { reason } => {
                 let finish = match reason {
                     Finish::EndOfAnswer => FinishReason::EndOfAnswer,
                     Finish::StopString => FinishReason::StopString,
@@ -105,7 +105,7 @@ impl Job for GenerateJob {
                     Finish::ContextFull => FinishReason::ContextFull,
                 };
                 let receipt = self.receipt();
-                Ok(Progressed::Done(Box::new(Done { receipt, finish, text_tail: tail })))
+                Ok(Progressed::Done(Box::new(Done { receipt, finish, ..Done::default() })))
             }
         }
     }
