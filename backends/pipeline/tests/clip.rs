@@ -6,7 +6,7 @@ use mote_api::{ClipSpec, DType, Model, Signature, Tensor};
 use mote_pipeline::{FrameWindow, Interpolator, PipelineError, Rgb, WindowStep};
 use proptest::prelude::*;
 use std::sync::Arc;
-use support::{ClosureModel, Log, mix, refuse, spec};
+use support::{Changes, Log, closure_model, mix, refuse, spec};
 
 const MULTIPLE: usize = 8;
 
@@ -32,7 +32,7 @@ fn signature() -> Signature {
 }
 
 fn blender() -> (Arc<dyn Model>, Arc<Log>) {
-    ClosureModel::new(signature(), |run| {
+    closure_model(signature(), |run| {
         let [a, b] = [0, 1].map(|i| run.inputs[i].read::<f32>().expect("f32"));
         let t = run.inputs[2].read::<f32>()?[0];
         let shape = run.inputs[0].shape();
@@ -114,7 +114,7 @@ proptest! {
 
 #[test]
 fn a_model_that_repeats_its_input_gives_the_very_same_bytes() {
-    let (model, _) = ClosureModel::new(signature(), |run| Ok(vec![Some(run.inputs[1].clone())]));
+    let (model, _) = closure_model(signature(), |run| Ok(vec![Some(run.inputs[1].clone())]));
     let mut interpolator = Interpolator::open(&model, &clip_spec()).expect("opens");
     for (width, height) in [(1, 1), (8, 8), (9, 7), (33, 2)] {
         let [a, b] = [1, 2].map(|seed| frame(width, height, seed));
@@ -189,20 +189,21 @@ fn frames_and_factors_that_do_not_fit_are_refused() {
 
 #[test]
 fn models_that_are_not_what_the_manifest_says_are_refused_by_tensor() {
-    let cases: Vec<(&str, fn(&mut Signature, &mut ClipSpec))> = vec![
-        ("frame0", |_, c| c.first = "frame0".into()),
-        ("result", |_, c| c.output = "result".into()),
-        ("img1", |s, _| s.inputs[1].dtype = DType::U8),
-        ("img0", |s, _| s.inputs[0].shape[1] = Some(4)),
-        ("t", |s, _| s.inputs[2].shape = vec![Some(2)]),
-        ("scale", |s, _| {
-            s.inputs.push(spec("scale", DType::F32, &[1]))
+    let cases: Changes<(Signature, ClipSpec)> = vec![
+        ("frame0", |c| c.1.first = "frame0".into()),
+        ("result", |c| c.1.output = "result".into()),
+        ("img1", |s| s.0.inputs[1].dtype = DType::U8),
+        ("img0", |s| s.0.inputs[0].shape[1] = Some(4)),
+        ("t", |s| s.0.inputs[2].shape = vec![Some(2)]),
+        ("scale", |s| {
+            s.0.inputs.push(spec("scale", DType::F32, &[1]))
         }),
     ];
     for (want, change) in cases {
-        let (mut signature, mut clip) = (signature(), clip_spec());
-        change(&mut signature, &mut clip);
-        let (model, _) = ClosureModel::new(signature, |_| Ok(Vec::new()));
+        let mut parts = (signature(), clip_spec());
+        change(&mut parts);
+        let (signature, clip) = parts;
+        let (model, _) = closure_model(signature, |_| Ok(Vec::new()));
         match Interpolator::open(&model, &clip).err() {
             Some(PipelineError::Graph { tensor, .. }) => assert_eq!(tensor, want),
             other => panic!("{want}: {other:?}"),
@@ -210,7 +211,7 @@ fn models_that_are_not_what_the_manifest_says_are_refused_by_tensor() {
     }
     let mut fixed = signature();
     fixed.inputs[0].shape = vec![Some(1), Some(3), Some(16), Some(16)];
-    let (model, _) = ClosureModel::new(fixed, |_| Ok(Vec::new()));
+    let (model, _) = closure_model(fixed, |_| Ok(Vec::new()));
     let mut interpolator = Interpolator::open(&model, &clip_spec()).expect("opens");
     let [fits, not] = [(9, 16), (16, 17)].map(|(w, h)| frame(w, h, 1));
     assert!(interpolator.load(fits.as_frame()).is_ok());

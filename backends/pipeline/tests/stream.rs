@@ -12,7 +12,7 @@ use mote_pipeline::{
 use proptest::prelude::*;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use support::{ClosureModel, Log, refuse, spec};
+use support::{Changes, Log, closure_model, refuse, spec};
 
 const RATE: i64 = 16_000;
 
@@ -29,7 +29,7 @@ fn delay() -> (Arc<dyn Model>, Arc<Log>) {
             spec("next", DType::F32, &[-1, -1]),
         ],
     };
-    ClosureModel::new(signature, |run| {
+    closure_model(signature, |run| {
         let state = run.inputs[0].read::<f32>()?;
         let x = run.inputs[1].read::<f32>()?;
         if run.inputs[2].read::<i64>()? != [RATE] {
@@ -164,7 +164,7 @@ fn the_same_tensors_are_bound_once() {
         inputs: vec![spec("x", DType::F32, &[2])],
         outputs: vec![spec("y", DType::F32, &[2])],
     };
-    let (model, log) = ClosureModel::new(signature, |run| Ok(vec![Some(run.inputs[0].clone())]));
+    let (model, log) = closure_model(signature, |run| Ok(vec![Some(run.inputs[0].clone())]));
     let mut stream = StreamSession::open(&model, None).expect("opens");
     let [first, second] = [x([1., 2.]), x([3., 4.])];
     let memory = Tensor::zeroed(DType::F32, &[2]).expect("small");
@@ -215,7 +215,7 @@ fn changing_buffers_by_push_is_seen_and_prepared_pushes_are_limited() {
 #[test]
 fn manifests_that_do_not_fit_are_refused_by_tensor() {
     let (model, _) = delay();
-    let cases: Vec<(&str, fn(&mut StreamSpec))> = vec![
+    let cases: Changes<StreamSpec> = vec![
         ("h", |s| s.state[0].input = "h".into()),
         ("hn", |s| s.state[0].output = "hn".into()),
         ("state", |s| s.state[0].shape = vec![1, 3]),
@@ -264,7 +264,7 @@ fn forgetting_lets_go_of_a_clients_memory() {
     assert_eq!(mapped(), 0);
 
     let mut pool = SessionPool::new();
-    let (stateless, _) = ClosureModel::new(
+    let (stateless, _) = closure_model(
         Signature {
             inputs: vec![spec("x", DType::F32, &[2])],
             outputs: vec![spec("y", DType::F32, &[2])],

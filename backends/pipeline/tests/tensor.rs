@@ -7,7 +7,7 @@ use mote_pipeline::{
     NamedTarget, NamedTensor, PipelineError, SESSIONS_MAX, SessionPool, TensorJob, TensorResult,
 };
 use std::sync::Arc;
-use support::{ClosureModel, Log, spec};
+use support::{Log, closure_model, spec};
 
 /// `sum` = `a` + `b` (f32 `[2, n]`), `count` = elements of `a` (i64 `[1]`).
 fn adder() -> (Arc<dyn Model>, Arc<Log>) {
@@ -21,7 +21,7 @@ fn adder() -> (Arc<dyn Model>, Arc<Log>) {
             spec("count", DType::I64, &[1]),
         ],
     };
-    ClosureModel::new(signature, |run| {
+    closure_model(signature, |run| {
         let [a, b] = [0, 1].map(|i| run.inputs[i].read::<f32>().expect("f32"));
         let sum: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
         Ok(vec![

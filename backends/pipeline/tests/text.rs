@@ -3,7 +3,7 @@
 mod support;
 
 use half::f16;
-use mote_api::{Canceller, DType};
+use mote_api::{Canceller, DType, Signature, TextSpec};
 use mote_pipeline::{
     ChatTurn, Finish, KvPool, PREFILL_CHUNK_TOKENS, PipelineError, Sampling, TextJob, TextModel,
     TextPrompt, TextRequest, TextStep,
@@ -14,7 +14,7 @@ use support::text::{
     Answer, CONTEXT, EOS, Form, IM_START, Next, PLAIN, VOCAB, answer, answer_with, finish,
     logits_after, open, open_form, plain, signature, text_spec, write_folder,
 };
-use support::{ClosureModel, spec};
+use support::{Changes, closure_model, spec};
 
 /// Greedy tokens after `prompt` by definition, without any cache.
 fn reference(prompt: &[u32], tokens_max: usize, half: bool) -> Vec<u32> {
@@ -88,6 +88,47 @@ fn a_prompt_is_computed_chunk_by_chunk_with_progress() {
     }
     let step = job.step().expect("runs");
     assert!(matches!(step, TextStep::Token { index: 0, .. }));
+}
+
+/// What a token's kernels round may depend on whether it is computed alone, so a prompt's tokens
+/// never are, whatever is cached, and an answer's always are, also when it is resumed.
+#[test]
+fn tokens_of_a_prompt_are_computed_together_and_tokens_of_an_answer_alone() {
+    for length in [2, 3, 127, 128, 129, 130, 256, 257, 258, 300] {
+        for resumed in [0, 1, 5] {
+            let lengths = Arc::new(Mutex::new(Vec::new()));
+            let seen = Arc::clone(&lengths);
+            let folder = tempfile::tempdir().expect("a folder");
+            write_folder(folder.path());
+            let (model, _) = closure_model(signature(PLAIN), move |run| {
+                seen.lock()
+                    .expect("not poisoned")
+                    .push(run.inputs[0].elements());
+                let logits = mote_api::Tensor::from_slice(&[1, 1, VOCAB], &[0f32; VOCAB])?;
+                Ok(vec![Some(logits), None, None, None, None])
+            });
+            let model = TextModel::open(folder.path(), &text_spec(), model).expect("opens");
+            let (model, mut pool) = (Arc::new(model), KvPool::new(1));
+            let mut request = plain(&letters(length));
+            request.tokens_max = Some(8);
+            request.resume_token_ids = vec![0; resumed];
+            for warm in [false, true] {
+                answer_with(&model, &mut pool, &request);
+                let lengths = std::mem::take(&mut *lengths.lock().expect("not poisoned"));
+                let prompt_runs = lengths.iter().take_while(|&&length| length > 1).count();
+                let alone = lengths.len() - prompt_runs;
+                assert!(lengths[prompt_runs..].iter().all(|&length| length == 1));
+                let prompt: usize = lengths[..prompt_runs].iter().sum();
+                let want = match (warm, resumed) {
+                    (false, _) => (length, 7),
+                    (true, 0) => (2, 7),
+                    // The whole prompt is cached, and the resumed tokens but the last.
+                    (true, _) => (0, 8 - resumed),
+                };
+                assert_eq!((prompt, alone), want, "{length} tokens, {resumed} resumed");
+            }
+        }
+    }
 }
 
 #[test]
@@ -280,9 +321,9 @@ fn a_conversation_that_goes_on_computes_only_what_is_new() {
     request.tokens_max = Some(4);
     let (_, first) = answer_with(&model, &mut pool, &request);
     assert_eq!(first.cached_tokens, 0);
-    // The same prompt again: all but its last token.
+    // The same prompt again: all but its last two tokens, which are computed together.
     let (_, again) = answer_with(&model, &mut pool, &request);
-    assert_eq!(again.cached_tokens, first.prompt_tokens - 1);
+    assert_eq!(again.cached_tokens, first.prompt_tokens - 2);
     assert_eq!(pool.len(), 1);
 
     turns.extend([turn("assistant", "QQ"), turn("user", "more")]);
@@ -296,7 +337,7 @@ fn a_conversation_that_goes_on_computes_only_what_is_new() {
     let (_, other) = answer_with(&model, &mut pool, &plain("Quite another matter"));
     assert_eq!((other.cached_tokens, pool.len()), (0, 2));
     let (_, back) = answer_with(&model, &mut pool, &request);
-    assert_eq!(back.cached_tokens, back.prompt_tokens - 1);
+    assert_eq!(back.cached_tokens, back.prompt_tokens - 2);
 }
 
 #[test]
@@ -356,7 +397,7 @@ fn a_cancelled_job_leaves_a_cache_that_is_right_as_far_as_it_goes() {
         late.cancel();
         let (have, stats) = answer_with(&model, &mut pool, &request);
         assert_eq!(have, want, "after a cancel in run {at}");
-        let cached = [0, 128, 256, 299, 299, 299, 299][at - 1];
+        let cached = [0, 128, 256, 298, 298, 298, 298][at - 1];
         assert_eq!(stats.cached_tokens, cached);
         assert_eq!(pool.len(), 1);
     }
@@ -445,7 +486,7 @@ fn a_finished_job_stays_finished() {
 #[test]
 fn bad_requests_are_refused_with_the_field_before_anything_runs() {
     let (model, log) = open(Next::Hash);
-    let cases: Vec<(&str, fn(&mut TextRequest))> = vec![
+    let cases: Changes<TextRequest> = vec![
         ("prompt", |r| r.prompt = TextPrompt::Plain(String::new())),
         ("prompt", |r| {
             r.prompt = TextPrompt::Plain("x".repeat(3 << 20))
@@ -509,7 +550,7 @@ fn logits_of_nan_are_an_error_and_the_cache_stays() {
     write_folder(folder.path());
     let poison = Arc::new(Mutex::new(true));
     let poisoned = Arc::clone(&poison);
-    let (model, _) = ClosureModel::new(signature(PLAIN), move |_| {
+    let (model, _) = closure_model(signature(PLAIN), move |_| {
         let value = if *poisoned.lock().expect("not poisoned") {
             f32::NAN
         } else {
@@ -534,27 +575,28 @@ fn logits_of_nan_are_an_error_and_the_cache_stays() {
 fn models_that_are_not_what_the_manifest_says_are_refused_by_tensor() {
     let folder = tempfile::tempdir().expect("a folder");
     write_folder(folder.path());
-    let cases: Vec<(&str, fn(&mut mote_api::Signature, &mut mote_api::TextSpec))> = vec![
-        ("input_ids", |s, _| s.inputs[0].dtype = DType::F32),
-        ("encoder_hidden", |s, _| {
-            s.inputs.push(spec("encoder_hidden", DType::F32, &[1]))
+    let cases: Changes<(Signature, TextSpec)> = vec![
+        ("input_ids", |s| s.0.inputs[0].dtype = DType::F32),
+        ("encoder_hidden", |s| {
+            s.0.inputs.push(spec("encoder_hidden", DType::F32, &[1]))
         }),
-        ("past_key_values.1.value", |s, _| drop(s.inputs.remove(6))),
-        ("present.0.key", |s, _| s.outputs[1].name = "other".into()),
-        ("past_key_values.2.key", |_, t| t.layers = 3),
-        ("past_key_values.1.key", |_, t| t.layers = 1),
-        ("past_key_values.0.key", |_, t| t.kv_heads = 4),
-        ("past_key_values.0.value", |s, _| {
-            s.inputs[4].dtype = DType::F16
+        ("past_key_values.1.value", |s| drop(s.0.inputs.remove(6))),
+        ("present.0.key", |s| s.0.outputs[1].name = "other".into()),
+        ("past_key_values.2.key", |t| t.1.layers = 3),
+        ("past_key_values.1.key", |t| t.1.layers = 1),
+        ("past_key_values.0.key", |t| t.1.kv_heads = 4),
+        ("past_key_values.0.value", |s| {
+            s.0.inputs[4].dtype = DType::F16
         }),
-        ("logits", |_, t| t.vocab += 1),
-        ("logits", |s, _| s.outputs[0].shape.truncate(2)),
-        ("seqlens_k", |s, _| s.inputs[1].shape.push(Some(1))),
+        ("logits", |t| t.1.vocab += 1),
+        ("logits", |s| s.0.outputs[0].shape.truncate(2)),
+        ("seqlens_k", |s| s.0.inputs[1].shape.push(Some(1))),
     ];
     for (want, change) in cases {
-        let (mut signature, mut spec) = (signature(PLAIN), text_spec());
-        change(&mut signature, &mut spec);
-        let (model, _) = ClosureModel::new(signature, |_| Ok(Vec::new()));
+        let mut parts = (signature(PLAIN), text_spec());
+        change(&mut parts);
+        let (signature, spec) = parts;
+        let (model, _) = closure_model(signature, |_| Ok(Vec::new()));
         match TextModel::open(folder.path(), &spec, model).err() {
             Some(PipelineError::Graph { tensor, .. }) => assert_eq!(tensor, want),
             other => panic!("{want}: {other:?}"),
@@ -579,7 +621,7 @@ fn folders_that_are_not_in_order_are_refused_by_file() {
             Some(content) => std::fs::write(&file, content).expect("writable"),
             None => std::fs::remove_file(&file).expect("there"),
         }
-        let (model, _) = ClosureModel::new(signature(PLAIN), |_| Ok(Vec::new()));
+        let (model, _) = closure_model(signature(PLAIN), |_| Ok(Vec::new()));
         let error = TextModel::open(folder.path(), &text_spec(), model).err();
         match (content, error) {
             (None, Some(PipelineError::ModelFile { file: have, .. }))
@@ -611,7 +653,7 @@ fn special_tokens_reach_the_template_from_the_config_or_the_manifest() {
         }
         let mut spec = text_spec();
         spec.bos_token_id = Some(u32::from(b'!'));
-        let (model, log) = ClosureModel::new(signature(PLAIN), |run| {
+        let (model, log) = closure_model(signature(PLAIN), |run| {
             let ids = run.inputs[0].read::<i64>()?;
             let sum: i64 = ids.iter().sum();
             let mut logits = vec![0f32; VOCAB];

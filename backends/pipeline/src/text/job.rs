@@ -29,7 +29,7 @@ pub enum Finish {
 /// What one step of a text job gave. The answer's text is that of all its tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextStep {
-    /// A chunk of the prompt was computed; more is to come.
+    /// A chunk of the prompt was computed, or a token of a resumed answer; more is to come.
     Prefill {
         /// Tokens that are in the cache.
         done: usize,
@@ -127,7 +127,7 @@ impl TextJob {
             }
             answer.accept(model, &mut tokens, id)?;
         }
-        let (lane, computed) = cache.take(model, &tokens)?;
+        let (lane, computed) = cache.take(model, &tokens, answer.prompt_tokens)?;
         let stats = TextStats {
             prompt_tokens: answer.prompt_tokens as u64,
             cached_tokens: computed as u64,
@@ -172,7 +172,7 @@ impl TextJob {
     }
 
     fn compute_one(&mut self) -> Result<TextStep, PipelineError> {
-        let end = self.tokens.len().min(self.computed + PREFILL_CHUNK_TOKENS);
+        let end = next_chunk(self.computed, self.answer.prompt_tokens);
         let ids = &self.tokens[self.computed..end];
         let report = self.lane.compute(&self.cancel, self.computed, ids);
         self.lost |= matches!(report, Err(PipelineError::Run(RunError::DeviceLost { .. })));
@@ -221,6 +221,20 @@ impl TextJob {
         if !self.lost {
             cache.put(self.model, self.lane, self.tokens);
         }
+    }
+}
+
+/// Where the run ends that begins at token `start`.
+///
+/// The prompt goes in chunks. Kernels may round a token that is computed alone differently from one
+/// that is computed with others, so a chunk of one is avoided, and a resumed answer is computed as
+/// it was the first time: token by token.
+fn next_chunk(start: usize, prompt_tokens: usize) -> usize {
+    match prompt_tokens.saturating_sub(start) {
+        0 => start + 1,
+        left if left <= PREFILL_CHUNK_TOKENS => prompt_tokens,
+        left if left == PREFILL_CHUNK_TOKENS + 1 => prompt_tokens - 2,
+        _ => start + PREFILL_CHUNK_TOKENS,
     }
 }
 

@@ -4,6 +4,16 @@
 //! As in Hugging Face transformers, the whole rendered template is tokenized with its special
 //! tokens. So text of a user that spells a special token (`<|im_start|>`) becomes that token; a
 //! client that must keep roles apart has to strip such text from what it passes on.
+//!
+//! **Repeatability.** A draw depends on seed and position alone, ties go to the lowest token, and a
+//! resumed answer is computed in the same steps as the first time; so equal logits give equal
+//! tokens. Whether logits are equal is up to the kernels. On ONNX Runtime's CPU provider, measured
+//! with 8-bit weights, the tokens of a dense model get the same bits in whatever chunks they are
+//! computed, as long as no chunk has a single token; so an answer after a cached prompt equals the
+//! cold one. Tokens of a cached *answer* were computed singly and differ in rounding from the same
+//! tokens in a prompt. Those of a Mixture of Experts differ with every other grouping, since the
+//! kernels depend on how many tokens an expert gets; its answers repeat exactly when what was
+//! cached is the same.
 
 mod detokenizer;
 mod files;

@@ -55,18 +55,25 @@ impl KvPool {
         self.entries.clear();
     }
 
-    /// A lane for a job that begins with `tokens`, and how many of them its cache holds already.
-    /// At least the last token is always left to be computed, since its logits are needed.
+    /// A lane for a job that begins with `tokens`, of which the first `prompt_tokens` are the
+    /// prompt, and how many of them its cache holds already. The last token is always left to be
+    /// computed, since its logits are needed; of a prompt the last two, so that they are computed
+    /// together as they are without a cache.
     pub(crate) fn take(
         &mut self,
         model: &Arc<TextModel>,
         tokens: &[u32],
+        prompt_tokens: usize,
     ) -> Result<(Lane, usize), PipelineError> {
         let Some(position) = self.best(model, tokens) else {
             return Ok((model.lane()?, 0));
         };
         let entry = self.entries.remove(position);
-        let cached = common(&entry.tokens, tokens).min(tokens.len() - 1);
+        let common = common(&entry.tokens, tokens).min(tokens.len() - 1);
+        let cached = match common >= prompt_tokens {
+            true => common,
+            false => common.min(prompt_tokens.saturating_sub(2)),
+        };
         Ok((entry.lane, cached))
     }
 

@@ -3,22 +3,42 @@
 use super::philox;
 use super::request::Sampling;
 use crate::PipelineError;
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 
-/// A token that may still be drawn.
+/// Values worked on side by side; a multiple of every vector unit's width.
+const LANES: usize = 16;
+
+/// A token that may still be drawn. Ordered by rank: the likelier is greater, of equals the one
+/// with the lower id. Its logit is not NaN.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     id: u32,
     logit: f32,
-    /// Probability times an unknown constant; the likeliest token has 1.
-    weight: f64,
 }
 
-/// Likelier first; of equals the lowest id. Logits hold no NaN here.
-fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
-    let falling = b.logit.partial_cmp(&a.logit);
-    falling.unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_logit = self.logit.partial_cmp(&other.logit);
+        by_logit
+            .unwrap_or(Ordering::Equal)
+            .then(other.id.cmp(&self.id))
+    }
 }
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Candidate {}
 
 /// Chooses the tokens of one answer; the steps and their order are those of [`Sampling`].
 pub(crate) struct Sampler {
@@ -27,7 +47,10 @@ pub(crate) struct Sampler {
     /// Which tokens have been seen, and the same as a list; empty without a penalty.
     is_seen: Vec<bool>,
     seen: Vec<u32>,
+    /// Tokens that are left, and their probabilities times an unknown constant; the likeliest
+    /// token has 1. All tokens in order of id, or the likeliest in order of rank.
     candidates: Vec<Candidate>,
+    weights: Vec<f32>,
 }
 
 impl Sampler {
@@ -39,6 +62,7 @@ impl Sampler {
             is_seen: vec![false; if penalised { vocab } else { 0 }],
             seen: Vec::new(),
             candidates: Vec::new(),
+            weights: Vec::new(),
         }
     }
 
@@ -55,16 +79,27 @@ impl Sampler {
     /// token. `logits` holds one value per token of the vocabulary and is changed.
     pub fn choose(&mut self, logits: &mut [f32], index: u64) -> Result<u32, PipelineError> {
         self.penalise(logits);
-        let (likeliest, logit_max) = argmax(logits)?;
+        let logit_max = maximum(logits)?;
         let Some(temperature) = self.sampling.drawing_temperature() else {
-            return Ok(likeliest);
+            return Ok(first_equal(logits, logit_max));
         };
-        self.gather(logits, logit_max, f64::from(temperature));
-        self.cut_to_top_p();
-        if let Some(min_p) = self.sampling.min_p {
-            self.candidates.retain(|c| c.weight >= f64::from(min_p));
+        let top_k = self.sampling.top_k.unwrap_or(0) as usize;
+        if (1..logits.len()).contains(&top_k) {
+            self.keep_top_k(logits, top_k);
+        } else {
+            self.keep_all(logits);
         }
-        Ok(draw(&self.candidates, philox::uniform(self.seed, index)).unwrap_or(likeliest))
+        let weigh = |c: &Candidate| exp((c.logit - logit_max) / temperature);
+        self.weights.clear();
+        self.weights.extend(self.candidates.iter().map(weigh));
+        if let Some(top_p) = self.sampling.top_p.filter(|&p| p < 1.0) {
+            self.cut_to_top_p(f64::from(top_p));
+        }
+        let min_p = self.sampling.min_p.unwrap_or(0.0);
+        let point = philox::uniform(self.seed, index);
+        let drawn = draw(&self.weights, min_p, point);
+        let candidate = drawn.and_then(|at| self.candidates.get(at));
+        Ok(candidate.map_or_else(|| first_equal(logits, logit_max), |c| c.id))
     }
 
     fn penalise(&self, logits: &mut [f32]) {
@@ -82,86 +117,137 @@ impl Sampler {
         }
     }
 
-    /// The candidates after top-k, with weights; in order of rank if there was a cut.
-    fn gather(&mut self, logits: &[f32], logit_max: f32, temperature: f64) {
+    fn keep_all(&mut self, logits: &[f32]) {
+        let all = logits.iter().zip(0u32..);
         self.candidates.clear();
-        let all = logits.iter().zip(0u32..).map(|(&logit, id)| Candidate {
-            id,
-            logit,
-            weight: 0.0,
-        });
-        self.candidates.extend(all);
-        let keep = self.sampling.top_k.unwrap_or(0) as usize;
-        if (1..self.candidates.len()).contains(&keep) {
-            self.candidates.select_nth_unstable_by(keep - 1, by_rank);
-            self.candidates.truncate(keep);
-            self.candidates.sort_unstable_by(by_rank);
-        }
-        for candidate in &mut self.candidates {
-            let below_max = f64::from(candidate.logit) - f64::from(logit_max);
-            candidate.weight = (below_max / temperature).exp();
-        }
+        self.candidates
+            .extend(all.map(|(&logit, id)| Candidate { id, logit }));
     }
 
-    /// Keeps a candidate while those likelier than it have less than top-p of the mass.
-    fn cut_to_top_p(&mut self) {
-        let Some(top_p) = self.sampling.top_p.map(f64::from).filter(|&p| p < 1.0) else {
-            return;
-        };
-        let total = mass(&self.candidates);
+    fn keep_top_k(&mut self, logits: &[f32], top_k: usize) {
+        let mut best: BinaryHeap<Reverse<Candidate>> = BinaryHeap::with_capacity(top_k + 1);
+        for (&logit, id) in logits.iter().zip(0u32..) {
+            let candidate = Reverse(Candidate { id, logit });
+            if best.len() < top_k {
+                best.push(candidate);
+            } else if let Some(mut worst) = best.peek_mut()
+                && candidate < *worst
+            {
+                *worst = candidate;
+            }
+        }
+        self.candidates = best.into_sorted_vec().into_iter().map(|r| r.0).collect();
+    }
+
+    /// Keeps a candidate while those likelier than it have less than `top_p` of the mass.
+    fn cut_to_top_p(&mut self, top_p: f64) {
+        let total = mass(&self.weights);
         // All candidates this light together have less than the mass to be cut, so each is cut;
         // leaving them out first spares sorting a whole vocabulary.
-        let light = (1.0 - top_p) * total / self.candidates.len() as f64;
-        self.candidates.retain(|c| c.weight >= light);
-        self.candidates.sort_unstable_by(by_rank);
+        let light = ((1.0 - top_p) * total / self.weights.len() as f64) as f32;
+        let pairs = self.candidates.iter().zip(&self.weights);
+        let heavy = pairs.filter(|(_, weight)| **weight >= light);
+        let mut heavy: Vec<(Candidate, f32)> = heavy.map(|(c, w)| (*c, *w)).collect();
+        heavy.sort_unstable_by_key(|(candidate, _)| Reverse(*candidate));
         let mut likelier = 0.0;
-        let kept = self.candidates.iter().take_while(|candidate| {
+        let kept = heavy.iter().take_while(|(_, weight)| {
             let keep = likelier < top_p * total;
-            likelier += candidate.weight;
+            likelier += f64::from(*weight);
             keep
         });
         let kept = kept.count().max(1);
-        self.candidates.truncate(kept);
+        heavy.truncate(kept);
+        (self.candidates, self.weights) = heavy.into_iter().unzip();
     }
 }
 
-fn mass(candidates: &[Candidate]) -> f64 {
-    candidates.iter().map(|c| c.weight).sum()
+fn mass(weights: &[f32]) -> f64 {
+    let (chunks, rest) = weights.as_chunks::<LANES>();
+    let mut sums = [0f64; LANES];
+    for chunk in chunks {
+        for (sum, &weight) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(weight);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|&w| f64::from(w)).sum::<f64>()
 }
 
-/// The candidate at `point` (0..1) of the candidates' mass, in their order.
-fn draw(candidates: &[Candidate], point: f64) -> Option<u32> {
-    let target = point * mass(candidates);
+/// Where `point` (0..1) of the mass lies, counting weights of at least `least`.
+fn draw(weights: &[f32], least: f32, point: f64) -> Option<usize> {
+    let counted = || {
+        let all = weights.iter().enumerate();
+        all.filter(move |(_, weight)| **weight >= least && **weight > 0.0)
+    };
+    let target = point * counted().map(|(_, &weight)| f64::from(weight)).sum::<f64>();
     let mut passed = 0.0;
-    let hit = candidates.iter().find(|candidate| {
-        passed += candidate.weight;
+    let hit = counted().find(|(_, weight)| {
+        passed += f64::from(**weight);
         passed > target
     });
     // Rounding may leave the sum at the target itself.
-    let possible = || candidates.iter().rev().find(|c| c.weight > 0.0);
-    hit.or_else(possible).map(|c| c.id)
+    hit.or_else(|| counted().last()).map(|(at, _)| at)
 }
 
-/// The lowest token with the highest logit, and that logit.
-fn argmax(logits: &[f32]) -> Result<(u32, f32), PipelineError> {
-    if logits.iter().any(|logit| logit.is_nan()) {
+/// The highest logit.
+fn maximum(logits: &[f32]) -> Result<f32, PipelineError> {
+    let higher = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    let mut highest = [f32::NEG_INFINITY; LANES];
+    let mut nan = [false; LANES];
+    for chunk in chunks {
+        for lane in 0..LANES {
+            highest[lane] = higher(highest[lane], chunk[lane]);
+            nan[lane] |= chunk[lane].is_nan();
+        }
+    }
+    if nan.contains(&true) || rest.iter().any(|logit| logit.is_nan()) {
         return Err(PipelineError::Logits { why: "hold NaN" });
     }
-    let max = logits.iter().fold(
-        f32::NEG_INFINITY,
-        |max, &logit| {
-            if logit > max { logit } else { max }
-        },
-    );
-    if !max.is_finite() {
-        let why = "have no finite maximum";
-        return Err(PipelineError::Logits { why });
+    let max = highest.iter().chain(rest).copied();
+    let max = max.fold(f32::NEG_INFINITY, higher);
+    if max.is_finite() {
+        return Ok(max);
     }
-    let position = logits.iter().position(|&logit| logit == max);
-    let id = position.and_then(|p| u32::try_from(p).ok());
-    id.map(|id| (id, max)).ok_or(PipelineError::Logits {
-        why: "have no finite maximum",
-    })
+    let why = "have no finite maximum";
+    Err(PipelineError::Logits { why })
+}
+
+/// The lowest token whose logit is `logit`, which is one of them.
+fn first_equal(logits: &[f32], logit: f32) -> u32 {
+    let in_chunk = |chunk: &[f32]| chunk.iter().fold(false, |hit, &l| hit | (l == logit));
+    let chunk = logits.chunks(LANES).position(in_chunk).unwrap_or(0);
+    let start = chunk * LANES;
+    let within = logits[start..].iter().position(|&l| l == logit);
+    u32::try_from(start + within.unwrap_or(0)).unwrap_or(u32::MAX)
+}
+
+/// e to the power of a number not above 0, within 3e-7 of it, and 0 below -87. Without calls or
+/// branches, so that a whole vocabulary is computed side by side, and with the same bits on every
+/// machine. Split as x = n ln 2 + r with |r| ≤ ln 2 / 2, where eight terms of the series are enough
+/// for r.
+fn exp(x: f32) -> f32 {
+    /// 1.5 · 2²³: adding it rounds to a whole number, which is then in the lowest bits.
+    const ROUNDER: f32 = 12_582_912.0;
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    let clamped = x.max(-87.0);
+    let rounded = clamped * std::f32::consts::LOG2_E + ROUNDER;
+    let n = rounded - ROUNDER;
+    let r = clamped - n * LN_2_HIGH - n * LN_2_LOW;
+    let terms = [
+        1.0 / 5040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ];
+    let series = terms.iter().fold(0.0, |sum, term| sum * r + term);
+    let exponent = rounded.to_bits().wrapping_sub(ROUNDER.to_bits());
+    let power = f32::from_bits(exponent.wrapping_add(127) << 23);
+    if x < -87.0 { 0.0 } else { series * power }
 }
 
 #[cfg(test)]
@@ -322,6 +408,22 @@ mod tests {
                 matches!(result, Err(PipelineError::Logits { .. })),
                 "{bad:?}"
             );
+        }
+    }
+
+    #[test]
+    fn exp_is_exp() {
+        for step in 0..870_000u32 {
+            let x = step as f32 * -1e-4;
+            let (have, want) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!(
+                (have / want - 1.0).abs() < 3e-7,
+                "exp({x}) is {want}, not {have}"
+            );
+        }
+        assert_eq!(exp(0.0), 1.0);
+        for none in [-88.0, -1e30, f32::NEG_INFINITY] {
+            assert_eq!(exp(none), 0.0);
         }
     }
 

@@ -52,25 +52,24 @@ impl Log {
     }
 }
 
-pub struct ClosureModel {
+struct ClosureModel {
     signature: Signature,
     compute: Arc<Compute>,
     log: Arc<Log>,
 }
 
-impl ClosureModel {
-    pub fn new(
-        signature: Signature,
-        compute: impl Fn(&Run<'_>) -> Outputs + Send + Sync + 'static,
-    ) -> (Arc<dyn Model>, Arc<Log>) {
-        let log = Arc::new(Log::default());
-        let model = Self {
-            signature,
-            compute: Arc::new(compute),
-            log: Arc::clone(&log),
-        };
-        (Arc::new(model), log)
-    }
+/// A model that computes with a closure, and what happens to it.
+pub fn closure_model(
+    signature: Signature,
+    compute: impl Fn(&Run<'_>) -> Outputs + Send + Sync + 'static,
+) -> (Arc<dyn Model>, Arc<Log>) {
+    let log = Arc::new(Log::default());
+    let model = ClosureModel {
+        signature,
+        compute: Arc::new(compute),
+        log: Arc::clone(&log),
+    };
+    (Arc::new(model), log)
 }
 
 impl Model for ClosureModel {
@@ -202,6 +201,9 @@ pub fn spec(name: &str, dtype: DType, shape: &[i64]) -> TensorSpec {
 pub fn refuse(why: &str) -> RunError {
     RunError::Compute(BackendError::new("compute", why))
 }
+
+/// Cases that each change something sound, by the name that the refusal must give.
+pub type Changes<T> = Vec<(&'static str, fn(&mut T))>;
 
 /// A well-spread function of two numbers (splitmix64).
 pub fn mix(a: u64, b: u64) -> u64 {

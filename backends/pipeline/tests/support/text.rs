@@ -1,6 +1,6 @@
 //! A text model whose next token depends on every token in its cache, with a byte-level tokenizer.
 
-use super::{ClosureModel, Log, Outputs, Run, mix, refuse, spec};
+use super::{Log, Outputs, Run, closure_model, mix, refuse, spec};
 use half::f16;
 use mote_api::{DType, Signature, Tensor, TextSpec};
 use mote_pipeline::{
@@ -160,7 +160,7 @@ fn compute(form: Form, next: &Next, run: &Run<'_>) -> Outputs {
     for cache in 0..4 {
         let input = &run.inputs[3 + cache];
         let target = run.targets[1 + cache].as_ref();
-        if !target.is_some_and(|t| t.as_ptr() == input.as_ptr()) || input.shape()[2] != CONTEXT {
+        if target.is_none_or(|t| t.as_ptr() != input.as_ptr()) || input.shape()[2] != CONTEXT {
             return Err(refuse("past and present are not one buffer"));
         }
         let mut values = read_floats(input);
@@ -246,7 +246,7 @@ pub fn write_folder(folder: &Path) {
 pub fn open_form(next: Next, form: Form) -> (Arc<TextModel>, Arc<Log>) {
     let folder = tempfile::tempdir().expect("a folder");
     write_folder(folder.path());
-    let (model, log) = ClosureModel::new(signature(form), move |run| compute(form, &next, run));
+    let (model, log) = closure_model(signature(form), move |run| compute(form, &next, run));
     let model = TextModel::open(folder.path(), &text_spec(), model).expect("opens");
     (Arc::new(model), log)
 }
