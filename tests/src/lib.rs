@@ -10,7 +10,10 @@ use std::path::PathBuf;
 /// A binary of the product, beside the test binary that is running.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe().context("cannot tell where the test runs")?;
-    let folder = test.ancestors().nth(2).context("tests run from target/<profile>/deps")?;
+    let folder = test
+        .ancestors()
+        .nth(2)
+        .context("tests run from target/<profile>/deps")?;
     let path = folder.join(name);
     anyhow::ensure!(
         path.exists(),

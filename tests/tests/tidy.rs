@@ -7,14 +7,38 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Everything that loads or contains an inference library.
-const INFERENCE: &[&str] =
-    &["ort", "ort-sys", "tract-onnx", "tract-core", "tract-linalg", "tflitec", "libloading"];
+const INFERENCE: &[&str] = &[
+    "ort",
+    "ort-sys",
+    "tract-onnx",
+    "tract-core",
+    "tract-linalg",
+    "tflitec",
+    "libloading",
+];
 /// Backends, and what drives them.
-const BACKENDS: &[&str] =
-    &["mote-ort", "mote-tract", "mote-tflite", "mote-pipeline", "mote-media", "mote-fake"];
+const BACKENDS: &[&str] = &[
+    "mote-ort",
+    "mote-tract",
+    "mote-tflite",
+    "mote-pipeline",
+    "mote-media",
+    "mote-fake",
+];
 const TOP_LEVEL: &[&str] = &[
-    "Cargo.toml", "Cargo.lock", "daemon", "backends", "proto", "systemd", "cross", "tests",
-    "README.md", "LICENSE-MIT", "LICENSE-APACHE", "rust-toolchain.toml", "clippy.toml",
+    "Cargo.toml",
+    "Cargo.lock",
+    "daemon",
+    "backends",
+    "proto",
+    "systemd",
+    "cross",
+    "tests",
+    "README.md",
+    "LICENSE-MIT",
+    "LICENSE-APACHE",
+    "rust-toolchain.toml",
+    "clippy.toml",
 ];
 const LINES_MAX: usize = 900;
 const LINES_USUAL: usize = 500;
@@ -30,11 +54,18 @@ fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>> {
         .current_dir(root())
         .output()
         .context("cannot run cargo metadata")?;
-    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    anyhow::ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout)?;
     let mut names = BTreeMap::new();
     for package in metadata["packages"].as_array().context("packages")? {
-        names.insert(package["id"].as_str().context("id")?, package["name"].as_str().context("name")?);
+        names.insert(
+            package["id"].as_str().context("id")?,
+            package["name"].as_str().context("name")?,
+        );
     }
     let mut edges = BTreeMap::new();
     for node in metadata["resolve"]["nodes"].as_array().context("nodes")? {
@@ -68,7 +99,10 @@ fn dependencies_point_one_way() -> Result<()> {
     let edges = dependencies()?;
     let forbid = |from: &str, never: &[&str]| {
         let reached = closure(&edges, from);
-        assert!(!reached.is_empty() || edges.contains_key(from), "{from} is no package");
+        assert!(
+            !reached.is_empty() || edges.contains_key(from),
+            "{from} is no package"
+        );
         for name in never {
             assert!(!reached.contains(*name), "{from} reaches {name}");
         }
@@ -76,7 +110,17 @@ fn dependencies_point_one_way() -> Result<()> {
     // The broker never links or loads an inference library, nor a decoder of media or models.
     forbid("moted", INFERENCE);
     forbid("moted", BACKENDS);
-    forbid("moted", &["mote-import", "mote-client", "openh264", "rav1e", "image", "tokenizers"]);
+    forbid(
+        "moted",
+        &[
+            "mote-import",
+            "mote-client",
+            "openh264",
+            "rav1e",
+            "image",
+            "tokenizers",
+        ],
+    );
     // The contract knows nobody; the backends' contract knows no backend and no wire.
     for package in ["mote-wire", "mote-client"] {
         forbid(package, &["mote-api"]);
@@ -90,7 +134,10 @@ fn dependencies_point_one_way() -> Result<()> {
     forbid("mote-pipeline", INFERENCE);
     // The command line talks to the daemon like everybody else.
     forbid("mote-cli", INFERENCE);
-    forbid("mote-cli", &["mote-worker", "moted", "mote-pipeline", "mote-media"]);
+    forbid(
+        "mote-cli",
+        &["mote-worker", "moted", "mote-pipeline", "mote-media"],
+    );
     // Scripted faults are never in a release build.
     for package in ["moted", "mote-worker", "mote-cli"] {
         forbid(package, &["mote-fake"]);
@@ -109,20 +156,33 @@ fn the_brokers_binary_has_no_door_to_a_library() -> Result<()> {
     let contains = |needle: &[u8]| binary.windows(needle.len()).any(|window| window == needle);
     assert!(contains(b"mote-worker"), "this is not the broker");
     for needle in ["dlopen\0", "OrtGetApiBase", "TfLiteModelCreate", "tract_"] {
-        assert!(!contains(needle.as_bytes()), "the broker's binary holds {needle:?}");
+        assert!(
+            !contains(needle.as_bytes()),
+            "the broker's binary holds {needle:?}"
+        );
     }
     Ok(())
 }
 
 fn tracked_files() -> Result<Vec<PathBuf>> {
     let output = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
+        .args([
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "-z",
+        ])
         .current_dir(root())
         .output()
         .context("cannot run git")?;
     anyhow::ensure!(output.status.success(), "git ls-files failed");
     let text = String::from_utf8(output.stdout).context("file names are UTF-8")?;
-    Ok(text.split('\0').filter(|name| !name.is_empty()).map(PathBuf::from).collect())
+    Ok(text
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from)
+        .collect())
 }
 
 #[test]
@@ -143,10 +203,16 @@ fn sources_keep_the_rules() -> Result<()> {
         if file.extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
-        let Ok(text) = std::fs::read_to_string(root().join(&file)) else { continue };
+        let Ok(text) = std::fs::read_to_string(root().join(&file)) else {
+            continue;
+        };
         let count = text.lines().count();
         lines.push(count);
-        assert!(count <= LINES_MAX, "{}: {count} lines hold more than one owner", file.display());
+        assert!(
+            count <= LINES_MAX,
+            "{}: {count} lines hold more than one owner",
+            file.display()
+        );
         if file == Path::new("tests/tests/tidy.rs") {
             continue;
         }
@@ -155,13 +221,24 @@ fn sources_keep_the_rules() -> Result<()> {
         }
         let unsafe_code = text.contains("unsafe {") || text.contains("unsafe fn");
         let safety = text.contains("SAFETY") || text.contains("# Safety");
-        assert!(!unsafe_code || safety, "{}: unsafe without a SAFETY note", file.display());
+        assert!(
+            !unsafe_code || safety,
+            "{}: unsafe without a SAFETY note",
+            file.display()
+        );
         let in_proto = file.starts_with("proto");
-        assert!(in_proto || !text.contains("prost::"), "{}: protobuf outside proto/", file.display())
+        assert!(
+            in_proto || !text.contains("prost::"),
+            "{}: protobuf outside proto/",
+            file.display()
+        )
     }
     lines.sort_unstable();
     let (median, long) = (lines[lines.len() / 2], lines[lines.len() * 9 / 10]);
-    println!("{} files, {median} lines at the median, {long} at the 90th percentile", lines.len());
+    println!(
+        "{} files, {median} lines at the median, {long} at the 90th percentile",
+        lines.len()
+    );
     if long > LINES_USUAL {
         println!("warning: files grow; {LINES_USUAL} lines at the 90th percentile were meant");
     }
