@@ -121,13 +121,37 @@ fn tokens_of_a_prompt_are_computed_together_and_tokens_of_an_answer_alone() {
                 let prompt: usize = lengths[..prompt_runs].iter().sum();
                 let want = match (warm, resumed) {
                     (false, _) => (length, 7),
-                    (true, 0) => (2, 7),
-                    // The whole prompt is cached, and the resumed tokens but the last.
+                    // The whole prompt is cached with its logits.
+                    (true, 0) => (0, 7),
+                    // Likewise, and the resumed tokens but the last.
                     (true, _) => (0, 8 - resumed),
                 };
                 assert_eq!((prompt, alone), want, "{length} tokens, {resumed} resumed");
             }
         }
+    }
+}
+
+#[test]
+fn a_cache_is_used_from_32_common_tokens_on_and_the_last_two_are_computed_together() {
+    let (model, _) = open(Next::Hash);
+    let base = letters(200);
+    for (common, want) in [
+        (31, 0),
+        (32, 32),
+        (100, 100),
+        (198, 198),
+        (199, 198),
+        (200, 198),
+    ] {
+        let mut pool = KvPool::new(1);
+        let mut request = plain(&(base[..common].to_owned() + &"!".repeat(210 - common)));
+        request.tokens_max = Some(3);
+        answer_with(&model, &mut pool, &request);
+        request.prompt = TextPrompt::Plain(base.clone());
+        let (have, stats) = answer_with(&model, &mut pool, &request);
+        assert_eq!(stats.cached_tokens, want, "{common} in common");
+        assert_eq!(have.generated(), reference(&ids_of(&base), 3, false));
     }
 }
 
@@ -229,7 +253,7 @@ proptest! {
             request.tokens_max = Some(5);
             let (have, stats) = answer_with(&model, &mut pool, &request);
             prop_assert_eq!(have.generated(), reference(&encoded(&prompt), 5, false));
-            prop_assert!(stats.cached_tokens < stats.prompt_tokens);
+            prop_assert!(stats.cached_tokens <= stats.prompt_tokens);
             prop_assert!(pool.len() <= entries);
         }
     }
@@ -321,9 +345,9 @@ fn a_conversation_that_goes_on_computes_only_what_is_new() {
     request.tokens_max = Some(4);
     let (_, first) = answer_with(&model, &mut pool, &request);
     assert_eq!(first.cached_tokens, 0);
-    // The same prompt again: all but its last two tokens, which are computed together.
+    // The same prompt again: even its logits are there, so one run fewer gives all four tokens.
     let (_, again) = answer_with(&model, &mut pool, &request);
-    assert_eq!(again.cached_tokens, first.prompt_tokens - 2);
+    assert_eq!((again.cached_tokens, again.steps), (first.prompt_tokens, 3));
     assert_eq!(pool.len(), 1);
 
     turns.extend([turn("assistant", "QQ"), turn("user", "more")]);
@@ -337,7 +361,7 @@ fn a_conversation_that_goes_on_computes_only_what_is_new() {
     let (_, other) = answer_with(&model, &mut pool, &plain("Quite another matter"));
     assert_eq!((other.cached_tokens, pool.len()), (0, 2));
     let (_, back) = answer_with(&model, &mut pool, &request);
-    assert_eq!(back.cached_tokens, back.prompt_tokens - 2);
+    assert_eq!(back.cached_tokens, back.prompt_tokens);
 }
 
 #[test]
@@ -397,7 +421,7 @@ fn a_cancelled_job_leaves_a_cache_that_is_right_as_far_as_it_goes() {
         late.cancel();
         let (have, stats) = answer_with(&model, &mut pool, &request);
         assert_eq!(have, want, "after a cancel in run {at}");
-        let cached = [0, 128, 256, 298, 298, 298, 298][at - 1];
+        let cached = [0, 128, 256, 300, 300, 300, 300][at - 1];
         assert_eq!(stats.cached_tokens, cached);
         assert_eq!(pool.len(), 1);
     }

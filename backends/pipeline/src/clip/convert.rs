@@ -77,8 +77,8 @@ pub(crate) fn from_planes(planes: &[f32], padded: Padded, width: usize, height: 
 }
 
 fn to_byte(value: f32) -> u8 {
-    // `max` before `min`: of NaN and a number, both give the number.
-    let scaled = value.max(0.0).min(1.0) * 255.0;
+    let scaled = value.clamp(0.0, 1.0) * 255.0;
+    // The conversion makes 0 of NaN.
     ((scaled + ROUNDER) - ROUNDER) as u8
 }
 

@@ -3,7 +3,7 @@
 use super::detokenizer::Detokenizer;
 use super::lane::{Lane, PREFILL_CHUNK_TOKENS};
 use super::model::TextModel;
-use super::pool::KvPool;
+use super::pool::{Kept, KvPool};
 use super::request::{TOKENS_DEFAULT, TextPrompt, TextRequest};
 use super::sampler::Sampler;
 use super::stop::{Filtered, StopFilter};
@@ -78,6 +78,8 @@ pub struct TextStats {
 pub struct TextJob {
     model: Arc<TextModel>,
     lane: Lane,
+    /// Logits after the prompt, as soon as they are known.
+    prompt_logits: Vec<f32>,
     /// Whether the device was lost, and the lane with it.
     lost: bool,
     cancel: CancelFlag,
@@ -127,7 +129,8 @@ impl TextJob {
             }
             answer.accept(model, &mut tokens, id)?;
         }
-        let (lane, computed) = cache.take(model, &tokens, answer.prompt_tokens)?;
+        let kept = cache.take(model, &tokens, answer.prompt_tokens)?;
+        let computed = kept.tokens.len();
         let stats = TextStats {
             prompt_tokens: answer.prompt_tokens as u64,
             cached_tokens: computed as u64,
@@ -136,7 +139,8 @@ impl TextJob {
         };
         Ok(Self {
             model: Arc::clone(model),
-            lane,
+            lane: kept.lane,
+            prompt_logits: kept.prompt_logits,
             lost: false,
             cancel: CancelFlag::default(),
             tokens,
@@ -172,25 +176,25 @@ impl TextJob {
     }
 
     fn compute_one(&mut self) -> Result<TextStep, PipelineError> {
-        let end = next_chunk(self.computed, self.answer.prompt_tokens);
-        let ids = &self.tokens[self.computed..end];
-        let report = self.lane.compute(&self.cancel, self.computed, ids);
-        self.lost |= matches!(report, Err(PipelineError::Run(RunError::DeviceLost { .. })));
-        let report = report?;
-        self.computed = end;
-        self.stats.steps += 1;
-        self.stats.compute_us += report.compute_us;
-        self.stats.bytes_copied += report.bytes_copied;
-        if end < self.tokens.len() {
+        if self.computed < self.tokens.len() {
+            self.run()?;
+        } else {
+            // The pool knows this very prompt and the logits after it.
+            self.logits.clone_from(&self.prompt_logits);
+        }
+        if self.computed < self.tokens.len() {
             return Ok(TextStep::Prefill {
-                done: end,
+                done: self.computed,
                 total: self.tokens.len(),
             });
         }
         self.started = true;
-        self.lane.logits(&mut self.logits)?;
         let index = self.tokens.len() - self.answer.prompt_tokens;
-        let id = self.answer.sampler.choose(&mut self.logits, index as u64)?;
+        let id = self.answer.sampler.choose(&mut self.logits, index as u64);
+        if id.is_err() {
+            self.prompt_logits.clear();
+        }
+        let id = id?;
         let text = self.answer.accept(&self.model, &mut self.tokens, id)?;
         let grown = self.tokens.len() - self.answer.prompt_tokens;
         self.stats.generated_tokens = grown as u64;
@@ -202,6 +206,27 @@ impl TextJob {
                 text,
             },
         })
+    }
+
+    /// Runs the model once, and fetches logits where they are needed.
+    fn run(&mut self) -> Result<(), PipelineError> {
+        let prompt_tokens = self.answer.prompt_tokens;
+        let end = next_chunk(self.computed, prompt_tokens);
+        let ids = &self.tokens[self.computed..end];
+        let report = self.lane.compute(&self.cancel, self.computed, ids);
+        self.lost |= matches!(report, Err(PipelineError::Run(RunError::DeviceLost { .. })));
+        let report = report?;
+        self.computed = end;
+        self.stats.steps += 1;
+        self.stats.compute_us += report.compute_us;
+        self.stats.bytes_copied += report.bytes_copied;
+        if end == prompt_tokens || end == self.tokens.len() {
+            self.lane.logits(&mut self.logits)?;
+        }
+        if end == prompt_tokens {
+            self.prompt_logits.clone_from(&self.logits);
+        }
+        Ok(())
     }
 
     /// Stops the job from another thread: the step in progress, or else the next one, ends with
@@ -218,8 +243,14 @@ impl TextJob {
     /// Gives cache and session back to the pool; right also after an error.
     pub fn finish(mut self, cache: &mut KvPool) {
         self.tokens.truncate(self.computed);
+        let kept = Kept {
+            lane: self.lane,
+            tokens: self.tokens,
+            prompt_tokens: self.answer.prompt_tokens,
+            prompt_logits: self.prompt_logits,
+        };
         if !self.lost {
-            cache.put(self.model, self.lane, self.tokens);
+            cache.put(self.model, kept);
         }
     }
 }

@@ -12,8 +12,8 @@
 //! computed, as long as no chunk has a single token; so an answer after a cached prompt equals the
 //! cold one. Tokens of a cached *answer* were computed singly and differ in rounding from the same
 //! tokens in a prompt. Those of a Mixture of Experts differ with every other grouping, since the
-//! kernels depend on how many tokens an expert gets; its answers repeat exactly when what was
-//! cached is the same.
+//! kernels depend on how many tokens an expert gets. Its answers repeat exactly when the prompt is
+//! the one that is cached, or when nothing is.
 
 mod detokenizer;
 mod files;

@@ -8,11 +8,16 @@ use std::sync::Arc;
 /// Finished conversations a [`KvPool`] keeps at most.
 pub const POOL_ENTRIES_MAX: usize = 8;
 
+/// Common tokens that are worth taking a cache for. Fewer, such as a model's own system prompt,
+/// save little time, and computing them anew keeps answers the same whatever came before.
+const REUSED_TOKENS_MIN: usize = 32;
+
 /// Key and value caches of finished jobs, for new jobs that begin with the same tokens.
 ///
 /// A job takes the cache with the longest common beginning, unless that would throw away most of
 /// a conversation while there is room for one more. A full pool gives the best one it has, or the
-/// one that was used the longest ago.
+/// one that was used the longest ago. For a prompt that is exactly that of the cache, nothing is
+/// computed: the logits after it are kept too.
 pub struct KvPool {
     entries_max: usize,
     /// Least recently used first.
@@ -21,9 +26,18 @@ pub struct KvPool {
 
 struct Entry {
     model: Arc<TextModel>,
-    lane: Lane,
+    kept: Kept,
+}
+
+/// What a job leaves behind, and what a job begins with.
+pub(crate) struct Kept {
+    pub lane: Lane,
     /// Tokens that the cache holds.
-    tokens: Vec<u32>,
+    pub tokens: Vec<u32>,
+    /// How many of them were the prompt.
+    pub prompt_tokens: usize,
+    /// Logits after the prompt; empty when they were not computed.
+    pub prompt_logits: Vec<f32>,
 }
 
 impl KvPool {
@@ -47,7 +61,7 @@ impl KvPool {
 
     /// Tokens kept, over all conversations.
     pub fn tokens(&self) -> usize {
-        self.entries.iter().map(|entry| entry.tokens.len()).sum()
+        self.entries.iter().map(|e| e.kept.tokens.len()).sum()
     }
 
     /// Lets go of everything.
@@ -55,57 +69,85 @@ impl KvPool {
         self.entries.clear();
     }
 
-    /// A lane for a job that begins with `tokens`, of which the first `prompt_tokens` are the
-    /// prompt, and how many of them its cache holds already. The last token is always left to be
-    /// computed, since its logits are needed; of a prompt the last two, so that they are computed
-    /// together as they are without a cache.
+    /// A cache for a job whose prompt is the first `prompt_tokens` of `tokens`, cut to what holds
+    /// for that job. The last token is left to be computed, since its logits are needed; of a
+    /// prompt the last two, so that they are computed together as they are without a cache.
     pub(crate) fn take(
         &mut self,
         model: &Arc<TextModel>,
         tokens: &[u32],
         prompt_tokens: usize,
-    ) -> Result<(Lane, usize), PipelineError> {
-        let Some(position) = self.best(model, tokens) else {
-            return Ok((model.lane()?, 0));
+    ) -> Result<Kept, PipelineError> {
+        let Some(position) = self.best(model, tokens, prompt_tokens) else {
+            return Ok(Kept {
+                lane: model.lane()?,
+                tokens: Vec::new(),
+                prompt_tokens,
+                prompt_logits: Vec::new(),
+            });
         };
-        let entry = self.entries.remove(position);
-        let common = common(&entry.tokens, tokens).min(tokens.len() - 1);
-        let cached = match common >= prompt_tokens {
-            true => common,
-            false => common.min(prompt_tokens.saturating_sub(2)),
+        let mut kept = self.entries.remove(position).kept;
+        let same_prompt = kept.has_prompt(&tokens[..prompt_tokens]);
+        let common = kept.common(tokens, prompt_tokens);
+        let limit = if tokens.len() > prompt_tokens && common >= prompt_tokens {
+            tokens.len() - 1
+        } else if same_prompt {
+            prompt_tokens
+        } else {
+            prompt_tokens.saturating_sub(2)
         };
-        Ok((entry.lane, cached))
+        kept.tokens.truncate(common.min(limit));
+        kept.prompt_tokens = prompt_tokens;
+        if !same_prompt {
+            kept.prompt_logits.clear();
+        }
+        Ok(kept)
     }
 
-    fn best(&self, model: &Arc<TextModel>, tokens: &[u32]) -> Option<usize> {
+    fn best(&self, model: &Arc<TextModel>, tokens: &[u32], prompt_tokens: usize) -> Option<usize> {
         let usable = || {
             let entries = self.entries.iter().enumerate();
-            entries.filter(|(_, entry)| Arc::ptr_eq(&entry.model, model))
+            let usable = entries.filter(|(_, entry)| Arc::ptr_eq(&entry.model, model));
+            usable.map(|(position, entry)| (position, &entry.kept))
         };
-        let (position, entry) = usable().max_by_key(|(_, e)| common(&e.tokens, tokens))?;
-        if common(&entry.tokens, tokens) * 2 >= entry.tokens.len() {
+        let common = |kept: &Kept| kept.common(tokens, prompt_tokens);
+        let (position, kept) = usable().max_by_key(|(_, kept)| common(kept))?;
+        let most_of_it = common(kept) * 2 >= kept.tokens.len();
+        if most_of_it || kept.has_prompt(&tokens[..prompt_tokens]) {
             return Some(position);
         }
         let full = self.entries.len() >= self.entries_max;
         usable().next().map(|(oldest, _)| oldest).filter(|_| full)
     }
 
-    /// Takes back a lane whose cache holds `tokens`.
-    pub(crate) fn put(&mut self, model: Arc<TextModel>, lane: Lane, tokens: Vec<u32>) {
+    /// Takes what a job leaves behind.
+    pub(crate) fn put(&mut self, model: Arc<TextModel>, kept: Kept) {
         if self.entries_max == 0 {
             return;
         }
         if self.entries.len() >= self.entries_max {
             self.entries.remove(0);
         }
-        self.entries.push(Entry {
-            model,
-            lane,
-            tokens,
-        });
+        self.entries.push(Entry { model, kept });
     }
 }
 
-fn common(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+impl Kept {
+    /// Whether the logits after just this prompt are here.
+    fn has_prompt(&self, prompt: &[u32]) -> bool {
+        !self.prompt_logits.is_empty()
+            && self.prompt_tokens == prompt.len()
+            && self.tokens.starts_with(prompt)
+    }
+
+    /// Common tokens at the beginning, if they are worth using.
+    fn common(&self, tokens: &[u32], prompt_tokens: usize) -> usize {
+        let pairs = self.tokens.iter().zip(tokens);
+        let common = pairs.take_while(|(a, b)| a == b).count();
+        if common >= REUSED_TOKENS_MIN || self.has_prompt(&tokens[..prompt_tokens]) {
+            common
+        } else {
+            0
+        }
+    }
 }

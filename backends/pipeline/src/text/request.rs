@@ -138,36 +138,32 @@ impl Sampling {
     }
 
     fn check(&self) -> Result<(), PipelineError> {
-        let rules: [(&str, Option<f32>, fn(f32) -> bool, &str); 4] = [
+        let at_least_0 = |t: f32| t.is_finite() && t >= 0.0;
+        let above_0 = |p: f32| p.is_finite() && p > 0.0;
+        let rules = [
             (
                 "temperature",
-                self.temperature,
-                |t| t.is_finite() && t >= 0.0,
+                self.temperature.is_none_or(at_least_0),
                 "is not a number of at least 0",
             ),
             (
                 "top_p",
-                self.top_p,
-                |p| p > 0.0 && p <= 1.0,
+                self.top_p.is_none_or(|p| p > 0.0 && p <= 1.0),
                 "is not above 0 and at most 1",
             ),
             (
                 "min_p",
-                self.min_p,
-                |p| (0.0..=1.0).contains(&p),
+                self.min_p.is_none_or(|p| (0.0..=1.0).contains(&p)),
                 "is not in 0 to 1",
             ),
             (
                 "repetition_penalty",
-                self.repetition_penalty,
-                |p| p.is_finite() && p > 0.0,
+                self.repetition_penalty.is_none_or(above_0),
                 "is not a number above 0",
             ),
         ];
-        for (field, value, holds, why) in rules {
-            if let Some(value) = value
-                && !holds(value)
-            {
+        for (field, holds, why) in rules {
+            if !holds {
                 return Err(PipelineError::invalid(format!("sampling.{field}"), why));
             }
         }

@@ -47,9 +47,7 @@ pub(crate) struct Sampler {
     /// Which tokens have been seen, and the same as a list; empty without a penalty.
     is_seen: Vec<bool>,
     seen: Vec<u32>,
-    /// Tokens that are left, and their probabilities times an unknown constant; the likeliest
-    /// token has 1. All tokens in order of id, or the likeliest in order of rank.
-    candidates: Vec<Candidate>,
+    /// Probabilities times an unknown constant: the likeliest token has 1, one that was cut has 0.
     weights: Vec<f32>,
 }
 
@@ -61,7 +59,6 @@ impl Sampler {
             seed,
             is_seen: vec![false; if penalised { vocab } else { 0 }],
             seen: Vec::new(),
-            candidates: Vec::new(),
             weights: Vec::new(),
         }
     }
@@ -83,23 +80,23 @@ impl Sampler {
         let Some(temperature) = self.sampling.drawing_temperature() else {
             return Ok(first_equal(logits, logit_max));
         };
+        let weigh = |logit: &f32| exp((logit - logit_max) / temperature);
+        self.weights.clear();
+        self.weights.extend(logits.iter().map(weigh));
         let top_k = self.sampling.top_k.unwrap_or(0) as usize;
         if (1..logits.len()).contains(&top_k) {
-            self.keep_top_k(logits, top_k);
-        } else {
-            self.keep_all(logits);
+            cut_to_top_k(logits, top_k, &mut self.weights);
         }
-        let weigh = |c: &Candidate| exp((c.logit - logit_max) / temperature);
-        self.weights.clear();
-        self.weights.extend(self.candidates.iter().map(weigh));
         if let Some(top_p) = self.sampling.top_p.filter(|&p| p < 1.0) {
-            self.cut_to_top_p(f64::from(top_p));
+            cut_to_top_p(f64::from(top_p), &mut self.weights);
         }
-        let min_p = self.sampling.min_p.unwrap_or(0.0);
-        let point = philox::uniform(self.seed, index);
-        let drawn = draw(&self.weights, min_p, point);
-        let candidate = drawn.and_then(|at| self.candidates.get(at));
-        Ok(candidate.map_or_else(|| first_equal(logits, logit_max), |c| c.id))
+        if let Some(min_p) = self.sampling.min_p {
+            let cut = |weight: &mut f32| *weight = if *weight < min_p { 0.0 } else { *weight };
+            self.weights.iter_mut().for_each(cut);
+        }
+        let drawn = draw(&self.weights, philox::uniform(self.seed, index));
+        let id = drawn.and_then(|position| u32::try_from(position).ok());
+        Ok(id.unwrap_or_else(|| first_equal(logits, logit_max)))
     }
 
     fn penalise(&self, logits: &mut [f32]) {
@@ -116,76 +113,79 @@ impl Sampler {
             }
         }
     }
-
-    fn keep_all(&mut self, logits: &[f32]) {
-        let all = logits.iter().zip(0u32..);
-        self.candidates.clear();
-        self.candidates
-            .extend(all.map(|(&logit, id)| Candidate { id, logit }));
-    }
-
-    fn keep_top_k(&mut self, logits: &[f32], top_k: usize) {
-        let mut best: BinaryHeap<Reverse<Candidate>> = BinaryHeap::with_capacity(top_k + 1);
-        for (&logit, id) in logits.iter().zip(0u32..) {
-            let candidate = Reverse(Candidate { id, logit });
-            if best.len() < top_k {
-                best.push(candidate);
-            } else if let Some(mut worst) = best.peek_mut()
-                && candidate < *worst
-            {
-                *worst = candidate;
-            }
-        }
-        self.candidates = best.into_sorted_vec().into_iter().map(|r| r.0).collect();
-    }
-
-    /// Keeps a candidate while those likelier than it have less than `top_p` of the mass.
-    fn cut_to_top_p(&mut self, top_p: f64) {
-        let total = mass(&self.weights);
-        // All candidates this light together have less than the mass to be cut, so each is cut;
-        // leaving them out first spares sorting a whole vocabulary.
-        let light = ((1.0 - top_p) * total / self.weights.len() as f64) as f32;
-        let pairs = self.candidates.iter().zip(&self.weights);
-        let heavy = pairs.filter(|(_, weight)| **weight >= light);
-        let mut heavy: Vec<(Candidate, f32)> = heavy.map(|(c, w)| (*c, *w)).collect();
-        heavy.sort_unstable_by_key(|(candidate, _)| Reverse(*candidate));
-        let mut likelier = 0.0;
-        let kept = heavy.iter().take_while(|(_, weight)| {
-            let keep = likelier < top_p * total;
-            likelier += f64::from(*weight);
-            keep
-        });
-        let kept = kept.count().max(1);
-        heavy.truncate(kept);
-        (self.candidates, self.weights) = heavy.into_iter().unzip();
-    }
 }
 
-fn mass(weights: &[f32]) -> f64 {
-    let (chunks, rest) = weights.as_chunks::<LANES>();
-    let mut sums = [0f64; LANES];
-    for chunk in chunks {
-        for (sum, &weight) in sums.iter_mut().zip(chunk) {
-            *sum += f64::from(weight);
+/// Keeps the weights of the `top_k` highest logits.
+fn cut_to_top_k(logits: &[f32], top_k: usize, weights: &mut [f32]) {
+    let mut best: BinaryHeap<Reverse<Candidate>> = BinaryHeap::with_capacity(top_k);
+    for (&logit, id) in logits.iter().zip(0u32..) {
+        let candidate = Reverse(Candidate { id, logit });
+        if best.len() < top_k {
+            best.push(candidate);
+        } else if let Some(mut worst) = best.peek_mut()
+            && candidate < *worst
+        {
+            *worst = candidate;
         }
     }
-    sums.iter().sum::<f64>() + rest.iter().map(|&w| f64::from(w)).sum::<f64>()
-}
-
-/// Where `point` (0..1) of the mass lies, counting weights of at least `least`.
-fn draw(weights: &[f32], least: f32, point: f64) -> Option<usize> {
-    let counted = || {
-        let all = weights.iter().enumerate();
-        all.filter(move |(_, weight)| **weight >= least && **weight > 0.0)
+    let Some(Reverse(worst)) = best.peek() else {
+        return;
     };
-    let target = point * counted().map(|(_, &weight)| f64::from(weight)).sum::<f64>();
+    for ((weight, &logit), id) in weights.iter_mut().zip(logits).zip(0u32..) {
+        let kept = Candidate { id, logit } >= *worst;
+        *weight = if kept { *weight } else { 0.0 };
+    }
+}
+
+/// Keeps a weight while those above it, or equal to it and before it, have less than `top_p` of the
+/// sum. Instead of sorting a whole vocabulary, weights are counted in classes; only the one that
+/// the cut goes through is sorted.
+fn cut_to_top_p(top_p: f64, weights: &mut [f32]) {
+    /// Exponent and three bits of mantissa, in the order of the weights themselves.
+    fn class(weight: f32) -> usize {
+        (weight.to_bits() >> 20) as usize
+    }
+    let mut sums = vec![0f64; class(1.0) + 1];
+    for &weight in weights.iter() {
+        sums[class(weight)] += f64::from(weight);
+    }
+    let target = top_p * sums.iter().sum::<f64>();
+    let mut above = 0.0;
+    let cut_class = sums.iter().enumerate().rev().find(|(_, sum)| {
+        let reached = above + **sum >= target;
+        above += if reached { 0.0 } else { **sum };
+        reached
+    });
+    // Without one, rounding has put the target above the sum, and nothing is to be cut.
+    let cut_class = cut_class.map_or(0, |(class, _)| class);
+    let mut members: Vec<(f32, usize)> = Vec::new();
+    for (position, weight) in weights.iter_mut().enumerate() {
+        let this = class(*weight);
+        if this == cut_class {
+            members.push((*weight, position));
+        }
+        *weight = if this <= cut_class { 0.0 } else { *weight };
+    }
+    members.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    for (weight, position) in members {
+        if above >= target {
+            break;
+        }
+        weights[position] = weight;
+        above += f64::from(weight);
+    }
+}
+
+/// Where `point` (0..1) of the weights' sum lies; never at a weight of 0.
+fn draw(weights: &[f32], point: f64) -> Option<usize> {
+    let target = point * weights.iter().map(|&weight| f64::from(weight)).sum::<f64>();
     let mut passed = 0.0;
-    let hit = counted().find(|(_, weight)| {
-        passed += f64::from(**weight);
+    let hit = weights.iter().position(|&weight| {
+        passed += f64::from(weight);
         passed > target
     });
     // Rounding may leave the sum at the target itself.
-    hit.or_else(|| counted().last()).map(|(at, _)| at)
+    hit.or_else(|| weights.iter().rposition(|&weight| weight > 0.0))
 }
 
 /// The highest logit.
@@ -427,7 +427,6 @@ mod tests {
         }
     }
 
-    /// Leaving light candidates out before sorting must not change what top-p keeps.
     #[test]
     fn top_p_equals_its_plain_definition() {
         for seed in 0..200u64 {
@@ -452,7 +451,9 @@ mod tests {
                 before += probabilities[id];
                 keep
             });
-            let have: Vec<usize> = sampler.candidates.iter().map(|c| c.id as usize).collect();
+            want.sort_unstable();
+            let kept = sampler.weights.iter().enumerate();
+            let have: Vec<usize> = kept.filter(|(_, w)| **w > 0.0).map(|(id, _)| id).collect();
             assert_eq!(have, want, "seed {seed}, top-p {top_p}");
         }
     }
