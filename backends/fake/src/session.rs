@@ -54,10 +54,7 @@ impl Outputs {
                     why: format!("is {shape:?}, bound to {:?}", tensor.shape()),
                 });
             }
-            OutputTarget::Allocate => match self.results[index].take() {
-                Some(old) if old.shape() == shape => old,
-                _ => Tensor::zeroed(spec.dtype, shape)?,
-            },
+            OutputTarget::Allocate => Tensor::zeroed(spec.dtype, shape)?,
         };
         self.bytes_written += tensor.bytes() as u64;
         self.results[index] = Some(tensor.clone());

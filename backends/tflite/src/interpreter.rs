@@ -219,13 +219,30 @@ impl Interpreter {
         })
     }
 
+    /// The library's index of a tensor, unless the model also gives it out at another position
+    /// (an input that is an output too): one tensor cannot lie in two memories.
+    fn index_of_its_own(&self, side: Side, position: usize) -> Option<c_int> {
+        let (input_index, output_index) = (self.api().input_index?, self.api().output_index?);
+        let raw = self.raw.as_ptr();
+        let count = |side| i32::try_from(self.tensors(side)).unwrap_or(0);
+        let (inputs, outputs) = (0..count(Side::Input), 0..count(Side::Output));
+        // SAFETY: asks a live interpreter about positions that it has.
+        let indices: Vec<(Side, c_int)> = unsafe {
+            let inputs = inputs.map(|at| (Side::Input, input_index(raw, at)));
+            let outputs = outputs.map(|at| (Side::Output, output_index(raw, at)));
+            inputs.chain(outputs).collect()
+        };
+        let own = indices.iter().filter(|(of, _)| *of == side).nth(position)?;
+        let uses = indices.iter().filter(|(_, index)| *index == own.1).count();
+        (uses == 1).then_some(own.1)
+    }
+
     /// Puts a tensor into `memory` from the next [`allocate`](Self::allocate) on; it stays there
     /// until it is put elsewhere. `false` when the library or this tensor cannot.
     pub fn adopt(&mut self, side: Side, position: usize, memory: &Tensor) -> bool {
-        let (Some(set), Some(input_index), Some(output_index)) = (
+        let (Some(set), Some(index)) = (
             self.api().set_custom_allocation,
-            self.api().input_index,
-            self.api().output_index,
+            self.index_of_its_own(side, position),
         ) else {
             return false;
         };
@@ -236,25 +253,15 @@ impl Interpreter {
         if !fits || memory.bytes() == 0 || !data.addr().is_multiple_of(TENSOR_ALIGNMENT_BYTES) {
             return false;
         }
-        let Ok(position) = i32::try_from(position) else {
-            return false;
-        };
         let allocation = sys::CustomAllocation {
             data: data.cast(),
             bytes: memory.bytes(),
         };
-        let raw = self.raw.as_ptr();
         // SAFETY: the memory is aligned and as large as the tensor; `adopted` holds it until the
         // tensor is put elsewhere or the interpreter is gone; a `Buffer` is followed by readable
         // bytes, so kernels that read past its end do no harm. Callers pass writable memory for
         // outputs (`session.rs`).
-        let (index, status) = unsafe {
-            let index = match side {
-                Side::Input => input_index(raw, position),
-                Side::Output => output_index(raw, position),
-            };
-            (index, set(raw, index, &raw const allocation, 0))
-        };
+        let status = unsafe { set(self.raw.as_ptr(), index, &raw const allocation, 0) };
         if status != 0 {
             self.errors.take();
             return false;

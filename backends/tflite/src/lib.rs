@@ -86,27 +86,35 @@ impl TfliteBackend {
         })
     }
 
-    /// Proves an external delegate, as [`Backend::probe`] proves the library's own.
-    pub fn probe_external(&self, options: &[(String, String)]) -> Capability {
-        self.capability(EXTERNAL, options)
+    /// Proves an external delegate that computes on `device`, as [`Backend::probe`] proves the
+    /// library's own. Whoever configures a delegate knows its device; the library does not.
+    pub fn probe_external(&self, options: &[(String, String)], device: DeviceInfo) -> Capability {
+        self.capability(EXTERNAL, options, device)
     }
 
-    fn capability(&self, provider: &str, options: &[(String, String)]) -> Capability {
+    fn capability(
+        &self,
+        provider: &str,
+        options: &[(String, String)],
+        device: DeviceInfo,
+    ) -> Capability {
         let absence = probe::self_test(&self.api, provider, options).err();
-        let cpu = DeviceInfo {
-            id: "cpu".into(),
-            kind: DeviceKind::Cpu,
-            name: "CPU".into(),
-        };
         Capability {
             flavour: self.flavour.clone(),
             backend: BackendKind::Tflite,
             library_version: self.version.clone(),
             provider: provider.into(),
-            // What an external delegate computes on is known to whoever named it.
-            device: (absence.is_none() && provider != EXTERNAL).then_some(cpu),
+            device: absence.is_none().then_some(device),
             absence,
         }
+    }
+}
+
+fn cpu() -> DeviceInfo {
+    DeviceInfo {
+        id: "cpu".into(),
+        kind: DeviceKind::Cpu,
+        name: "CPU".into(),
     }
 }
 
@@ -122,7 +130,7 @@ impl Backend for TfliteBackend {
     fn probe(&self) -> Vec<Capability> {
         [XNNPACK, CPU]
             .iter()
-            .map(|provider| self.capability(provider, &[]))
+            .map(|provider| self.capability(provider, &[], cpu()))
             .collect()
     }
 

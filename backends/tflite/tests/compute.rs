@@ -151,6 +151,27 @@ fn one_memory_for_input_and_output_still_computes() {
 }
 
 #[test]
+fn a_tensor_that_stands_in_several_places_reaches_all_of_them() {
+    let model = load("echo", CPU).expect("loads");
+    let mut session = model.session().expect("session");
+    let x = Tensor::from_slice(&[16], &[3f32; 16]).expect("small");
+    session.bind_input(0, &x).expect("fits");
+    let outputs = [(); 3].map(|()| Tensor::zeroed(DType::F32, &[16]).expect("small"));
+    for (index, output) in outputs.iter().enumerate() {
+        let target = OutputTarget::Into(output.clone());
+        session.bind_output(index, target).expect("fits");
+    }
+    for value in [3f32, 4.] {
+        x.write(&[value; 16]).expect("writable");
+        session.run().expect("runs");
+        for (output, factor) in outputs.iter().zip([1., 2., 2.]) {
+            let got = output.read::<f32>().expect("f32");
+            assert_eq!(got, [value * factor; 16]);
+        }
+    }
+}
+
+#[test]
 fn state_in_variables_belongs_to_the_session() {
     for provider in [CPU, XNNPACK] {
         let model = load("counter", provider).expect("loads");
@@ -175,7 +196,10 @@ fn indices_are_copied_from_memory_that_others_can_write() {
     let model = load("lookup", CPU).expect("loads");
     let mut session = model.session().expect("session");
     let private = Tensor::from_slice(&[3], &[3i32, 0, 1]).expect("small");
-    assert_eq!(run(&mut *session, &[private.clone()]), [40., 10., 20.]);
+    assert_eq!(
+        run(&mut *session, std::slice::from_ref(&private)),
+        [40., 10., 20.]
+    );
     let y = Tensor::zeroed(DType::F32, &[3]).expect("small");
     session
         .bind_output(0, OutputTarget::Into(y.clone()))

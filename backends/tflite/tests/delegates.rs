@@ -3,7 +3,9 @@
 mod common;
 
 use common::{backend, fixture, library, load, request, run};
-use mote_api::{Absence, Backend, LoadError, LoadRequest, RunError, Tensor};
+use mote_api::{
+    Absence, Backend, DeviceInfo, DeviceKind, LoadError, LoadRequest, RunError, Tensor,
+};
 use mote_tflite::{CPU, EXTERNAL, XNNPACK};
 use std::path::PathBuf;
 use std::process::Command;
@@ -100,9 +102,13 @@ fn a_delegate_takes_its_nodes_and_failures_are_typed() {
         }
         other => panic!("{other:?}"),
     }
-    let absence = backend
-        .probe_external(&asked("ok").provider_options)
-        .absence;
+    let npu = DeviceInfo {
+        id: "npu0".into(),
+        kind: DeviceKind::Npu,
+        name: "adder".into(),
+    };
+    let options = asked("ok").provider_options;
+    let absence = backend.probe_external(&options, npu).absence;
     assert_eq!(
         absence,
         Some(Absence::FellBackToCpu {

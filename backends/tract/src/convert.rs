@@ -1,7 +1,7 @@
 //! Element types and tensors, to tract and back. tract owns its memory: these copy.
 
 use mote_api::{DType, RunError, Tensor};
-use tract_onnx::prelude::{DatumType, Tensor as TractTensor, TractResult};
+use tract_onnx::prelude::{DatumType, Tensor as TractTensor, TractError, TractResult};
 
 /// The element type that stands for tract's; `None` for strings and other unserved types.
 pub(crate) fn dtype(datum_type: DatumType) -> Option<DType> {
@@ -45,7 +45,7 @@ pub(crate) fn datum_type(dtype: DType) -> Option<DatumType> {
 /// A copy of `tensor` for tract.
 pub(crate) fn to_tract(tensor: &Tensor) -> TractResult<TractTensor> {
     let datum_type = datum_type(tensor.dtype())
-        .ok_or_else(|| TractErrorText(format!("no {} here", tensor.dtype())))?;
+        .ok_or_else(|| TractError::msg(format!("no {} here", tensor.dtype())))?;
     let mut copy = TractTensor::zero_dt(datum_type, tensor.shape())?;
     if tensor.bytes() == 0 {
         return Ok(copy);
@@ -72,15 +72,3 @@ pub(crate) fn from_tract(result: &TractTensor, target: &Tensor) -> Result<(), Ru
     }
     Ok(())
 }
-
-/// An error of our own inside a closure that reports in tract's type.
-#[derive(Debug)]
-struct TractErrorText(String);
-
-impl std::fmt::Display for TractErrorText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for TractErrorText {}

@@ -3,9 +3,7 @@
 mod common;
 
 use common::{Graph, floats, load, node, request, run, value};
-use mote_api::{
-    Absence, Backend, DType, LoadError, OutputTarget, RunError, RunReport, Session, Tensor,
-};
+use mote_api::{Absence, Backend, DType, LoadError, OutputTarget, RunError, RunReport, Tensor};
 use mote_tract::TractBackend;
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType::Float;
@@ -86,7 +84,7 @@ fn altered_files_never_panic_through() {
     }
     let seed = std::env::var("MOTE_TEST_SEED").ok();
     let mut state: u64 = seed.and_then(|s| s.parse().ok()).unwrap_or(7);
-    println!("MOTE_TEST_SEED={state}");
+    eprintln!("MOTE_TEST_SEED={state}");
     for _ in 0..300 {
         let mut bytes = whole.clone();
         for _ in 0..3 {

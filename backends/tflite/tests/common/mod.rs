@@ -1,4 +1,5 @@
 //! The library under test, and models loaded through the public door.
+#![allow(dead_code, reason = "each file of tests uses its part")]
 
 use mote_api::{Backend, LoadError, LoadRequest, Model, Session, Tensor, Threads};
 use mote_tflite::TfliteBackend;

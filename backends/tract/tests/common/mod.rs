@@ -1,4 +1,5 @@
 //! Writes small ONNX models, and loads and runs them through the public door.
+#![allow(dead_code, reason = "each file of tests uses its part")]
 
 use mote_api::{Backend, LoadError, LoadRequest, Model, Session, Tensor, Threads};
 use mote_tract::TractBackend;
