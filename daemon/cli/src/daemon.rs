@@ -88,7 +88,10 @@ impl Private {
         let program = sibling("moted")?;
         let started = Instant::now();
         let mut command = Command::new(&program);
-        command.arg("--socket").arg(&socket);
+        command
+            .arg("--socket")
+            .arg(&socket)
+            .args(["--log-level", "warn"]);
         if let Some(store) = store {
             command.arg("--store").arg(store);
         }

@@ -54,11 +54,14 @@ pub fn classify(client: &Client, bytes: &[u8], options: &WorkOptions) -> Result<
     let input = Input::bytes("bytes", DType::I32, &shape, &input);
     let result = client.infer("magika", &[input], &[], options)?;
     let output = result.outputs.first().and_then(|output| output.bytes());
-    let scores = output.context("magika gave no output")?.chunks_exact(4).map(|chunk| {
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(chunk);
-        f32::from_le_bytes(bytes)
-    });
+    let scores = output
+        .context("magika gave no output")?
+        .chunks_exact(4)
+        .map(|chunk| {
+            let mut bytes = [0; 4];
+            bytes.copy_from_slice(chunk);
+            f32::from_le_bytes(bytes)
+        });
     let best = scores
         .enumerate()
         .reduce(|best, one| if one.1 > best.1 { one } else { best });

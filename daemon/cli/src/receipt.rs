@@ -79,8 +79,8 @@ pub fn receipt_text(receipt: &Receipt) -> String {
             ),
         );
     }
-    for rejected in &receipt.rejected {
-        line("not taken", rejected_text(rejected));
+    for text in rejected_texts(&receipt.rejected) {
+        line("not taken", text);
     }
     lines.join("\n")
 }
@@ -114,15 +114,32 @@ fn time_text(receipt: &Receipt) -> String {
     parts.join(", ")
 }
 
-/// One rejected way to run.
-pub fn rejected_text(rejected: &Rejected) -> String {
-    let place = [&rejected.flavour, &rejected.provider, &rejected.variant];
-    let place: Vec<_> = place
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .cloned()
-        .collect();
-    format!("{}: {}", place.join(" / "), rejected.reason.message)
+/// Rejected ways to run, those of one flavour with the same reason together.
+pub fn rejected_texts(rejected: &[Rejected]) -> Vec<String> {
+    let mut groups: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    for one in rejected {
+        let (flavour, message) = (one.flavour.as_str(), one.reason.message.as_str());
+        let provider = one
+            .provider
+            .strip_suffix("ExecutionProvider")
+            .unwrap_or(&one.provider);
+        match groups
+            .iter_mut()
+            .find(|group| (group.0, group.1) == (flavour, message))
+        {
+            Some(group) => group.2.push(provider),
+            None => groups.push((flavour, message, vec![provider])),
+        }
+    }
+    let text = |(flavour, message, mut providers): (&str, &str, Vec<&str>)| {
+        providers.retain(|provider| !provider.is_empty());
+        providers.dedup();
+        match providers.is_empty() {
+            true => format!("{flavour}: {message}"),
+            false => format!("{flavour} {}: {message}", providers.join(", ")),
+        }
+    };
+    groups.into_iter().map(text).collect()
 }
 
 /// An explanation as a few lines.
@@ -153,8 +170,8 @@ pub fn explanation_text(explanation: &Explanation) -> String {
             share.provider, share.nodes
         ));
     }
-    for rejected in &explanation.rejected {
-        lines.push(format!("  not taken: {}", rejected_text(rejected)));
+    for text in rejected_texts(&explanation.rejected) {
+        lines.push(format!("  not taken: {text}"));
     }
     lines.extend(
         explanation

@@ -24,15 +24,27 @@ impl Buffers {
     ) -> Result<(), Status> {
         if self.0.len() >= BUFFERS_PER_WORKER_MAX {
             let (have, limit) = (self.0.len() as u64 + 1, BUFFERS_PER_WORKER_MAX as u64);
-            return Err(Status::LimitExceeded { what: "buffers".into(), have, limit });
+            return Err(Status::LimitExceeded {
+                what: "buffers".into(),
+                have,
+                limit,
+            });
         }
         if bytes > BUFFER_BYTES_MAX {
             let limit = BUFFER_BYTES_MAX;
-            return Err(Status::LimitExceeded { what: "buffer bytes".into(), have: bytes, limit });
+            return Err(Status::LimitExceeded {
+                what: "buffer bytes".into(),
+                have: bytes,
+                limit,
+            });
         }
         let length = usize::try_from(bytes)
             .map_err(|_| Status::invalid("bytes", "is more than this machine can address"))?;
-        let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
+        let access = if writable {
+            Access::ReadWrite
+        } else {
+            Access::ReadOnly
+        };
         let buffer = Buffer::shared(fd, length, access)
             .map_err(|error| Status::invalid("buffer", crate::status::chain(&error)))?;
         match self.0.insert(id, buffer) {

@@ -48,7 +48,10 @@ pub fn dtype_out(dtype: DType) -> wire::DType {
 }
 
 fn dims(shape: &[u64], field: &str) -> Result<Vec<usize>, Status> {
-    let sized = shape.iter().map(|&dim| usize::try_from(dim)).collect::<Result<_, _>>();
+    let sized = shape
+        .iter()
+        .map(|&dim| usize::try_from(dim))
+        .collect::<Result<_, _>>();
     sized.map_err(|_| Status::invalid(field, "a dimension is too large for this machine"))
 }
 
@@ -64,11 +67,17 @@ pub fn input(tensor: wire::Tensor, buffers: &Buffers) -> Result<NamedTensor, Sta
             Tensor::new(dtype, &shape, buffers.get(range.buffer)?.clone(), offset)
         }
         wire::TensorData::Passed { .. } => {
-            return Err(Status::invalid(field, "clients register buffers, they pass no memory"));
+            return Err(Status::invalid(
+                field,
+                "clients register buffers, they pass no memory",
+            ));
         }
     };
     let tensor_made = made.map_err(|error| Status::invalid(field, chain(&error)))?;
-    Ok(NamedTensor { name: tensor.name, tensor: tensor_made })
+    Ok(NamedTensor {
+        name: tensor.name,
+        tensor: tensor_made,
+    })
 }
 
 /// An output target of the wire as a tensor over the client's memory.
@@ -78,8 +87,12 @@ pub fn target(
     buffers: &Buffers,
 ) -> Result<NamedTarget, Status> {
     let field = format!("outputs[{}]", target.name);
-    let spec = signature.outputs.iter().find(|spec| spec.name == target.name);
-    let spec = spec.ok_or_else(|| Status::invalid(field.as_str(), "the model has no such output"))?;
+    let spec = signature
+        .outputs
+        .iter()
+        .find(|spec| spec.name == target.name);
+    let spec =
+        spec.ok_or_else(|| Status::invalid(field.as_str(), "the model has no such output"))?;
     let shape = target_shape(target, spec, &field)?;
     let offset = usize::try_from(target.range.offset)
         .map_err(|_| Status::invalid(field.as_str(), "its offset is too large"))?;
@@ -87,10 +100,17 @@ pub fn target(
     let tensor = Tensor::new(spec.dtype, &shape, buffer, offset)
         .map_err(|error| Status::invalid(field.as_str(), chain(&error)))?;
     if tensor.bytes() as u64 > target.range.bytes {
-        let why = format!("{} bytes do not fit the range's {}", tensor.bytes(), target.range.bytes);
+        let why = format!(
+            "{} bytes do not fit the range's {}",
+            tensor.bytes(),
+            target.range.bytes
+        );
         return Err(Status::invalid(field, why));
     }
-    Ok(NamedTarget { name: target.name.clone(), tensor })
+    Ok(NamedTarget {
+        name: target.name.clone(),
+        tensor,
+    })
 }
 
 fn target_shape(
@@ -114,21 +134,41 @@ pub fn output(
     let tensor = &result.tensor;
     let bytes = tensor.bytes();
     let (data, copied) = match range {
-        Some(range) if tensor.buffer().origin() == BufferOrigin::Shared => {
-            (wire::TensorData::Range(wire::BufferRange { bytes: bytes as u64, ..range }), 0)
-        }
+        Some(range) if tensor.buffer().origin() == BufferOrigin::Shared => (
+            wire::TensorData::Range(wire::BufferRange {
+                bytes: bytes as u64,
+                ..range
+            }),
+            0,
+        ),
         _ if bytes <= INLINE_BYTES_MAX => {
-            let contents = tensor.read_bytes().map_err(|error| internal("read output", &error))?;
+            let contents = tensor
+                .read_bytes()
+                .map_err(|error| internal("read output", &error))?;
             (wire::TensorData::Inline(contents), bytes as u64)
         }
         _ => {
             let fd = memory::pass(tensor).map_err(|error| internal("pass output", &error))?;
-            (wire::TensorData::Passed { fd, bytes: bytes as u64 }, bytes as u64)
+            (
+                wire::TensorData::Passed {
+                    fd,
+                    bytes: bytes as u64,
+                },
+                bytes as u64,
+            )
         }
     };
     let shape = tensor.shape().iter().map(|&dim| dim as u64).collect();
     let dtype = dtype_out(tensor.dtype());
-    Ok((wire::Tensor { name: result.name.clone(), dtype, shape, data }, copied))
+    Ok((
+        wire::Tensor {
+            name: result.name.clone(),
+            dtype,
+            shape,
+            data,
+        },
+        copied,
+    ))
 }
 
 /// Inputs or outputs as the wire tells them.

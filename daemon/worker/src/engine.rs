@@ -56,7 +56,10 @@ impl Running {
     }
 
     fn end(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).running = None;
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .running = None;
     }
 
     fn forget(&self, job: u64) {
@@ -134,7 +137,11 @@ impl Engine {
                 Err(TryRecvError::Empty) => self.step()?,
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
-            next = if self.jobs.iter().any(|job| self.may_step(job)) { Next::Step } else { Next::Wait };
+            next = if self.jobs.iter().any(|job| self.may_step(job)) {
+                Next::Step
+            } else {
+                Next::Wait
+            };
         }
     }
 
@@ -152,7 +159,12 @@ impl Engine {
             Command::CreditJob { job, frames } => self.credit(job, frames)?,
             Command::PauseJob { job } => self.set_paused(job, true),
             Command::ResumeJob { job } => self.set_paused(job, false),
-            Command::MapBuffer { buffer, bytes, writable, fd } => {
+            Command::MapBuffer {
+                buffer,
+                bytes,
+                writable,
+                fd,
+            } => {
                 if let Err(status) = self.buffers.map(buffer, fd, bytes, writable) {
                     // Jobs that name it fail with `buffer … is not registered`.
                     log::warn!(buffer = buffer; "cannot map a buffer: {status}");
@@ -166,7 +178,9 @@ impl Engine {
             Command::AttachStream { stream, socket } => self.attach(stream, socket)?,
             Command::SetLoad { busy } => {
                 if let Some(loaded) = &self.loaded {
-                    loaded.governor.follow(if busy { Load::Busy } else { Load::Idle });
+                    loaded
+                        .governor
+                        .follow(if busy { Load::Busy } else { Load::Idle });
                 }
             }
             Command::Shutdown => return Ok(false),
@@ -189,7 +203,10 @@ impl Engine {
                     }
                     None => Vec::new(),
                 };
-                self.link.send(WorkerEvent::LoadFailed { status, rejection_json })
+                self.link.send(WorkerEvent::LoadFailed {
+                    status,
+                    rejection_json,
+                })
             }
         }
     }
@@ -197,17 +214,32 @@ impl Engine {
     fn start(&mut self, start: StartJob) -> Result<(), LinkError> {
         let (id, credit) = (start.job, start.credit);
         let made = match &self.loaded {
-            _ if self.jobs.len() >= JOBS_MAX => Err(Status::Busy { retry_after_ms: 100 }),
-            None => Err(Status::Internal { operation: "start".into(), cause: "no model".into() }),
+            _ if self.jobs.len() >= JOBS_MAX => Err(Status::Busy {
+                retry_after_ms: 100,
+            }),
+            None => Err(Status::Internal {
+                operation: "start".into(),
+                cause: "no model".into(),
+            }),
             Some(loaded) => {
-                let mut pools = jobs::Pools { kv: &mut self.kv, sessions: &mut self.sessions };
+                let mut pools = jobs::Pools {
+                    kv: &mut self.kv,
+                    sessions: &mut self.sessions,
+                };
                 jobs::start(start, loaded, &self.buffers, &mut pools)
             }
         };
         match made {
             Ok(job) => {
                 let held = VecDeque::new();
-                self.jobs.push_back(Active { id, job, held, credit, paused: false, last: None });
+                self.jobs.push_back(Active {
+                    id,
+                    job,
+                    held,
+                    credit,
+                    paused: false,
+                    last: None,
+                });
                 Ok(())
             }
             Err(status) => {
@@ -295,13 +327,18 @@ impl Engine {
                 self.link.reply(job.id, reply)?;
             }
         }
-        let Some(last) = job.last.take() else { return Ok(false) };
+        let Some(last) = job.last.take() else {
+            return Ok(false);
+        };
         let went_well = matches!(last, JobReply::Done(_));
         if let Some(active) = self.jobs.remove(index) {
             self.running.forget(active.id);
             // A cancelled session may have a cancel left over: it is dropped, not pooled.
             if went_well {
-                let mut pools = jobs::Pools { kv: &mut self.kv, sessions: &mut self.sessions };
+                let mut pools = jobs::Pools {
+                    kv: &mut self.kv,
+                    sessions: &mut self.sessions,
+                };
                 active.job.give_back(&mut pools);
             }
             self.link.reply(active.id, last)?;

@@ -1,5 +1,8 @@
 //! The one door to the descriptor that the broker left for this process.
-#![allow(unsafe_code, reason = "the one unsafe door for an inherited descriptor")]
+#![allow(
+    unsafe_code,
+    reason = "the one unsafe door for an inherited descriptor"
+)]
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};

@@ -5,10 +5,10 @@ use crate::link::Link;
 use crate::memory::resident_bytes;
 use crate::registry::Open;
 use crate::status::{self, chain};
-use crate::threads::Governor;
+use crate::threads::{Governor, Policy};
 use mote_api::{
-    Candidate, Digest, Flavour, LoadError, LoadRequest, Manifest, Model, Placement, Rejection,
-    Threads, Variant,
+    BackendKind, Candidate, Digest, Flavour, LoadError, LoadRequest, Manifest, Model, Placement,
+    Rejection, Threads, Variant,
 };
 use mote_pipeline::TextModel;
 use mote_wire::types::{LoadModel, Loaded, Progress, Stage, Status, WorkerEvent};
@@ -43,7 +43,10 @@ pub struct Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        Self { status, rejection: None }
+        Self {
+            status,
+            rejection: None,
+        }
     }
 }
 
@@ -58,19 +61,35 @@ pub fn load(
     let manifest: Manifest = from_json(&command.manifest_json, "manifest")?;
     let candidate: Candidate = from_json(&command.candidate_json, "candidate")?;
     let flavour: Flavour = from_json(&command.flavour_json, "flavour")?;
-    let variant = manifest.variants.iter().find(|v| v.name == candidate.variant);
-    let variant =
-        variant.ok_or_else(|| Status::invalid("variant", "is not in the manifest"))?.clone();
+    let variant = manifest
+        .variants
+        .iter()
+        .find(|v| v.name == candidate.variant);
+    let variant = variant
+        .ok_or_else(|| Status::invalid("variant", "is not in the manifest"))?
+        .clone();
     if command.verify_digests {
         verify(&manifest, &variant, &folder, link)?;
     }
     let flavour_folder = Path::new(&command.flavour_folder);
-    flavour.verify(flavour_folder).map_err(|error| absent(&chain(&error)))?;
+    flavour
+        .verify(flavour_folder)
+        .map_err(|error| absent(&chain(&error)))?;
     let backend = open(&flavour, flavour_folder).map_err(|error| Failure {
-        status: Status::ComputeFailed { operation: "open runtime".into(), cause: chain(&error) },
-        rejection: Some(Rejection::Absent { absence: error.absence }),
+        status: Status::ComputeFailed {
+            operation: "open runtime".into(),
+            cause: chain(&error),
+        },
+        rejection: Some(Rejection::Absent {
+            absence: error.absence,
+        }),
     })?;
-    let threads = Threads { count: command.threads.max(1) as usize, spin: command.spin };
+    // Of the three libraries only this one has threads that spin.
+    let can_spin = candidate.backend == BackendKind::OnnxRuntime;
+    let threads = Threads {
+        count: command.threads.max(1) as usize,
+        spin: command.spin && can_spin,
+    };
     let request = LoadRequest {
         file: folder.join(&variant.file),
         provider: candidate.provider.clone(),
@@ -83,7 +102,9 @@ pub fn load(
         None => None,
         Some(spec) => {
             let opened = TextModel::open(&folder, spec, Arc::clone(&model));
-            Some(Arc::new(opened.map_err(|error| Failure::from(status::of_pipeline(&error)))?))
+            Some(Arc::new(opened.map_err(|error| {
+                Failure::from(status::of_pipeline(&error))
+            })?))
         }
     };
     let placement = model.placement();
@@ -96,11 +117,24 @@ pub fn load(
         rss_bytes: resident_bytes(),
         library_version: backend.version().to_owned(),
     };
-    let governor =
-        Arc::new(Governor::new(Arc::clone(&model), threads, command.threads_follow_load));
+    let policy = Policy {
+        follow: command.threads_follow_load,
+        can_spin,
+    };
+    let governor = Arc::new(Governor::new(Arc::clone(&model), threads, policy));
     // The library stays loaded for the life of the process: its models point into it.
     std::mem::forget(backend);
-    Ok((LoadedModel { manifest, candidate, model, text, governor, placement }, loaded))
+    Ok((
+        LoadedModel {
+            manifest,
+            candidate,
+            model,
+            text,
+            governor,
+            placement,
+        },
+        loaded,
+    ))
 }
 
 fn from_json<T: DeserializeOwned>(json: &[u8], field: &str) -> Result<T, Status> {
@@ -109,7 +143,10 @@ fn from_json<T: DeserializeOwned>(json: &[u8], field: &str) -> Result<T, Status>
 
 fn absent(why: &str) -> Failure {
     Failure {
-        status: Status::ComputeFailed { operation: "verify runtime".into(), cause: why.into() },
+        status: Status::ComputeFailed {
+            operation: "verify runtime".into(),
+            cause: why.into(),
+        },
         rejection: Some(Rejection::LoadFailed { why: why.into() }),
     }
 }
@@ -118,17 +155,25 @@ fn failure_of(error: &LoadError) -> Failure {
     let rejection = match error {
         LoadError::Read { .. } | LoadError::Malformed { .. } => None,
         LoadError::UnsupportedOperators { operators, .. } => {
-            Some(Rejection::UnsupportedOperators { operators: operators.clone() })
+            Some(Rejection::UnsupportedOperators {
+                operators: operators.clone(),
+            })
         }
-        LoadError::ProviderAbsent { absence, .. } => {
-            Some(Rejection::Absent { absence: absence.clone() })
-        }
-        LoadError::CpuForbidden { nodes, cpu_nodes, .. } => {
-            Some(Rejection::FellBackToCpu { nodes: *nodes, cpu_nodes: *cpu_nodes })
-        }
+        LoadError::ProviderAbsent { absence, .. } => Some(Rejection::Absent {
+            absence: absence.clone(),
+        }),
+        LoadError::CpuForbidden {
+            nodes, cpu_nodes, ..
+        } => Some(Rejection::FellBackToCpu {
+            nodes: *nodes,
+            cpu_nodes: *cpu_nodes,
+        }),
         _ => Some(Rejection::LoadFailed { why: chain(error) }),
     };
-    Failure { status: status::of_load(error), rejection }
+    Failure {
+        status: status::of_load(error),
+        rejection,
+    }
 }
 
 /// Checks every file that the manifest names, and that it names the file to be loaded. A model
@@ -139,7 +184,10 @@ fn verify(
     folder: &Path,
     link: &Link,
 ) -> Result<(), Status> {
-    let corrupt = |file: &str, why: String| Status::ModelCorrupt { file: file.into(), why };
+    let corrupt = |file: &str, why: String| Status::ModelCorrupt {
+        file: file.into(),
+        why,
+    };
     if manifest.files.is_empty() {
         return Ok(());
     }
@@ -160,7 +208,10 @@ fn verify(
         let have = Digest::of_file(&folder.join(name))
             .map_err(|error| corrupt(name, error.to_string()))?;
         if have != *digest {
-            return Err(corrupt(name, format!("it is {have}, the manifest says {digest}")));
+            return Err(corrupt(
+                name,
+                format!("it is {have}, the manifest says {digest}"),
+            ));
         }
     }
     Ok(())

@@ -6,10 +6,21 @@ use std::os::fd::OwnedFd;
 
 /// Resident bytes of this process; 0 when /proc does not tell.
 pub fn resident_bytes() -> u64 {
-    let Ok(statm) = std::fs::read_to_string("/proc/self/statm") else { return 0 };
-    let pages: u64 = statm.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let Ok(statm) = std::fs::read_to_string("/proc/self/statm") else {
+        return 0;
+    };
+    let pages: u64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
     let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
-    pages * page_bytes.ok().flatten().and_then(|n| u64::try_from(n).ok()).unwrap_or(4096)
+    pages
+        * page_bytes
+            .ok()
+            .flatten()
+            .and_then(|n| u64::try_from(n).ok())
+            .unwrap_or(4096)
 }
 
 /// Why a tensor could not be copied into memory of its own.

@@ -76,5 +76,8 @@ fn unreadable(folder: &Path, error: &FlavourError) -> Capability {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }

@@ -17,12 +17,14 @@ pub fn open(flavour: &Flavour, folder: &Path) -> Result<Box<dyn Backend>, ProbeE
     let library = flavour.library_path(folder);
     match flavour.backend {
         BackendKind::Tract => Ok(Box::new(mote_tract::TractBackend::new())),
-        BackendKind::OnnxRuntime => {
-            Ok(Box::new(mote_ort::OrtBackend::load(&library, &flavour.name)?))
-        }
-        BackendKind::Tflite => {
-            Ok(Box::new(mote_tflite::TfliteBackend::load(&library, &flavour.name)?))
-        }
+        BackendKind::OnnxRuntime => Ok(Box::new(mote_ort::OrtBackend::load(
+            &library,
+            &flavour.name,
+        )?)),
+        BackendKind::Tflite => Ok(Box::new(mote_tflite::TfliteBackend::load(
+            &library,
+            &flavour.name,
+        )?)),
         BackendKind::Fake => Err(ProbeError {
             library: BackendKind::Fake.to_string(),
             absence: Absence::NotCompiledIn,

@@ -20,7 +20,11 @@ const COMMANDS_MAX: usize = 256;
 
 /// Arguments of a worker.
 #[derive(Debug, Parser)]
-#[command(name = "mote-worker", version, about = "Runs one model for moted; not run by hand")]
+#[command(
+    name = "mote-worker",
+    version,
+    about = "Runs one model for moted; not run by hand"
+)]
 pub struct Options {
     /// Descriptor of the broker's socket
     #[arg(long, default_value_t = SOCKET_FD)]
@@ -76,9 +80,16 @@ fn serve(options: &Options, open: Open) -> Result<(), WorkerError> {
     let (sender, receiver) = connection.split();
     let link = Link::new(sender);
     let pid = nix::unistd::getpid().as_raw();
-    link.send(WorkerEvent::Hello { build_id: BUILD_ID.to_owned(), pid })?;
+    link.send(WorkerEvent::Hello {
+        build_id: BUILD_ID.to_owned(),
+        pid,
+    })?;
     if options.probe {
-        return Ok(probe::probe(options.flavour_folder.as_deref(), open, &link)?);
+        return Ok(probe::probe(
+            options.flavour_folder.as_deref(),
+            open,
+            &link,
+        )?);
     }
     let (commands, inbox) = sync_channel(COMMANDS_MAX);
     let running = Running::default();
@@ -97,7 +108,10 @@ fn read(mut receiver: RecvHalf, commands: &SyncSender<Command>, running: &Runnin
             Ok(Some(frame)) => frame,
             Ok(None) => break,
             Err(error) => {
-                log::error!("cannot read from the broker: {}", crate::status::chain(&error));
+                log::error!(
+                    "cannot read from the broker: {}",
+                    crate::status::chain(&error)
+                );
                 break;
             }
         };

@@ -27,7 +27,10 @@ pub fn of_run(error: &RunError) -> Status {
         RunError::InputMissing { name } => Status::invalid(format!("inputs[{name}]"), "is missing"),
         RunError::Output { name, why } => Status::invalid(format!("outputs[{name}]"), why),
         RunError::Tensor(cause) => Status::invalid("tensor", chain(cause)),
-        _ => Status::ComputeFailed { operation: "run".into(), cause: chain(error) },
+        _ => Status::ComputeFailed {
+            operation: "run".into(),
+            cause: chain(error),
+        },
     }
 }
 
@@ -35,10 +38,20 @@ pub fn of_run(error: &RunError) -> Status {
 pub fn of_load(error: &LoadError) -> Status {
     match error {
         LoadError::Read { file, .. } | LoadError::Malformed { file, .. } => {
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Status::ModelCorrupt { file: name, why: chain(error) }
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            Status::ModelCorrupt {
+                file: name,
+                why: chain(error),
+            }
         }
-        _ => Status::ComputeFailed { operation: "load".into(), cause: chain(error) },
+        _ => Status::ComputeFailed {
+            operation: "load".into(),
+            cause: chain(error),
+        },
     }
 }
 
@@ -48,18 +61,25 @@ pub fn of_pipeline(error: &PipelineError) -> Status {
         PipelineError::Run(cause) => of_run(cause),
         PipelineError::Load(cause) => of_load(cause),
         PipelineError::Invalid { field, why } => Status::invalid(field.as_str(), why),
-        PipelineError::ContextOverflow { prompt_tokens, context_tokens } => {
-            Status::ContextOverflow {
-                prompt_tokens: *prompt_tokens,
-                context_tokens: *context_tokens,
-            }
-        }
+        PipelineError::ContextOverflow {
+            prompt_tokens,
+            context_tokens,
+        } => Status::ContextOverflow {
+            prompt_tokens: *prompt_tokens,
+            context_tokens: *context_tokens,
+        },
         PipelineError::Cancelled => Status::Cancelled,
-        _ => Status::ComputeFailed { operation: "pipeline".into(), cause: chain(error) },
+        _ => Status::ComputeFailed {
+            operation: "pipeline".into(),
+            cause: chain(error),
+        },
     }
 }
 
 /// Something in this process that should not fail.
 pub fn internal(operation: &str, error: &dyn Error) -> Status {
-    Status::Internal { operation: operation.into(), cause: chain(error) }
+    Status::Internal {
+        operation: operation.into(),
+        cause: chain(error),
+    }
 }

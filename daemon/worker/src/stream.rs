@@ -12,8 +12,8 @@ use frames::FrameStream;
 use mote_api::{Candidate, Manifest, Model, Placement, Task};
 use mote_pipeline::StreamSession;
 use mote_wire::types::{
-    BufferRange, Device, Done, ProviderShare, Receipt, Reply, Request, Status,
-    StreamPush, StreamResult, WorkerEvent,
+    BufferRange, Device, Done, ProviderShare, Receipt, Reply, Request, Status, StreamPush,
+    StreamResult, WorkerEvent,
 };
 use mote_wire::{Connection, frame_to_request, reply_to_frame};
 use std::os::fd::OwnedFd;
@@ -35,8 +35,17 @@ pub struct Usage {
 
 /// Tells the broker that a stream is over.
 pub fn ended(link: &Link, stream: u64, usage: Usage) -> Result<(), LinkError> {
-    let Usage { steps, compute_us, bytes_copied } = usage;
-    link.send(WorkerEvent::StreamEnded { stream, steps, compute_us, bytes_copied })
+    let Usage {
+        steps,
+        compute_us,
+        bytes_copied,
+    } = usage;
+    link.send(WorkerEvent::StreamEnded {
+        stream,
+        steps,
+        compute_us,
+        bytes_copied,
+    })
 }
 
 /// What turns pushes into results.
@@ -57,12 +66,7 @@ struct Stream {
 }
 
 /// Serves a stream on a thread of its own.
-pub fn attach(
-    id: u64,
-    socket: OwnedFd,
-    loaded: &LoadedModel,
-    link: Link,
-) -> Result<(), LinkError> {
+pub fn attach(id: u64, socket: OwnedFd, loaded: &LoadedModel, link: Link) -> Result<(), LinkError> {
     let mut connection = Connection::new(socket.into(), mote_wire::Link::Client);
     let runner = match loaded.manifest.task {
         Task::FrameInterpolation => FrameStream::open(loaded).map(|s| Runner::Frames(Box::new(s))),
@@ -151,11 +155,17 @@ impl Stream {
                 self.buffers.unmap(buffer).map(|()| Reply::Ok)
             }
             Request::StreamClose => {
-                let done = Done { receipt: self.receipt(), ..Done::default() };
+                let done = Done {
+                    receipt: self.receipt(),
+                    ..Done::default()
+                };
                 send(connection, id, Reply::Done(Box::new(done)));
                 return false;
             }
-            _ => Err(Status::invalid("verb", "a stream takes pushes, buffers and its close")),
+            _ => Err(Status::invalid(
+                "verb",
+                "a stream takes pushes, buffers and its close",
+            )),
         };
         send(connection, id, reply.unwrap_or_else(Reply::Failed))
     }
@@ -190,8 +200,9 @@ impl Stream {
             }
             inputs.push(input);
         }
-        let result =
-            session.push(&inputs, &targets).map_err(|error| status::of_pipeline(&error))?;
+        let result = session
+            .push(&inputs, &targets)
+            .map_err(|error| status::of_pipeline(&error))?;
         let mut bytes_copied = result.report.bytes_copied + inline_bytes;
         let mut outputs = Vec::with_capacity(result.outputs.len());
         for output in &result.outputs {
@@ -203,7 +214,11 @@ impl Stream {
         self.usage.steps += 1;
         self.usage.compute_us += result.report.compute_us;
         self.usage.bytes_copied += bytes_copied;
-        Ok(StreamResult { outputs, compute_us: result.report.compute_us, bytes_copied })
+        Ok(StreamResult {
+            outputs,
+            compute_us: result.report.compute_us,
+            bytes_copied,
+        })
     }
 
     /// A stream's receipt is the worker's own: the broker does not see its steps.
@@ -243,5 +258,8 @@ impl Stream {
 }
 
 fn range_of(targets: &[mote_wire::types::OutputTarget], name: &str) -> Option<BufferRange> {
-    targets.iter().find(|target| target.name == name).map(|target| target.range)
+    targets
+        .iter()
+        .find(|target| target.name == name)
+        .map(|target| target.range)
 }

@@ -8,16 +8,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Governor {
     model: Arc<dyn Model>,
     limit: usize,
-    follow: bool,
+    policy: Policy,
     now: Mutex<Threads>,
     changes: AtomicU32,
 }
 
+/// What may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether threads follow the machine's load at all.
+    pub follow: bool,
+    /// Whether this backend's threads can spin.
+    pub can_spin: bool,
+}
+
 impl Governor {
-    /// Over a model that was loaded with `threads`. Without `follow` they stay.
-    pub fn new(model: Arc<dyn Model>, threads: Threads, follow: bool) -> Self {
+    /// Over a model that was loaded with `threads`.
+    pub fn new(model: Arc<dyn Model>, threads: Threads, policy: Policy) -> Self {
         let (now, changes) = (Mutex::new(threads), AtomicU32::new(0));
-        Self { model, limit: threads.count, follow, now, changes }
+        Self {
+            model,
+            limit: threads.count,
+            policy,
+            now,
+            changes,
+        }
     }
 
     /// The threads in use.
@@ -33,7 +48,7 @@ impl Governor {
     /// Adapts to the machine's load. The backend may have to compile the model again for that, so
     /// it happens on a thread of its own while jobs go on with what they have.
     pub fn follow(self: &Arc<Self>, load: Load) {
-        if !self.follow {
+        if !self.policy.follow {
             return;
         }
         let this = Arc::clone(self);
@@ -43,7 +58,8 @@ impl Governor {
     fn change(&self, load: Load) {
         // Held over the change: a second one waits for the first, and so the last one wins.
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = Threads::choose(self.limit, Some(self.limit), load);
+        let mut wanted = Threads::choose(self.limit, Some(self.limit), load);
+        wanted.spin &= self.policy.can_spin;
         if *now == wanted {
             return;
         }

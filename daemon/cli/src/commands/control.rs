@@ -54,7 +54,11 @@ fn status_text(report: &StatusReport) -> String {
 /// What works here, and why the rest does not.
 pub fn devices(client: &Client, refresh: bool, ui: &Ui) -> Result<()> {
     let spinner = ui.spinner("probe");
-    let found = if refresh { client.probe_devices() } else { client.devices() };
+    let found = if refresh {
+        client.probe_devices()
+    } else {
+        client.devices()
+    };
     spinner.finish_and_clear();
     let found = found?;
     let lines: Vec<_> = found.iter().map(capability_text).collect();

@@ -75,7 +75,11 @@ fn line(model: &ModelInfo) -> String {
 
 /// One model.
 pub fn inspect(client: &Client, model: &str, load: bool, ui: &Ui) -> Result<()> {
-    let details = if load { client.inspect_loaded(model) } else { client.inspect(model) }?;
+    let details = if load {
+        client.inspect_loaded(model)
+    } else {
+        client.inspect(model)
+    }?;
     ui.result(&details, details_text(&details))
 }
 

@@ -38,7 +38,10 @@ pub fn run(client: &Client, args: &Run, ui: &Ui) -> Result<()> {
     for given in &args.inputs {
         inputs.push(input(given, args, &details, &manifest)?);
     }
-    let given: Vec<_> = inputs.iter().map(|(name, array)| as_input(name, array)).collect();
+    let given: Vec<_> = inputs
+        .iter()
+        .map(|(name, array)| as_input(name, array))
+        .collect();
     let result = client.infer(&args.model, &given, &[], &options(&args.work));
     spinner.finish_and_clear();
     let result = result?;
@@ -48,8 +51,15 @@ pub fn run(client: &Client, args: &Run, ui: &Ui) -> Result<()> {
     }
     let mut outputs = Vec::new();
     for tensor in &result.outputs {
-        let bytes = tensor.bytes().context("an output did not come back")?.to_vec();
-        let array = Array { dtype: tensor.dtype, shape: tensor.shape.clone(), bytes };
+        let bytes = tensor
+            .bytes()
+            .context("an output did not come back")?
+            .to_vec();
+        let array = Array {
+            dtype: tensor.dtype,
+            shape: tensor.shape.clone(),
+            bytes,
+        };
         let file = match &args.out {
             None => None,
             Some(folder) => {

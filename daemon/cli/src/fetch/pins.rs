@@ -15,7 +15,10 @@ const MANIFESTS: &[(&str, &str)] = &[
         "selfie-segmentation",
         include_str!("manifests/selfie-segmentation.toml"),
     ),
-    ("face-detection", include_str!("manifests/face-detection.toml")),
+    (
+        "face-detection",
+        include_str!("manifests/face-detection.toml"),
+    ),
     ("okay-nabu", include_str!("manifests/okay-nabu.toml")),
 ];
 

@@ -13,8 +13,7 @@ use mote_media::{
 };
 use mote_pipeline::{FrameWindow, Interpolator, Rgb, WindowStep};
 use mote_wire::types::{
-    ClipFormat, Done, JobReply, Preview, Progress, Receipt, Stage, Status,
-    TransformClip,
+    ClipFormat, Done, JobReply, Preview, Progress, Receipt, Stage, Status, TransformClip,
 };
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -54,7 +53,10 @@ struct Sheet {
 fn of_media(error: &MediaError) -> Status {
     match error.field() {
         Some(field) => Status::invalid(field, chain(error)),
-        None => Status::ComputeFailed { operation: "clip file".into(), cause: chain(error) },
+        None => Status::ComputeFailed {
+            operation: "clip file".into(),
+            cause: chain(error),
+        },
     }
 }
 
@@ -85,15 +87,22 @@ impl ClipJob {
         let output = output_of(&clip.output_format, clip.encoder_speed, loaded);
         let writer = mote_media::create(File::from(clip.output), &out, &output, &limits)
             .map_err(|error| of_media(&error))?;
-        let interpolator = Interpolator::open(&loaded.model, spec)
-            .map_err(|error| status::of_pipeline(&error))?;
+        let interpolator =
+            Interpolator::open(&loaded.model, spec).map_err(|error| status::of_pipeline(&error))?;
         let window = FrameWindow::new(interpolator, clip.factor)
             .map_err(|error| status::of_pipeline(&error))?;
         let frames_max = clip.frames_max.unwrap_or(u64::MAX);
         let frames_in = info.frame_count.map(|count| count.min(frames_max));
         let frames_out_expected = frames_in.map(|n| n.saturating_sub(1) * factor + 1);
-        let every = frames_out_expected.unwrap_or(0).div_ceil(SHEET_FRAMES_MAX as u64).max(1);
-        let sheet = clip.contact_sheet.map(|fd| Sheet { file: fd.into(), every, frames: vec![] });
+        let every = frames_out_expected
+            .unwrap_or(0)
+            .div_ceil(SHEET_FRAMES_MAX as u64)
+            .max(1);
+        let sheet = clip.contact_sheet.map(|fd| Sheet {
+            file: fd.into(),
+            every,
+            frames: vec![],
+        });
         Ok(Self {
             reader,
             window,
@@ -132,14 +141,24 @@ impl ClipJob {
         };
         self.decode += started.elapsed();
         self.read += 1;
-        let rgb = Rgb { width: width as usize, height: height as usize, rgb8: frame.rgb };
-        self.window.push(rgb).map_err(|error| status::of_pipeline(&error))
+        let rgb = Rgb {
+            width: width as usize,
+            height: height as usize,
+            rgb8: frame.rgb,
+        };
+        self.window
+            .push(rgb)
+            .map_err(|error| status::of_pipeline(&error))
     }
 
     fn write(&mut self, rgb: Rgb, said: &mut Vec<JobReply>) -> Result<(), Status> {
         let started = Instant::now();
         let (width, height) = self.size;
-        let frame = Frame { width, height, rgb: rgb.rgb8 };
+        let frame = Frame {
+            width,
+            height,
+            rgb: rgb.rgb8,
+        };
         if let Some(writer) = &mut self.writer {
             writer.push(&frame).map_err(|error| of_media(&error))?;
         }
@@ -167,7 +186,12 @@ impl ClipJob {
             per_frame_ms.saturating_mul(total.saturating_sub(self.written))
         });
         let (done, total) = (self.written, self.frames_out_expected);
-        Progress { stage: Stage::Transform, done, total, remaining_ms }
+        Progress {
+            stage: Stage::Transform,
+            done,
+            total,
+            remaining_ms,
+        }
     }
 
     fn finish(&mut self) -> Result<Progressed, Status> {
@@ -191,13 +215,20 @@ impl ClipJob {
             media_encode_us: micros(self.encode),
             ..Receipt::default()
         };
-        Ok(Progressed::Done(Box::new(Done { receipt, ..Done::default() })))
+        Ok(Progressed::Done(Box::new(Done {
+            receipt,
+            ..Done::default()
+        })))
     }
 }
 
 impl Job for ClipJob {
     fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Status> {
-        match self.window.step().map_err(|error| status::of_pipeline(&error))? {
+        match self
+            .window
+            .step()
+            .map_err(|error| status::of_pipeline(&error))?
+        {
             WindowStep::NeedsFrame => self.feed()?,
             WindowStep::Original(rgb) | WindowStep::Between(rgb) => self.write(rgb, said)?,
             WindowStep::Ended => return self.finish(),
@@ -220,7 +251,12 @@ fn output_of(format: &ClipFormat, speed: Option<u32>, loaded: &LoadedModel) -> O
             let threads = u16::try_from(loaded.governor.threads().count).unwrap_or(u16::MAX);
             let threads = NonZeroU16::new(threads).unwrap_or(NonZeroU16::MIN);
             let speed = speed.map_or(10, |speed| speed.min(10) as u8);
-            Output::Mp4Av1(Av1Settings { speed, threads, tiles: threads.get(), ..Av1Settings::default() })
+            Output::Mp4Av1(Av1Settings {
+                speed,
+                threads,
+                tiles: threads.get(),
+                ..Av1Settings::default()
+            })
         }
     }
 }
@@ -240,10 +276,16 @@ fn fit(size: (u32, u32), width_max: Option<u32>, height_max: Option<u32>) -> (u3
 
 fn preview(frame: &Frame, frame_index: u64) -> Result<Preview, Status> {
     let width = frame.width.min(PREVIEW_WIDTH);
-    let height = (u64::from(frame.height) * u64::from(width) / u64::from(frame.width)).max(1) as u32;
+    let height =
+        (u64::from(frame.height) * u64::from(width) / u64::from(frame.width)).max(1) as u32;
     let small = mote_media::scaled(frame, width, height);
     let png = mote_media::encode_png(&small).map_err(|error| of_media(&error))?;
-    Ok(Preview { frame_index, width, height, png })
+    Ok(Preview {
+        frame_index,
+        width,
+        height,
+        png,
+    })
 }
 
 fn write_sheet(mut sheet: Sheet) -> Result<(), Status> {
@@ -254,6 +296,10 @@ fn write_sheet(mut sheet: Sheet) -> Result<(), Status> {
         operation: "write contact sheet".into(),
         cause: error.to_string(),
     };
-    sheet.file.set_len(0).and_then(|()| sheet.file.rewind()).map_err(failed)?;
+    sheet
+        .file
+        .set_len(0)
+        .and_then(|()| sheet.file.rewind())
+        .map_err(failed)?;
     sheet.file.write_all(&png).map_err(failed)
 }

@@ -35,7 +35,10 @@ impl GenerateJob {
             Prompt::Messages(messages) => TextPrompt::Messages(
                 messages
                     .into_iter()
-                    .map(|message| ChatTurn { role: message.role, content: message.content })
+                    .map(|message| ChatTurn {
+                        role: message.role,
+                        content: message.content,
+                    })
                     .collect(),
             ),
         };
@@ -57,8 +60,16 @@ impl GenerateJob {
             resume_token_ids,
         };
         let job = TextJob::start(text, kv, request).map_err(|error| status::of_pipeline(&error))?;
-        let moe = loaded.manifest.text.as_ref().and_then(|spec| spec.moe.clone());
-        Ok(Self { job, moe, seed: draws.then_some(seed) })
+        let moe = loaded
+            .manifest
+            .text
+            .as_ref()
+            .and_then(|spec| spec.moe.clone());
+        Ok(Self {
+            job,
+            moe,
+            seed: draws.then_some(seed),
+        })
     }
 
     fn receipt(&self) -> Receipt {
@@ -83,7 +94,11 @@ impl GenerateJob {
 
 impl Job for GenerateJob {
     fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Status> {
-        match self.job.step().map_err(|error| status::of_pipeline(&error))? {
+        match self
+            .job
+            .step()
+            .map_err(|error| status::of_pipeline(&error))?
+        {
             TextStep::Prefill { done, total } => {
                 said.push(JobReply::Progress(Progress {
                     stage: Stage::Prefill,
@@ -105,7 +120,11 @@ impl Job for GenerateJob {
                     Finish::ContextFull => FinishReason::ContextFull,
                 };
                 let receipt = self.receipt();
-                Ok(Progressed::Done(Box::new(Done { receipt, finish, ..Done::default() })))
+                Ok(Progressed::Done(Box::new(Done {
+                    receipt,
+                    finish,
+                    ..Done::default()
+                })))
             }
         }
     }

@@ -25,7 +25,11 @@ impl InferJob {
         buffers: &Buffers,
         sessions: &mut SessionPool,
     ) -> Result<Self, Status> {
-        let ranges = infer.outputs.iter().map(|t| (t.name.clone(), t.range)).collect();
+        let ranges = infer
+            .outputs
+            .iter()
+            .map(|t| (t.name.clone(), t.range))
+            .collect();
         let signature = loaded.model.signature();
         let mut targets = Vec::with_capacity(infer.outputs.len());
         for target in &infer.outputs {
@@ -42,13 +46,20 @@ impl InferJob {
         }
         let job = TensorJob::new(&loaded.model, sessions, inputs, targets)
             .map_err(|error| status::of_pipeline(&error))?;
-        Ok(Self { job, ranges, bytes_copied })
+        Ok(Self {
+            job,
+            ranges,
+            bytes_copied,
+        })
     }
 }
 
 impl Job for InferJob {
     fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Status> {
-        let result = self.job.run().map_err(|error| status::of_pipeline(&error))?;
+        let result = self
+            .job
+            .run()
+            .map_err(|error| status::of_pipeline(&error))?;
         let mut bytes_copied = self.bytes_copied + result.report.bytes_copied;
         for output in &result.outputs {
             let range = self.ranges.get(&output.name).copied();
@@ -62,7 +73,10 @@ impl Job for InferJob {
             steps: 1,
             ..Receipt::default()
         };
-        Ok(Progressed::Done(Box::new(Done { receipt, ..Done::default() })))
+        Ok(Progressed::Done(Box::new(Done {
+            receipt,
+            ..Done::default()
+        })))
     }
 
     fn canceller(&self) -> Option<Canceller> {

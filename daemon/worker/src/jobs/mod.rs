@@ -48,9 +48,12 @@ pub fn start(
 ) -> Result<Box<dyn Job>, Status> {
     let resume = start.resume_token_ids;
     match start.work {
-        Work::Infer(infer) => {
-            Ok(Box::new(infer::InferJob::new(infer, loaded, buffers, pools.sessions)?))
-        }
+        Work::Infer(infer) => Ok(Box::new(infer::InferJob::new(
+            infer,
+            loaded,
+            buffers,
+            pools.sessions,
+        )?)),
         Work::Generate(generate) => {
             let seed = start.seed;
             let job = generate::GenerateJob::new(generate, loaded, seed, resume, pools.kv)?;

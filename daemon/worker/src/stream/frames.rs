@@ -26,16 +26,19 @@ impl FrameStream {
     pub fn open(loaded: &LoadedModel) -> Result<Self, Status> {
         let spec = loaded.manifest.clip.as_ref();
         let spec = spec.ok_or_else(|| Status::invalid("model", "has no clip section"))?;
-        let interpolator = Interpolator::open(&loaded.model, spec)
-            .map_err(|error| status::of_pipeline(&error))?;
-        let window = FrameWindow::new(interpolator, FACTOR)
-            .map_err(|error| status::of_pipeline(&error))?;
+        let interpolator =
+            Interpolator::open(&loaded.model, spec).map_err(|error| status::of_pipeline(&error))?;
+        let window =
+            FrameWindow::new(interpolator, FACTOR).map_err(|error| status::of_pipeline(&error))?;
         let frames = TensorSpec {
             name: "frames".into(),
             dtype: DType::U8,
             shape: vec![None, None, None, Some(3)],
         };
-        let signature = Signature { inputs: Vec::new(), outputs: vec![frames] };
+        let signature = Signature {
+            inputs: Vec::new(),
+            outputs: vec![frames],
+        };
         Ok(Self { window, signature })
     }
 
@@ -47,11 +50,17 @@ impl FrameStream {
         };
         let frame = convert::input(tensor, buffers)?;
         let before = self.window.interpolator().report();
-        self.window.push(rgb_of(&frame)?).map_err(|error| status::of_pipeline(&error))?;
+        self.window
+            .push(rgb_of(&frame)?)
+            .map_err(|error| status::of_pipeline(&error))?;
         let mut pixels = Vec::new();
         let (mut count, mut size) = (0, (0, 0));
         loop {
-            match self.window.step().map_err(|error| status::of_pipeline(&error))? {
+            match self
+                .window
+                .step()
+                .map_err(|error| status::of_pipeline(&error))?
+            {
                 WindowStep::NeedsFrame | WindowStep::Ended => break,
                 WindowStep::Original(rgb) | WindowStep::Between(rgb) => {
                     (count, size) = (count + 1, (rgb.height, rgb.width));
@@ -71,7 +80,10 @@ impl FrameStream {
                 (fitting, Some(target.range))
             }
         };
-        let named = NamedTensor { name: "frames".into(), tensor };
+        let named = NamedTensor {
+            name: "frames".into(),
+            tensor,
+        };
         let (output, copied) = convert::output(&named, range)?;
         let report = self.window.interpolator().report();
         Ok(StreamResult {
@@ -87,12 +99,22 @@ impl FrameStream {
 
 fn rgb_of(frame: &NamedTensor) -> Result<Rgb, Status> {
     if frame.name != "frame" {
-        return Err(Status::invalid(format!("inputs[{}]", frame.name), "`frame` is wanted"));
+        return Err(Status::invalid(
+            format!("inputs[{}]", frame.name),
+            "`frame` is wanted",
+        ));
     }
     let &[height, width, 3] = frame.tensor.shape() else {
-        return Err(Status::invalid("inputs[frame].shape", "is not [height, width, 3]"));
+        return Err(Status::invalid(
+            "inputs[frame].shape",
+            "is not [height, width, 3]",
+        ));
     };
     let rgb8 = frame.tensor.read::<u8>();
     let rgb8 = rgb8.map_err(|error| Status::invalid("inputs[frame].dtype", error))?;
-    Ok(Rgb { width, height, rgb8 })
+    Ok(Rgb {
+        width,
+        height,
+        rgb8,
+    })
 }
