@@ -4,8 +4,8 @@ mod common;
 
 use common::{Server, done, serve};
 use mote_client::{
-    Client, ClientError, Event, EventKind, ModelInfo, Progress, ProtocolError, Stage, Status,
-    WorkOptions,
+    Capability, Client, ClientError, Event, EventKind, Explanation, ModelDetails, ModelInfo,
+    Progress, ProtocolError, Stage, Status, WorkOptions,
 };
 use mote_wire::Frame;
 use mote_wire::types::{Reply, Request};
@@ -23,21 +23,20 @@ fn every_question_gets_its_answer() {
                     name: "chat".into(),
                     ..ModelInfo::default()
                 }]),
-                Request::InspectModel { load, .. } => {
-                    let mut details = mote_client::ModelDetails::default();
-                    details.inferred = load;
-                    Reply::ModelDetails(Box::new(details))
-                }
-                Request::ListDevices { refresh } => {
-                    let mut capability = mote_client::Capability::default();
-                    capability.flavour = refresh.to_string();
-                    Reply::DeviceList(vec![capability])
-                }
+                Request::InspectModel { load, .. } => Reply::ModelDetails(Box::new(ModelDetails {
+                    inferred: load,
+                    ..ModelDetails::default()
+                })),
+                Request::ListDevices { refresh } => Reply::DeviceList(vec![Capability {
+                    flavour: refresh.to_string(),
+                    ..Capability::default()
+                }]),
                 Request::Explain { model, options } => {
                     assert!(options.forbid_cpu);
-                    let mut explanation = mote_client::Explanation::default();
-                    explanation.model = model;
-                    Reply::Explanation(Box::new(explanation))
+                    Reply::Explanation(Box::new(Explanation {
+                        model,
+                        ..Explanation::default()
+                    }))
                 }
                 Request::GetStatus => Reply::StatusReport(Box::default()),
                 Request::Load { model, .. } => {

@@ -61,16 +61,17 @@ fn text_is_the_tokens_together() {
     let (client, daemon) = serve(|server| {
         let id = work(server);
         (0..3).for_each(|index| server.reply(id, token(index)));
-        let mut done = Done::default();
-        done.text_tail = "tail".into();
-        done.receipt.model = "chat".into();
+        let done = Done {
+            text_tail: "tail".into(),
+            ..Done::default()
+        };
         server.reply(id, Reply::Done(Box::new(done)));
     });
     let (text, done) = client
         .generate(prompt(0))
         .and_then(|one| one.text())
         .expect("text");
-    assert_eq!((&*text, &*done.receipt.model), ("t0 t1 t2 tail", "chat"));
+    assert_eq!((&*text, &*done.text_tail), ("t0 t1 t2 tail", "tail"));
     daemon.join().expect("the script held");
 }
 

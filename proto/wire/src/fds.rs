@@ -103,7 +103,9 @@ fn take_fds(message: &libc::msghdr) -> Vec<OwnedFd> {
         if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS {
             // SAFETY: arithmetic on an integer.
             let empty = unsafe { libc::CMSG_LEN(0) } as usize;
-            let count = (length as usize).saturating_sub(empty) / size_of::<RawFd>();
+            #[allow(clippy::unnecessary_cast, reason = "musl has a `u32` here")]
+            let length = length as usize;
+            let count = length.saturating_sub(empty) / size_of::<RawFd>();
             // SAFETY: `header` is valid as above, so its data follows it.
             let data = unsafe { libc::CMSG_DATA(header) }.cast::<RawFd>();
             for index in 0..count {
