@@ -68,6 +68,10 @@ pub const DRAIN_MS: u64 = 1_000;
 pub const CRASHES_MAX: u32 = 2 + RETRIES_MAX;
 /// How long a candidate that kept crashing is put aside.
 pub const QUARANTINE_MS: u64 = 600_000;
+/// How long a failure to load is held against a candidate; it may have been the moment's.
+pub const REFUSAL_MS: u64 = 600_000;
+/// Workers at once, whatever memory there is.
+pub const WORKERS_MAX: usize = 32;
 /// Pause before the second start in a row after a crash; doubles with each further one.
 pub const BACKOFF_MS_MIN: u64 = 100;
 /// Longest pause between a crash and the next start.

@@ -81,7 +81,7 @@ fn main() -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
         let mut hang_up = signal(SignalKind::hangup()).context("cannot await SIGHUP")?;
-        let stop = async {
+        let stop = async move {
             let owner_gone = async {
                 match stdin_closed {
                     Some(closed) => drop(closed.await),
@@ -95,7 +95,12 @@ fn main() -> anyhow::Result<()> {
                 () = owner_gone => {}
             }
         };
-        daemon::run(options, stop).await.context("moted")
+        // As a task of its own: what the runtime itself waits for is woken by a system call.
+        let daemon = tokio::spawn(daemon::run(options, stop));
+        daemon
+            .await
+            .context("the daemon panicked")?
+            .context("moted")
     })
 }
 

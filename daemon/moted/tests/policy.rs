@@ -7,7 +7,7 @@ use mote_api::{
 use mote_wire::types::Priority;
 use moted::ids::{ConnectionId, JobId, WorkerId};
 use moted::limits::{
-    BUSY_SAMPLES, CRASHES_MAX, IDLE_SAMPLES, QUARANTINE_MS, RUNNING_PER_DEVICE,
+    BUSY_SAMPLES, CRASHES_MAX, IDLE_SAMPLES, QUARANTINE_MS, REFUSAL_MS, RUNNING_PER_DEVICE,
     STARTED_PER_DEVICE_MAX,
 };
 use moted::policy::history::{History, Key};
@@ -712,7 +712,7 @@ fn crashes_in_a_row_back_off_further_each_time_and_then_quarantine_that_candidat
     let mut pauses = Vec::new();
     for crash in 1..=CRASHES_MAX {
         assert_eq!(
-            history.verdict(&bad, start),
+            history.verdict(&bad, false, start),
             None,
             "after {} crashes",
             crash - 1
@@ -732,31 +732,56 @@ fn crashes_in_a_row_back_off_further_each_time_and_then_quarantine_that_candidat
     );
     let crashes = CRASHES_MAX;
     assert_eq!(
-        history.verdict(&bad, start),
+        history.verdict(&bad, false, start),
         Some(Rejection::Quarantined { crashes })
     );
-    assert_eq!(history.verdict(&good, start), None);
+    assert_eq!(history.verdict(&good, false, start), None);
 
     let later = start + Duration::from_millis(QUARANTINE_MS);
-    assert_eq!(history.verdict(&bad, later), None, "it gets another chance");
+    assert_eq!(
+        history.verdict(&bad, false, later),
+        None,
+        "it gets another chance"
+    );
     history.crashed(&bad, later);
     assert!(
-        history.verdict(&bad, later).is_some(),
+        history.verdict(&bad, false, later).is_some(),
         "one, not {CRASHES_MAX}"
     );
     history.worked(&bad);
     assert_eq!(
-        (history.verdict(&bad, later), history.crashes(&bad)),
+        (history.verdict(&bad, false, later), history.crashes(&bad)),
         (None, 0)
     );
 }
 
 #[test]
-fn refusals_stay_on_record_until_they_are_forgiven() {
+fn refusals_stay_on_record_for_their_time_and_where_they_matter() {
     let (start, mut history) = (Instant::now(), History::default());
     let refusal = Rejection::LoadFailed { why: "no".into() };
-    history.rejected(&key("a"), refusal.clone());
-    assert_eq!(history.verdict(&key("a"), start), Some(refusal));
+    history.rejected(&key("a"), refusal.clone(), start);
+    assert_eq!(
+        history.verdict(&key("a"), false, start),
+        Some(refusal.clone())
+    );
+    let later = start + Duration::from_millis(REFUSAL_MS);
+    assert_eq!(
+        history.verdict(&key("a"), false, later),
+        None,
+        "it may have been the moment's"
+    );
+    let operators = Rejection::UnsupportedOperators {
+        operators: vec!["QMoE".into()],
+    };
+    history.rejected(&key("a"), operators, start);
+    assert!(history.verdict(&key("a"), false, later).is_some());
+    let fell_back = Rejection::FellBackToCpu {
+        nodes: 3,
+        cpu_nodes: 1,
+    };
+    history.rejected(&key("b"), fell_back, start);
+    assert_eq!(history.verdict(&key("b"), false, start), None);
+    assert!(history.verdict(&key("b"), true, later).is_some());
     history.forgive();
-    assert_eq!(history.verdict(&key("a"), start), None);
+    assert_eq!(history.verdict(&key("a"), false, later), None);
 }

@@ -3,7 +3,7 @@
 use super::instance::{Instance, State};
 use super::{Core, Effect, Timer};
 use crate::ids::WorkerId;
-use crate::limits::HANDSHAKE_MS;
+use crate::limits::{HANDSHAKE_MS, WORKERS_MAX};
 use crate::policy::ledger::{Idle, victims};
 use mote_wire::types::Status;
 use std::time::Instant;
@@ -45,6 +45,25 @@ impl Core {
             reload_ms: one.loaded.load_us / 1_000,
         });
         idle.collect()
+    }
+
+    /// Whether there may be one more worker; an idle one makes room if need be.
+    pub(super) fn has_room_for_worker(&mut self) -> bool {
+        let staying = self
+            .instances
+            .values()
+            .filter(|one| one.state != State::Stopping);
+        if staying.count() < WORKERS_MAX {
+            return true;
+        }
+        let victim = victims(1, &self.evictable())
+            .unwrap_or_default()
+            .first()
+            .copied();
+        if let Some(victim) = victim {
+            self.stop(victim, "there are too many workers");
+        }
+        victim.is_some()
     }
 
     /// Gives memory to those that wait for it, first come, first served; evicts idle models where
@@ -111,6 +130,10 @@ impl Core {
         instance.state = State::Starting;
         self.set_timer(Timer::Handshake(worker), HANDSHAKE_MS);
         self.effects.push(Effect::Spawn { worker });
+        if !self.load.is_watching() {
+            // Starting takes long enough that this look costs nobody anything.
+            self.sample_load();
+        }
     }
 
     /// Ends a worker that has no process, and tells all that waited for it.

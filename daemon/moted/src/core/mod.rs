@@ -80,6 +80,8 @@ pub struct Core {
     verified: HashMap<String, Stamp>,
     ledger: Ledger,
     load: LoadMonitor,
+    /// Whether anything has computed since the last look at the machine's load.
+    computed: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     jobs: BTreeMap<JobId, Job>,
     wants: BTreeMap<WantId, Want>,
@@ -133,6 +135,7 @@ impl Core {
             history: History::default(),
             verified: HashMap::new(),
             load: LoadMonitor::default(),
+            computed: false,
             connections: BTreeMap::new(),
             jobs: BTreeMap::new(),
             wants: BTreeMap::new(),
@@ -218,7 +221,7 @@ impl Core {
             Timer::Backoff(worker) => self.launch(worker),
             Timer::IdleUnload(worker) => self.stop(worker, "it was not used"),
             Timer::StopGrace(worker) => self.effects.push(Effect::Kill { worker }),
-            Timer::SampleLoad => self.sample_load(),
+            Timer::SampleLoad => self.sample_due(),
         }
     }
 
@@ -382,21 +385,28 @@ impl Core {
         self.effects.push(Effect::SampleLoad { pids });
     }
 
-    /// Samples are taken while something computes, and at no other time.
+    /// Samples are taken at intervals while something computes, and at no other time. A job alone
+    /// pays for none: a look at the machine costs as much as a small job.
     fn tend_load_samples(&mut self) {
         let computes = |instance: &Instance| match instance.state {
             State::Starting | State::Loading => true,
             State::Ready => !instance.jobs.is_empty() || !instance.streams.is_empty(),
             State::AwaitingMemory | State::BackingOff | State::Stopping => false,
         };
-        if !self.instances.values().any(computes) {
-            self.timers.cancel(&Timer::SampleLoad);
-            self.load.interrupt();
-        } else if !self.timers.is_set(&Timer::SampleLoad) {
-            self.set_timer(Timer::SampleLoad, LOAD_SAMPLE_MS);
-            if !self.load.is_watching() {
-                self.sample_load();
+        if !self.computed && self.instances.values().any(computes) {
+            self.computed = true;
+            if !self.timers.is_set(&Timer::SampleLoad) {
+                self.set_timer(Timer::SampleLoad, LOAD_SAMPLE_MS);
             }
+        }
+    }
+
+    fn sample_due(&mut self) {
+        if std::mem::take(&mut self.computed) {
+            self.sample_load();
+            self.set_timer(Timer::SampleLoad, LOAD_SAMPLE_MS);
+        } else {
+            self.load.interrupt();
         }
     }
 }

@@ -154,8 +154,12 @@ impl Core {
         self.jobs.insert(id, job);
         self.set_open(key, Open::Job(id));
         self.set_deadline(key, options.deadline_ms);
-        self.reply(key, Reply::Accepted { queue_position });
         self.want(Purpose::Job(id), &model, &options);
+        self.schedule();
+        // One that begins at once has nothing to wait for, and one frame less to read.
+        if self.jobs.get(&id).is_some_and(|job| !job.is_running()) {
+            self.reply(key, Reply::Accepted { queue_position });
+        }
         Ok(())
     }
 

@@ -135,12 +135,14 @@ impl Core {
         let Some(candidate) = other.or(plan.candidates.first()).cloned() else {
             return self.fail_want(id, refusal(&plan));
         };
-        let here = self
-            .instances
-            .values()
-            .find(|instance| fits(instance, &entry, &want, &candidate));
-        let (worker, state) = match here {
-            Some(instance) => (instance.worker, instance.state),
+        let mut instances = self.instances.values();
+        let here = instances.find(|instance| fits(instance, &entry, &want, &candidate));
+        let (worker, state) = match here.map(|instance| (instance.worker, instance.state)) {
+            Some(here) => here,
+            None if !self.has_room_for_worker() => {
+                let status = self.busy(1);
+                return self.fail_want(id, status);
+            }
             None => self.begin_instance(entry, candidate, &plan, &want),
         };
         if state == State::Ready {
@@ -197,7 +199,7 @@ impl Core {
                 digest: entry.digest.clone(),
                 candidate: candidate.clone(),
             };
-            self.history.verdict(&key, self.now)
+            self.history.verdict(&key, require.forbid_cpu, self.now)
         };
         planner::plan(&Question {
             manifest: &entry.manifest,

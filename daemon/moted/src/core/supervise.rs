@@ -182,7 +182,7 @@ impl Core {
             }
             Some(rejection) => {
                 if let Some(instance) = self.instances.get(&worker) {
-                    self.history.rejected(&instance.key(), rejection);
+                    self.history.rejected(&instance.key(), rejection, self.now);
                 }
                 self.retry_wants_without(worker, "it cannot load its model");
             }

@@ -1,6 +1,6 @@
 //! What is on record about candidates: crashes, refusals, and how the last load went.
 
-use crate::limits::{BACKOFF_MS_MAX, BACKOFF_MS_MIN, CRASHES_MAX, QUARANTINE_MS};
+use crate::limits::{BACKOFF_MS_MAX, BACKOFF_MS_MIN, CRASHES_MAX, QUARANTINE_MS, REFUSAL_MS};
 use mote_api::{Candidate, Placement, Rejection};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub struct Key {
 struct Record {
     crashes_in_a_row: u32,
     last_crash: Option<Instant>,
-    rejection: Option<Rejection>,
+    rejection: Option<(Rejection, Instant)>,
     placement: Option<Placement>,
 }
 
@@ -43,8 +43,8 @@ impl History {
     }
 
     /// The candidate cannot load this model.
-    pub fn rejected(&mut self, key: &Key, rejection: Rejection) {
-        self.0.entry(key.clone()).or_default().rejection = Some(rejection);
+    pub fn rejected(&mut self, key: &Key, rejection: Rejection, now: Instant) {
+        self.0.entry(key.clone()).or_default().rejection = Some((rejection, now));
     }
 
     /// The candidate loaded this model.
@@ -64,15 +64,24 @@ impl History {
         self.0.get(key).map_or(0, |record| record.crashes_in_a_row)
     }
 
-    /// Why the candidate is not to be tried now.
-    pub fn verdict(&self, key: &Key, now: Instant) -> Option<Rejection> {
+    /// Why the candidate is not to be tried now. That it leaves nodes to the CPU counts only
+    /// where that is forbidden.
+    pub fn verdict(&self, key: &Key, forbid_cpu: bool, now: Instant) -> Option<Rejection> {
         let record = self.0.get(key)?;
         let crashes = record.crashes_in_a_row;
-        let since = now.saturating_duration_since(record.last_crash.unwrap_or(now));
-        if crashes >= CRASHES_MAX && since < Duration::from_millis(QUARANTINE_MS) {
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let quarantine = Duration::from_millis(QUARANTINE_MS);
+        if crashes >= CRASHES_MAX && record.last_crash.is_some_and(|at| since(at) < quarantine) {
             return Some(Rejection::Quarantined { crashes });
         }
-        record.rejection.clone()
+        let (rejection, at) = record.rejection.as_ref()?;
+        let counts = match rejection {
+            Rejection::FellBackToCpu { .. } => forbid_cpu,
+            // The file will not get other operators by waiting.
+            Rejection::UnsupportedOperators { .. } => true,
+            _ => since(*at) < Duration::from_millis(REFUSAL_MS),
+        };
+        counts.then(|| rejection.clone())
     }
 
     /// When the candidate may be started next: at once after one crash, then later and later.

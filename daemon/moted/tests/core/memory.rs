@@ -3,6 +3,7 @@
 use crate::harness::*;
 use mote_wire::types::{Command, Reply, Request, Status};
 use moted::core::Event;
+use moted::limits::WORKERS_MAX;
 
 fn big(name: &'static str) -> Model {
     Model {
@@ -209,4 +210,38 @@ fn a_limit_of_threads_gets_a_worker_of_its_own() {
     play.ask(1, 2, generate_with("m", limited));
     let (_, load) = play.begin_load();
     assert_eq!((load.threads, load.threads_follow_load), (2, false));
+}
+
+#[test]
+fn workers_are_limited_in_number_and_idle_ones_make_room() {
+    const NAMES: [&str; 34] = [
+        "m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11", "m12", "m13",
+        "m14", "m15", "m16", "m17", "m18", "m19", "m20", "m21", "m22", "m23", "m24", "m25", "m26",
+        "m27", "m28", "m29", "m30", "m31", "m32", "m33",
+    ];
+    let models: Vec<Model> = NAMES.into_iter().map(model).collect();
+    let mut play = Play::new(&models);
+    play.connect(1);
+    let mut workers = Vec::new();
+    for (request, name) in (1..).zip(&NAMES[..WORKERS_MAX]) {
+        play.ask(1, request, infer(name));
+        let worker = play.load();
+        workers.push((worker, play.started(worker).first().map(|start| start.job)));
+    }
+    play.ask(1, 100, infer("m33"));
+    assert!(
+        matches!(play.failure(1, 100), Status::Busy { .. }),
+        "all are at work"
+    );
+    let (worker, job) = workers
+        .iter()
+        .find(|(_, job)| job.is_some())
+        .expect("some run");
+    play.finish(*worker, job.expect("it runs"));
+    play.ask(1, 101, infer("m33"));
+    assert!(matches!(
+        play.commands(*worker).last(),
+        Some(Command::Shutdown)
+    ));
+    assert!(play.is_open(1, 101));
 }

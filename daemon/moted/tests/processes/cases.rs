@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 
 type Case = fn();
 
@@ -88,7 +89,7 @@ fn an_answer() {
     assert_eq!(report.workers.len(), 1);
     assert_eq!(report.workers[0].state, WorkerState::Ready);
     assert!(report.workers[0].rss_bytes > 0 && report.rss_bytes > 0);
-    let id = client.generate("plane");
+    let id = client.generate("plan");
     assert!(
         matches!(client.failure(id), Status::ModelNotFound { similar, .. } if similar == ["plain"])
     );
@@ -184,7 +185,17 @@ fn a_deadly_job() {
 fn a_client_that_leaves() {
     let daemon = Daemon::start();
     let mut watcher = daemon.client();
-    let descriptors = daemon.open_descriptors();
+    leave_and_unload(&daemon, &mut watcher);
+    let descriptors = daemon.settled_descriptors();
+    for _ in 0..3 {
+        leave_and_unload(&daemon, &mut watcher);
+    }
+    eventually("no descriptor is left", || {
+        daemon.settled_descriptors() == descriptors
+    });
+}
+
+fn leave_and_unload(daemon: &Daemon, watcher: &mut Client) {
     let mut client = daemon.client();
     let id = client.generate("hangs");
     client.tokens(id, 3);
@@ -200,10 +211,6 @@ fn a_client_that_leaves() {
     });
     assert!(matches!(watcher.next(id), Reply::Ok));
     assert!(!is_alive(pid));
-    // The pidfd and the pipe of a worker are dropped a moment after its end is known.
-    eventually("no descriptor is left", || {
-        daemon.open_descriptors() == descriptors
-    });
 }
 
 fn a_deaf_worker() {
@@ -398,7 +405,11 @@ fn closed_stdin() {
 
 fn second_daemon() {
     let daemon = Daemon::start();
-    let mut second = daemon.spawn();
+    let mut second = daemon
+        .command()
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("moted starts");
     let status = second.wait().expect("it ends");
     assert_eq!(status.code(), Some(1));
     daemon.client().status();

@@ -45,7 +45,7 @@ impl Daemon {
             std::fs::write(folder.join("m.onnx"), "no model").expect("file");
         }
         let mut daemon = Self { child: None, root };
-        daemon.child = Some(daemon.spawn());
+        daemon.child = Some(daemon.command().spawn().expect("moted starts"));
         let socket = daemon.socket();
         eventually("the socket is there", || {
             UnixStream::connect(&socket).is_ok()
@@ -54,9 +54,10 @@ impl Daemon {
     }
 
     /// The daemon's program with this daemon's arguments.
-    pub fn spawn(&self) -> Child {
+    pub fn command(&self) -> Command {
         let root = self.root.path();
-        Command::new(env!("CARGO_BIN_EXE_moted"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moted"));
+        command
             .arg("--socket")
             .arg(self.socket())
             .arg("--store")
@@ -74,9 +75,8 @@ impl Daemon {
                 "--log-level",
                 "off",
             ])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("moted starts")
+            .stdin(Stdio::piped());
+        command
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -91,10 +91,20 @@ impl Daemon {
         self.child.as_ref().map_or(0, |child| child.id() as i32)
     }
 
-    pub fn open_descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
-            .expect("it lives")
-            .count()
+    /// Open descriptors, once what has ended is put away.
+    pub fn settled_descriptors(&self) -> usize {
+        let count = || {
+            let listing = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+            listing.expect("it lives").count()
+        };
+        let (mut last, mut same) = (count(), 0);
+        while same < 10 {
+            std::thread::sleep(Duration::from_millis(10));
+            let now = count();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+        }
+        last
     }
 
     pub fn client(&self) -> Client {
