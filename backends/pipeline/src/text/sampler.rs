@@ -138,18 +138,23 @@ fn cut_to_top_k(logits: &[f32], top_k: usize, weights: &mut [f32]) {
 }
 
 /// Keeps a weight while those above it, or equal to it and before it, have less than `top_p` of the
-/// sum. Instead of sorting a whole vocabulary, weights are counted in classes; only the one that
-/// the cut goes through is sorted.
+/// sum. Instead of sorting a whole vocabulary, weights are summed up in classes; only the class
+/// that the cut goes through is sorted.
 fn cut_to_top_p(top_p: f64, weights: &mut [f32]) {
     /// Exponent and three bits of mantissa, in the order of the weights themselves.
     fn class(weight: f32) -> usize {
         (weight.to_bits() >> 20) as usize
     }
+    let total = sum(weights);
+    // All weights below this one together have less than the share to be cut, so each is cut.
+    let light = ((1.0 - top_p) * total / weights.len() as f64) as f32;
+    let positions = weights.iter().copied().enumerate();
+    let heavy: Vec<(usize, f32)> = positions.filter(|&(_, w)| w >= light && w > 0.0).collect();
     let mut sums = vec![0f64; class(1.0) + 1];
-    for &weight in weights.iter() {
+    for &(_, weight) in &heavy {
         sums[class(weight)] += f64::from(weight);
     }
-    let target = top_p * sums.iter().sum::<f64>();
+    let target = top_p * total;
     let mut above = 0.0;
     let cut_class = sums.iter().enumerate().rev().find(|(_, sum)| {
         let reached = above + **sum >= target;
@@ -158,16 +163,17 @@ fn cut_to_top_p(top_p: f64, weights: &mut [f32]) {
     });
     // Without one, rounding has put the target above the sum, and nothing is to be cut.
     let cut_class = cut_class.map_or(0, |(class, _)| class);
-    let mut members: Vec<(f32, usize)> = Vec::new();
-    for (position, weight) in weights.iter_mut().enumerate() {
-        let this = class(*weight);
-        if this == cut_class {
-            members.push((*weight, position));
+    weights.fill(0.0);
+    let mut members = Vec::new();
+    for (position, weight) in heavy {
+        match class(weight).cmp(&cut_class) {
+            Ordering::Greater => weights[position] = weight,
+            Ordering::Equal => members.push((position, weight)),
+            Ordering::Less => {}
         }
-        *weight = if this <= cut_class { 0.0 } else { *weight };
     }
-    members.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    for (weight, position) in members {
+    members.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    for (position, weight) in members {
         if above >= target {
             break;
         }
@@ -176,16 +182,32 @@ fn cut_to_top_p(top_p: f64, weights: &mut [f32]) {
     }
 }
 
+fn sum(weights: &[f32]) -> f64 {
+    // Sums of chunks first: they do not wait for each other.
+    let of_chunk = |chunk: &[f32]| chunk.iter().map(|&weight| f64::from(weight)).sum::<f64>();
+    weights.chunks(LANES).map(of_chunk).sum()
+}
+
 /// Where `point` (0..1) of the weights' sum lies; never at a weight of 0.
 fn draw(weights: &[f32], point: f64) -> Option<usize> {
-    let target = point * weights.iter().map(|&weight| f64::from(weight)).sum::<f64>();
+    let target = point * sum(weights);
     let mut passed = 0.0;
-    let hit = weights.iter().position(|&weight| {
-        passed += f64::from(weight);
-        passed > target
-    });
+    for (index, chunk) in weights.chunks(LANES).enumerate() {
+        let end = passed + sum(chunk);
+        if end <= target {
+            passed = end;
+            continue;
+        }
+        let hit = chunk.iter().position(|&weight| {
+            passed += f64::from(weight);
+            passed > target
+        });
+        if let Some(hit) = hit {
+            return Some(index * LANES + hit);
+        }
+    }
     // Rounding may leave the sum at the target itself.
-    hit.or_else(|| weights.iter().rposition(|&weight| weight > 0.0))
+    weights.iter().rposition(|&weight| weight > 0.0)
 }
 
 /// The highest logit.
