@@ -69,6 +69,24 @@ pub fn of_pipeline(error: &PipelineError) -> Status {
             context_tokens: *context_tokens,
         },
         PipelineError::Cancelled => Status::Cancelled,
+        PipelineError::TemplateRefused { message } => Status::invalid("messages", message),
+        PipelineError::ModelFile { file, .. }
+        | PipelineError::MalformedFile { file, .. }
+        | PipelineError::FileTooLarge { file, .. } => {
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            Status::ModelCorrupt {
+                file: name,
+                why: chain(error),
+            }
+        }
+        PipelineError::Graph { tensor, why } => Status::ModelCorrupt {
+            file: "mote.toml".into(),
+            why: format!("tensor {tensor}: {why}"),
+        },
         _ => Status::ComputeFailed {
             operation: "pipeline".into(),
             cause: chain(error),

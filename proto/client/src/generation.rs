@@ -17,8 +17,7 @@ pub enum GenerationEvent {
     Progress(Progress),
     /// A token of the answer.
     Token(Token),
-    /// The answer is complete: its text ends with what `text_tail` holds. Nothing comes after
-    /// this.
+    /// The answer is complete; nothing comes after this.
     Done(Box<Done>),
 }
 
@@ -54,7 +53,7 @@ impl Generation {
             match event? {
                 GenerationEvent::Accepted { .. } | GenerationEvent::Progress(_) => {}
                 GenerationEvent::Token(token) => text += &token.text,
-                GenerationEvent::Done(done) => return Ok((text + &done.text_tail, done)),
+                GenerationEvent::Done(done) => return Ok((text, done)),
             }
         }
         Err(ClientError::other_answer("generate"))

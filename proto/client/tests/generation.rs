@@ -4,7 +4,7 @@ mod common;
 
 use common::{done, prompt, serve, token};
 use mote_client::{
-    ClientError, ClipEvent, ClipFormat, Done, GenerationEvent, ProtocolError, Stage, Status,
+    ClientError, ClipEvent, ClipFormat, GenerationEvent, ProtocolError, Stage, Status,
     TransformClip, WorkOptions,
 };
 use mote_wire::types::{Preview, Progress, Reply, Request};
@@ -61,17 +61,13 @@ fn text_is_the_tokens_together() {
     let (client, daemon) = serve(|server| {
         let id = work(server);
         (0..3).for_each(|index| server.reply(id, token(index)));
-        let done = Done {
-            text_tail: "tail".into(),
-            ..Done::default()
-        };
-        server.reply(id, Reply::Done(Box::new(done)));
+        server.reply(id, done("chat"));
     });
     let (text, done) = client
         .generate(prompt(0))
         .and_then(|one| one.text())
         .expect("text");
-    assert_eq!((&*text, &*done.text_tail), ("t0 t1 t2 tail", "tail"));
+    assert_eq!((&*text, &*done.receipt.model), ("t0 t1 t2 ", "chat"));
     daemon.join().expect("the script held");
 }
 

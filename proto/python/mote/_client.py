@@ -380,8 +380,6 @@ class Generation(Iterator[str]):
             elif kind == "done":
                 self._request_id = None
                 self.receipt, self.finish = message.receipt, message.finish
-                if message.text_tail:
-                    return message.text_tail
         raise StopIteration
 
     def close(self) -> None:

@@ -98,7 +98,6 @@ pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> 
         match event.map_err(interrupt::or_interrupted)? {
             GenerationEvent::Token(token) => say(&token.text)?,
             GenerationEvent::Done(done) => {
-                say(&done.text_tail)?;
                 return Ok(Answer { text, done: *done });
             }
             GenerationEvent::Progress(progress) => {

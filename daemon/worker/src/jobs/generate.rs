@@ -120,11 +120,7 @@ impl Job for GenerateJob {
                     Finish::ContextFull => FinishReason::ContextFull,
                 };
                 let receipt = self.receipt();
-                Ok(Progressed::Done(Box::new(Done {
-                    receipt,
-                    finish,
-                    ..Done::default()
-                })))
+                Ok(Progressed::Done(Box::new(Done { receipt, finish })))
             }
         }
     }

@@ -219,7 +219,6 @@ pub(super) fn parse_done(done: pb::Done) -> Parsed<Done> {
     Ok(Done {
         receipt: receipt::parse(required("receipt", done.receipt)?),
         finish,
-        text_tail: done.text_tail,
     })
 }
 
@@ -234,7 +233,6 @@ pub(super) fn write_done(done: Done) -> pb::Done {
     pb::Done {
         receipt: Some(receipt::write(done.receipt)),
         finish: finish.into(),
-        text_tail: done.text_tail,
     }
 }
 

@@ -174,23 +174,10 @@ pub enum FinishReason {
 }
 
 /// The last answer to work that went well.
-#[derive(Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Done {
     /// What computed it.
     pub receipt: Receipt,
     /// Why it ended.
     pub finish: FinishReason,
-    /// Text of the answer that was held back because it might have become a stop string.
-    pub text_tail: String,
-}
-
-impl std::fmt::Debug for Done {
-    /// Outputs never reach a log.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("Done");
-        shown
-            .field("receipt", &self.receipt)
-            .field("finish", &self.finish);
-        shown.finish_non_exhaustive()
-    }
 }

@@ -2,8 +2,8 @@
 //! Descriptors have no place in it but their number.
 
 use mote_wire::types::{
-    ChatMessage, Command, Done, FinishReason, Generate, JobReply, Preview, Prompt, Receipt, Reply,
-    Request, StartJob, Token, Work, WorkerEvent,
+    ChatMessage, Command, Generate, JobReply, Preview, Prompt, Reply, Request, StartJob, Token,
+    Work, WorkerEvent,
 };
 use std::fmt::Write;
 
@@ -18,7 +18,6 @@ pub fn reply(reply: &Reply) -> String {
     match reply {
         Reply::Token(reply) => token(reply),
         Reply::Preview(reply) => preview(reply),
-        Reply::Done(reply) => done(reply),
         reply => plain(reply),
     }
 }
@@ -42,7 +41,6 @@ pub fn event(event: &WorkerEvent) -> String {
         match reply {
             JobReply::Token(reply) => text += &token(reply),
             JobReply::Preview(reply) => text += &preview(reply),
-            JobReply::Done(reply) => text += &tail(reply),
             _ => {}
         }
     }
@@ -99,31 +97,4 @@ fn preview(preview: &Preview) -> String {
         png,
     } = preview;
     format!("Preview frame_index {frame_index} width {width} height {height} png {png:?}\n")
-}
-
-/// A `Done` with all of its fields but the tail, which follows when there is one.
-fn done(done: &Done) -> String {
-    #[derive(Debug)]
-    struct Done<'a> {
-        receipt: &'a Receipt,
-        finish: FinishReason,
-    }
-    let shown = Done {
-        receipt: &done.receipt,
-        finish: done.finish,
-    };
-    struct Reply<'a>(Done<'a>);
-    impl std::fmt::Debug for Reply<'_> {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.debug_tuple("Done").field(&self.0).finish()
-        }
-    }
-    plain(&Reply(shown)) + &tail(done)
-}
-
-fn tail(done: &Done) -> String {
-    match &*done.text_tail {
-        "" => String::new(),
-        text_tail => format!("text_tail {text_tail:?}\n"),
-    }
 }

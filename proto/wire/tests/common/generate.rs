@@ -369,13 +369,7 @@ fn done() -> impl Strategy<Value = Box<Done>> {
         FinishReason::TokensMax,
         FinishReason::ContextFull,
     ]);
-    (receipt(), finish, ".{0,8}").prop_map(|(receipt, finish, text_tail)| {
-        Box::new(Done {
-            receipt,
-            finish,
-            text_tail,
-        })
-    })
+    (receipt(), finish).prop_map(|(receipt, finish)| Box::new(Done { receipt, finish }))
 }
 
 pub fn status() -> impl Strategy<Value = Status> {

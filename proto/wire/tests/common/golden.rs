@@ -337,11 +337,10 @@ fn specs(name: &str) -> Vec<TensorSpec> {
 }
 
 fn work_replies() -> Vec<(&'static str, Reply)> {
-    let done = |finish, text_tail: &str| {
+    let done = |finish| {
         Reply::Done(Box::new(Done {
             receipt: receipt(),
             finish,
-            text_tail: text_tail.into(),
         }))
     };
     vec![
@@ -380,11 +379,7 @@ fn work_replies() -> Vec<(&'static str, Reply)> {
             }),
         ),
         ("reply_tensor", Reply::Tensor(passed())),
-        ("reply_done", done(FinishReason::StopString, "")),
-        (
-            "reply_done_text_tail",
-            done(FinishReason::EndOfAnswer, " the en"),
-        ),
+        ("reply_done", done(FinishReason::StopString)),
         (
             "reply_stream_opened",
             Reply::StreamOpened(StreamOpened {
