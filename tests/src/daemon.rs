@@ -39,7 +39,7 @@ impl Daemon {
         let mut command = Command::new(binary("moted")?);
         command.arg("--socket").arg(folder.path().join("mote.sock"));
         command.arg("--state-dir").arg(folder.path().join("state"));
-        command.args(["--log-level", "warn"]);
+        command.args(["--log-level", "warn", "--exit-on-stdin-close"]);
         for store in setup
             .stores
             .iter()
@@ -59,7 +59,8 @@ impl Daemon {
             command.arg("--budget-bytes").arg(bytes.to_string());
         }
         let child = command
-            .stdin(Stdio::null())
+            // A pipe, so that it leaves with this process, whichever way that ends.
+            .stdin(Stdio::piped())
             .spawn()
             .context("cannot start moted")?;
         let mut daemon = Self { child, folder };
