@@ -214,7 +214,7 @@ impl Daemon {
             ("connections of one user", of_user, CONNECTIONS_PER_UID_MAX),
         ];
         let over = limits.into_iter().find(|(_, have, limit)| have >= limit);
-        let connection = ConnectionId(self.connections.next());
+        let connection = ConnectionId(self.connections.draw());
         let session = match Session::open(socket, connection, peer, self.events.clone()) {
             Ok(session) => session,
             Err(error) => {

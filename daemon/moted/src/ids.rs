@@ -43,8 +43,8 @@ pub struct RequestKey {
 pub struct Counter(u64);
 
 impl Counter {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
+    /// A number that was not drawn before.
+    pub fn draw(&mut self) -> u64 {
         self.0 += 1;
         self.0
     }

@@ -77,7 +77,7 @@ impl Buffers {
             self.all.len() as u64 + 1,
             BUFFERS_TOTAL_MAX as u64,
         )?;
-        let id = BufferId(self.ids.next());
+        let id = BufferId(self.ids.draw());
         self.by_client.insert(key, id);
         let registered = Registered {
             connection,

@@ -1,11 +1,11 @@
-//! Memory for models: claims, evictions, and starting what got its memory.
+//! Memory for models: claims, evictions, unloading, and starting what got its memory.
 
 use super::instance::{Instance, State};
 use super::{Core, Effect, Timer};
-use crate::ids::WorkerId;
+use crate::ids::{RequestKey, WorkerId};
 use crate::limits::{HANDSHAKE_MS, WORKERS_MAX};
 use crate::policy::ledger::{Idle, victims};
-use mote_wire::types::Status;
+use mote_wire::types::{Reply, Status};
 use std::time::Instant;
 
 impl Core {
@@ -143,6 +143,66 @@ impl Core {
         };
         for want in instance.wants {
             self.fail_want(want, status.clone());
+        }
+    }
+
+    /// Unloads a model that nobody computes with.
+    pub(super) fn unload(&mut self, key: RequestKey, model: &str) -> Result<(), Status> {
+        self.catalogue.find(model)?;
+        let others = self
+            .connections
+            .iter()
+            .filter(|(id, _)| **id != key.connection);
+        if others
+            .map(|(_, connection)| connection)
+            .any(|other| other.pins.contains(model))
+        {
+            return Err(Status::invalid("model", "another client has pinned it"));
+        }
+        let here = self
+            .instances
+            .values()
+            .filter(|instance| instance.model() == model);
+        let busy = here
+            .clone()
+            .any(|one| !one.wants.is_empty() || !one.jobs.is_empty());
+        if busy {
+            return Err(self.busy(1));
+        }
+        let loaded: Vec<_> = here
+            .map(|one| (one.worker, one.state, one.streams.clone()))
+            .collect();
+        for (worker, state, streams) in &loaded {
+            for stream in streams {
+                let why = "the model was unloaded".to_owned();
+                self.end_stream(*stream, Status::Revoked { why });
+            }
+            if *state != State::Stopping {
+                self.stop(*worker, "a client unloads its model");
+            }
+        }
+        let ending = loaded.into_iter().map(|(worker, ..)| worker);
+        let ending = ending
+            .filter(|worker| self.instances.contains_key(worker))
+            .collect();
+        self.set_open(key, super::Open::Unload);
+        self.unloads.push((key, ending));
+        self.unloads_progress(WorkerId(0));
+        Ok(())
+    }
+
+    /// Answers those that waited for this worker, and no other, to end.
+    pub(super) fn unloads_progress(&mut self, ended: WorkerId) {
+        for (_, workers) in &mut self.unloads {
+            workers.remove(&ended);
+        }
+        let unloads = std::mem::take(&mut self.unloads);
+        for (key, workers) in unloads {
+            if workers.is_empty() {
+                self.reply(key, Reply::Ok);
+            } else {
+                self.unloads.push((key, workers));
+            }
         }
     }
 }

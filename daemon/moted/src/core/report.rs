@@ -10,7 +10,7 @@ use crate::flavours::Flavours;
 use crate::ids::{RequestKey, WantId};
 use crate::policy::history::Key;
 use crate::policy::planner::Requirements;
-use mote_api::Load;
+use mote_api::{Load, Rejected, Rejection};
 use mote_wire::types::{Explanation, Reply, Status, StatusReport, WorkOptions, WorkerInfo};
 
 fn count(number: usize) -> u32 {
@@ -96,7 +96,7 @@ impl Core {
         let mut explanation = Explanation {
             model: entry.manifest.name.clone(),
             model_digest: entry.digest.clone(),
-            notes: self.notes(&rejected),
+            notes: notes(&rejected),
             rejected: convert::rejected(&rejected),
             budget_bytes: self.ledger.budget_bytes(),
             ..Explanation::default()
@@ -214,4 +214,25 @@ impl Core {
             Purpose::Load(key) | Purpose::Inspect(key) | Purpose::Stream(key) => Some(key),
         }
     }
+}
+
+/// What was on record against ways to run a model, for people.
+fn notes(rejected: &[Rejected]) -> Vec<String> {
+    let on_record = |one: &&Rejected| {
+        use Rejection as R;
+        matches!(
+            one.rejection,
+            R::LoadFailed { .. }
+                | R::UnsupportedOperators { .. }
+                | R::FellBackToCpu { .. }
+                | R::Quarantined { .. }
+        )
+    };
+    let note = |one: &Rejected| {
+        format!(
+            "{} on {} {}: {}",
+            one.variant, one.flavour, one.provider, one.rejection
+        )
+    };
+    rejected.iter().filter(on_record).map(note).collect()
 }

@@ -50,46 +50,47 @@ impl Core {
     }
 
     fn serve(&mut self, key: RequestKey, body: Request) -> Result<(), Status> {
-        let only = |what: &str| Err(Status::invalid(what, "it has no place here"));
+        let misplaced = |what: &str| Err(Status::invalid(what, "it has no place here"));
         match body {
-            Request::Hello(_) => only("hello"),
-            Request::StreamPush(_) => only("stream_push"),
-            Request::StreamClose => only("stream_close"),
-            Request::ListModels => Ok(self.list_models(key)),
-            Request::InspectModel { model, load } => self.inspect(key, &model, load),
-            Request::ListDevices { refresh } => Ok(self.list_devices(key, refresh)),
+            Request::Hello(_) => return misplaced("hello"),
+            Request::StreamPush(_) => return misplaced("stream_push"),
+            Request::StreamClose => return misplaced("stream_close"),
+            Request::Unsupported { what } => return Err(Status::Unsupported { what }),
+            Request::ListModels => self.list_models(key),
+            Request::InspectModel { model, load } => self.inspect(key, &model, load)?,
+            Request::ListDevices { refresh } => self.list_devices(key, refresh),
             Request::Explain { model, options } => {
                 self.catalogue.find(&model)?;
-                Ok(self.park(Parked::Explain {
+                self.park(Parked::Explain {
                     key,
                     model,
                     options,
-                }))
+                });
             }
-            Request::Load { model, options } => Ok(self.want(Purpose::Load(key), &model, &options)),
-            Request::Unload { model } => self.unload(key, &model),
-            Request::Pin { model, pinned } => self.pin(key, model, pinned),
-            Request::Infer(infer) => self.submit(key, Work::Infer(infer)),
-            Request::Generate(generate) => self.submit(key, Work::Generate(generate)),
-            Request::TransformClip(clip) => self.submit(key, Work::TransformClip(clip)),
-            Request::OpenStream(open) => self.ask_stream(key, &open),
-            Request::Cancel { target } => Ok(self.cancel(key, target)),
-            Request::Credit { target, frames } => Ok(self.credit(key, target, frames)),
+            Request::Load { model, options } => self.want(Purpose::Load(key), &model, &options),
+            Request::Unload { model } => self.unload(key, &model)?,
+            Request::Pin { model, pinned } => self.pin(key, model, pinned)?,
+            Request::Infer(infer) => self.submit(key, Work::Infer(infer))?,
+            Request::Generate(generate) => self.submit(key, Work::Generate(generate))?,
+            Request::TransformClip(clip) => self.submit(key, Work::TransformClip(clip))?,
+            Request::OpenStream(open) => self.ask_stream(key, &open)?,
+            Request::Cancel { target } => self.cancel(key, target),
+            Request::Credit { target, frames } => self.credit(key, target, frames),
             Request::RegisterBuffer(buffer) => {
                 self.buffers.register(key.connection, buffer)?;
-                Ok(self.reply(key, Reply::Ok))
+                self.reply(key, Reply::Ok);
             }
             Request::UnregisterBuffer { buffer } => {
                 if let Some((id, workers)) = self.buffers.unregister(key.connection, buffer)? {
                     self.unmap(id, &workers);
                 }
-                Ok(self.reply(key, Reply::Ok))
+                self.reply(key, Reply::Ok);
             }
-            Request::Watch => self.watch(key),
-            Request::GetStatus => Ok(self.status(key)),
-            Request::Rescan => Ok(self.rescan(key)),
-            Request::Unsupported { what } => Err(Status::Unsupported { what }),
+            Request::Watch => self.watch(key)?,
+            Request::GetStatus => self.status(key),
+            Request::Rescan => self.rescan(key),
         }
+        Ok(())
     }
 
     /// Marks a request as open.
@@ -140,7 +141,7 @@ impl Core {
         }
         connection.kept_bytes = have;
         self.buffers.acquire(&buffers);
-        let id = JobId(self.ids.jobs.next());
+        let id = JobId(self.ids.jobs.draw());
         let mut job = Job::new(key, work, self.now);
         job.buffers = buffers;
         job.seed = self.draw_seed();
@@ -165,7 +166,7 @@ impl Core {
 
     /// SplitMix64 (Steele, Lea and Flood, 2014) over a counter.
     fn draw_seed(&mut self) -> u64 {
-        let step = self.ids.seeds.next().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let step = self.ids.seeds.draw().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut z = self.settings.seed.wrapping_add(step);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,6 +1,7 @@
 //! Jobs: from the queue through a worker to their end.
 
 use super::job::{Job, Phase};
+use super::seek::Purpose;
 use super::{Core, Timer, work};
 use crate::convert;
 use crate::ids::{BufferId, JobId, WantId, WorkerId};
@@ -324,9 +325,21 @@ impl Core {
             return self.finish_job(id, Err(status));
         }
         job.retries += 1;
+        self.want_again(id);
+    }
+
+    /// Looks for a worker for a job that has none any more.
+    pub(super) fn want_again(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
         let model = job.model().to_owned();
         let options = work::options(&job.work).clone();
-        self.want(super::seek::Purpose::Job(id), &model, &options);
+        self.want(Purpose::Job(id), &model, &options);
+    }
+
+    pub(super) fn is_running(&self, id: JobId) -> bool {
+        self.jobs.get(&id).is_some_and(Job::is_running)
     }
 
     /// Fills in the broker's part of a receipt.

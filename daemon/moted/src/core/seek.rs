@@ -78,7 +78,7 @@ impl Parked {
 impl Core {
     /// Begins to look for a loaded model.
     pub(super) fn want(&mut self, purpose: Purpose, model: &str, options: &WorkOptions) {
-        let id = WantId(self.ids.wants.next());
+        let id = WantId(self.ids.wants.draw());
         let avoid = match purpose {
             Purpose::Job(job) => self.jobs.get(&job).and_then(|job| job.avoid.clone()),
             Purpose::Load(_) | Purpose::Inspect(_) | Purpose::Stream(_) => None,
@@ -218,7 +218,7 @@ impl Core {
         plan: &Plan,
         want: &Want,
     ) -> (WorkerId, State) {
-        let worker = WorkerId(self.ids.workers.next());
+        let worker = WorkerId(self.ids.workers.draw());
         let mut rejected = plan.not_taken();
         if let Some(best) = plan.candidates.first().filter(|best| **best != candidate) {
             // It is not taken because workers died of this very job.

@@ -1,13 +1,12 @@
 //! Workers: what they say, how they end, and what becomes of their work then.
 
 use super::instance::{Instance, LoadedModel, State};
-use super::job::Phase;
 use super::{Core, Effect, Exit, Timer};
 use crate::BUILD_ID;
 use crate::catalogue::Stamp;
 use crate::ids::{JobId, StreamId, WorkerId};
 use crate::limits::{DRAIN_MS, LOAD_SILENCE_MS_MAX, RETRIES_MAX};
-use mote_api::{DeviceKind, Placement, Rejected, Rejection};
+use mote_api::{DeviceKind, Placement, Rejection};
 use mote_wire::types::{
     Command, EventKind, LoadModel, Loaded, Progress, Reply, Status, WorkerEvent,
 };
@@ -232,15 +231,29 @@ impl Core {
         }
     }
 
-    /// Kills a worker's process; that it dies is expected from here on.
+    /// Kills a worker's process; that it dies is expected from here on. What it has not begun is
+    /// done elsewhere at once, what it computes when it is dead.
     pub(super) fn kill(&mut self, worker: WorkerId, why: &str) {
         let Some(instance) = self.instances.get_mut(&worker) else {
             return;
         };
         log::info!(worker = worker.0, model = instance.model(); "worker is killed: {why}");
         instance.state = State::Stopping;
+        let wants = std::mem::take(&mut instance.wants);
+        let jobs = instance.jobs.clone();
         self.cancel_timers(worker);
         self.effects.push(Effect::Kill { worker });
+        for job in jobs
+            .into_iter()
+            .filter(|job| !self.is_running(*job))
+            .collect::<Vec<_>>()
+        {
+            self.leave_worker(job, worker);
+            self.want_again(job);
+        }
+        for want in wants {
+            self.seek(want);
+        }
     }
 
     /// Kills a worker that does not do as it should; that counts as a crash.
@@ -321,19 +334,17 @@ impl Core {
                 queue.remove(id);
             }
             self.timers.cancel(&Timer::CancelGrace(id));
-            let Some(job) = self.jobs.get_mut(&id) else {
+            if !self.is_running(id) {
+                self.want_again(id);
                 continue;
-            };
-            if let Phase::Running(_) = job.phase {
-                if job.deaths + 1 >= RETRIES_MAX && !expected {
-                    job.avoid = Some(instance.candidate.clone());
-                }
-                self.job_lost_worker(id, (exit.status(), !expected));
-            } else {
-                let model = job.model().to_owned();
-                let options = super::work::options(&job.work).clone();
-                self.want(super::seek::Purpose::Job(id), &model, &options);
             }
+            if let Some(job) = self.jobs.get_mut(&id)
+                && job.deaths + 1 >= RETRIES_MAX
+                && !expected
+            {
+                job.avoid = Some(instance.candidate.clone());
+            }
+            self.job_lost_worker(id, (exit.status(), !expected));
         }
     }
 
@@ -353,26 +364,5 @@ impl Core {
         } else if !self.timers.is_set(&timer) {
             self.timers.set(timer, self.now + self.settings.idle_unload);
         }
-    }
-
-    /// What was on record against ways to run a model, for people.
-    pub(super) fn notes(&self, rejected: &[Rejected]) -> Vec<String> {
-        let on_record = |one: &&Rejected| {
-            use Rejection as R;
-            matches!(
-                one.rejection,
-                R::LoadFailed { .. }
-                    | R::UnsupportedOperators { .. }
-                    | R::FellBackToCpu { .. }
-                    | R::Quarantined { .. }
-            )
-        };
-        let note = |one: &Rejected| {
-            format!(
-                "{} on {} {}: {}",
-                one.variant, one.flavour, one.provider, one.rejection
-            )
-        };
-        rejected.iter().filter(on_record).map(note).collect()
     }
 }

@@ -150,7 +150,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
             rejected.push(reject(capability, "", Rejection::NoVariant { backend }));
         }
     }
-    ranked.sort_by(|a, b| a.0.cmp(&b.0));
+    ranked.sort_by_key(|(rank, _)| *rank);
     Plan {
         candidates: ranked.into_iter().map(|(_, candidate)| candidate).collect(),
         rejected,

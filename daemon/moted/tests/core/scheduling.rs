@@ -298,6 +298,37 @@ fn a_worker_that_does_not_heed_a_cancel_is_killed_and_others_jobs_go_on() {
 }
 
 #[test]
+fn what_a_killed_worker_has_not_begun_goes_elsewhere_at_once() {
+    let mut play = Play::new(&[model("m")]);
+    play.connect(1);
+    for request in 1..=3 {
+        play.ask(1, request, generate("m"));
+    }
+    let worker = play.load();
+    let started = play.started(worker);
+    assert_eq!(started.len(), 2);
+    play.ask(1, 4, Request::Cancel { target: 1 });
+    play.pass(CANCEL_GRACE_MS);
+    assert!(play.killed.contains(&worker));
+    let fresh = play.load();
+    assert!(play.started(fresh).is_empty(), "the slots are still taken");
+    play.die(worker);
+    assert_eq!(play.failure(1, 1), Status::Cancelled);
+    let jobs: Vec<u64> = play.started(fresh).iter().map(|start| start.job).collect();
+    assert_eq!(jobs.len(), 2);
+    for job in jobs {
+        play.finish(fresh, job);
+    }
+    let retries = [2, 3].map(|request| play.done(1, request).receipt.retries);
+    assert_eq!(retries, [1, 0]);
+    assert!(
+        play.commands(worker)
+            .iter()
+            .all(|command| !matches!(command, Command::StartJob(_)))
+    );
+}
+
+#[test]
 fn deadlines_end_work_in_every_phase_and_leave_no_timer_behind() {
     let mut play = Play::new(&[model("m")]);
     play.connect(1);

@@ -1,5 +1,9 @@
 //! The daemon as a process, with worker processes of this very program, which does as its model's
 //! name says.
+#![allow(
+    clippy::print_stdout,
+    reason = "a test program tells its results there"
+)]
 
 mod cases;
 mod client;

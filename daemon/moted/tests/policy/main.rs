@@ -1,0 +1,7 @@
+//! Policies, most of them under random histories.
+
+mod history;
+mod ledger;
+mod load;
+mod planner;
+mod queue;

@@ -1,0 +1,254 @@
+//! The planner: every pair has exactly one outcome, and the order is the one that was promised.
+
+use mote_api::{
+    Absence, BackendKind, Candidate, Capability, DeviceInfo, DeviceKind, Manifest, Precision,
+    Rejection, Task, Variant,
+};
+use moted::policy::planner::{Question, Requirements, plan};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+const BACKENDS: [BackendKind; 3] = [
+    BackendKind::OnnxRuntime,
+    BackendKind::Tflite,
+    BackendKind::Tract,
+];
+
+fn manifest(variants: Vec<Variant>) -> Manifest {
+    Manifest {
+        format: 1,
+        name: "m".into(),
+        task: Task::Tensor,
+        licence: String::new(),
+        source: String::new(),
+        description: String::new(),
+        variants,
+        text: None,
+        stream: None,
+        clip: None,
+        inputs: Vec::new(),
+        labels: None,
+        files: BTreeMap::new(),
+    }
+}
+
+fn variant(name: &str, backend: BackendKind, file: &str) -> Variant {
+    Variant {
+        name: name.into(),
+        backend,
+        file: file.into(),
+        precision: Precision::F32,
+        weights_bytes: None,
+        memory_bytes: Some(100),
+        providers: Vec::new(),
+    }
+}
+
+fn capability(flavour: &str, backend: BackendKind, provider: &str, kind: DeviceKind) -> Capability {
+    Capability {
+        flavour: flavour.into(),
+        backend,
+        library_version: "1".into(),
+        provider: provider.into(),
+        device: Some(DeviceInfo {
+            id: kind.to_string(),
+            kind,
+            name: String::new(),
+        }),
+        absence: None,
+    }
+}
+
+fn some_variants() -> impl Strategy<Value = Vec<Variant>> {
+    let one = (
+        0..3usize,
+        0..3u8,
+        0..300u64,
+        proptest::option::of(0..3usize),
+    );
+    proptest::collection::vec(one, 1..5).prop_map(|ones| {
+        let make =
+            |(index, (backend, file, need, provider)): (usize, (usize, u8, u64, Option<usize>))| {
+                let mut variant =
+                    variant(&format!("v{index}"), BACKENDS[backend], &format!("f{file}"));
+                variant.memory_bytes = Some(need);
+                variant.providers = provider.map(|p| format!("p{p}")).into_iter().collect();
+                variant
+            };
+        ones.into_iter().enumerate().map(make).collect()
+    })
+}
+
+fn some_capabilities() -> impl Strategy<Value = Vec<Capability>> {
+    let one = (0..3usize, 0..3u8, 0..4u8);
+    proptest::collection::vec(one, 0..6).prop_map(|ones| {
+        let make = |(index, (backend, provider, state)): (usize, (usize, u8, u8))| {
+            let kind = if provider == 0 {
+                DeviceKind::Cpu
+            } else {
+                DeviceKind::Npu
+            };
+            let flavour = format!("flavour{index}");
+            let mut one = capability(&flavour, BACKENDS[backend], &format!("p{provider}"), kind);
+            match state {
+                0 => one.absence = Some(Absence::NoDevice),
+                1 => one.device = None,
+                _ => {}
+            }
+            one
+        };
+        ones.into_iter().enumerate().map(make).collect()
+    })
+}
+
+fn some_requirements() -> impl Strategy<Value = Requirements> {
+    let name = |prefix: &'static str, max: u8| {
+        proptest::option::weighted(0.3, (0..max).prop_map(move |n| format!("{prefix}{n}")))
+    };
+    let backend =
+        proptest::option::weighted(0.3, (0..3usize).prop_map(|b| BACKENDS[b].to_string()));
+    let rest = (
+        name("flavour", 6),
+        name("p", 3),
+        name("v", 5),
+        any::<bool>(),
+    );
+    (backend, rest).prop_map(
+        |(backend, (flavour, provider, variant, forbid_cpu))| Requirements {
+            backend,
+            flavour,
+            provider,
+            variant,
+            forbid_cpu,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn each_pair_is_a_candidate_or_rejected_exactly_once(
+        variants in some_variants(),
+        capabilities in some_capabilities(),
+        require in some_requirements(),
+        room_bytes in 0..300u64,
+        bad in proptest::option::of((0..6u8, 0..3u8)),
+    ) {
+        let manifest = manifest(variants);
+        let bad = bad.map(|(flavour, provider)| (format!("flavour{flavour}"), format!("p{provider}")));
+        let verdict = |candidate: &Candidate| {
+            let at = (candidate.flavour.clone(), candidate.provider.clone());
+            (Some(at) == bad).then_some(Rejection::Quarantined { crashes: 9 })
+        };
+        let need_bytes = |variant: &Variant, _: &Candidate| variant.memory_bytes.unwrap_or(0);
+        let question = Question {
+            manifest: &manifest,
+            need_bytes: &need_bytes,
+            capabilities: &capabilities,
+            require: &require,
+            room_bytes,
+            verdict: &verdict,
+        };
+        let made = plan(&question);
+        prop_assert_eq!(&made, &plan(&question));
+
+        let mut outcomes: BTreeMap<(String, String, String), usize> = BTreeMap::new();
+        let candidates = made.candidates.iter().map(|c| (&c.flavour, &c.provider, &c.variant));
+        let rejected = made.rejected.iter().map(|r| (&r.flavour, &r.provider, &r.variant));
+        for (flavour, provider, variant) in candidates.chain(rejected) {
+            let key = (flavour.clone(), provider.clone(), variant.clone());
+            *outcomes.entry(key).or_default() += 1;
+        }
+        let mut expected = BTreeSet::new();
+        for variant in &manifest.variants {
+            let mut same = capabilities.iter().filter(|c| c.backend == variant.backend).peekable();
+            if same.peek().is_none() {
+                expected.insert((variant.backend.to_string(), String::new(), variant.name.clone()));
+            }
+            let keys = same.map(|c| (c.flavour.clone(), c.provider.clone(), variant.name.clone()));
+            expected.extend(keys);
+        }
+        for capability in &capabilities {
+            if !manifest.variants.iter().any(|v| v.backend == capability.backend) {
+                let (flavour, provider) = (capability.flavour.clone(), capability.provider.clone());
+                expected.insert((flavour, provider, String::new()));
+            }
+        }
+        prop_assert!(outcomes.values().all(|times| *times == 1), "{:?}", outcomes);
+        prop_assert_eq!(outcomes.into_keys().collect::<BTreeSet<_>>(), expected);
+
+        for candidate in &made.candidates {
+            let variant = manifest.variants.iter().find(|v| v.name == candidate.variant);
+            let variant = variant.expect("a candidate's variant is the manifest's");
+            let is = |want: &Option<String>, have: &str| want.as_ref().is_none_or(|w| w == have);
+            prop_assert!(is(&require.backend, &candidate.backend.to_string()));
+            prop_assert!(is(&require.flavour, &candidate.flavour));
+            prop_assert!(is(&require.provider, &candidate.provider));
+            prop_assert!(is(&require.variant, &candidate.variant));
+            prop_assert!(!require.forbid_cpu || candidate.device.kind != DeviceKind::Cpu);
+            prop_assert!(variant.memory_bytes.unwrap_or(0) <= room_bytes);
+            prop_assert!(variant.providers.is_empty() || variant.providers.contains(&candidate.provider));
+            prop_assert!(verdict(candidate).is_none());
+            let capability = capabilities.iter().find(|c| c.flavour == candidate.flavour);
+            prop_assert!(capability.is_some_and(|c| c.works() && c.device.is_some()));
+        }
+        let kinds: Vec<_> = made.candidates.iter().map(|c| c.device.kind == DeviceKind::Cpu).collect();
+        prop_assert!(kinds.is_sorted(), "accelerators come first");
+    }
+}
+
+#[test]
+fn accelerators_then_the_manifests_order_then_onnxruntime_on_the_same_file() {
+    let manifest = manifest(vec![
+        variant("tract", BackendKind::Tract, "m.onnx"),
+        variant("ort", BackendKind::OnnxRuntime, "m.onnx"),
+        variant("small", BackendKind::OnnxRuntime, "small.onnx"),
+    ]);
+    let capabilities = [
+        capability("tract", BackendKind::Tract, "", DeviceKind::Cpu),
+        capability("gpu", BackendKind::OnnxRuntime, "CPU", DeviceKind::Cpu),
+        capability("gpu", BackendKind::OnnxRuntime, "CUDA", DeviceKind::Gpu),
+    ];
+    let made = plan(&Question {
+        manifest: &manifest,
+        need_bytes: &|_, _| 1,
+        capabilities: &capabilities,
+        require: &Requirements::default(),
+        room_bytes: 1,
+        verdict: &|_| None,
+    });
+    let order: Vec<_> = made
+        .candidates
+        .iter()
+        .map(|c| (c.variant.as_str(), c.provider.as_str()))
+        .collect();
+    let expected = [
+        ("ort", "CUDA"),
+        ("small", "CUDA"),
+        ("ort", "CPU"),
+        ("tract", ""),
+        ("small", "CPU"),
+    ];
+    assert_eq!(order, expected);
+    let outranked = made.not_taken();
+    assert_eq!(outranked.len(), 4);
+    assert!(
+        outranked
+            .iter()
+            .all(|one| one.rejection == Rejection::Outranked)
+    );
+}
+
+#[test]
+fn what_needs_too_much_memory_says_how_much() {
+    let manifest = manifest(vec![variant("v", BackendKind::Tract, "m.onnx")]);
+    let capabilities = [capability("tract", BackendKind::Tract, "", DeviceKind::Cpu)];
+    let made = plan(&Question {
+        manifest: &manifest,
+        need_bytes: &|_, _| 50,
+        capabilities: &capabilities,
+        require: &Requirements::default(),
+        room_bytes: 20,
+        verdict: &|_| None,
+    });
+    assert_eq!(made.over_budget(), Some((50, 20)));
+}

@@ -1,0 +1,263 @@
+//! The queue under random histories.
+
+use mote_wire::types::Priority;
+use moted::ids::{ConnectionId, JobId};
+use moted::limits::{RUNNING_PER_DEVICE, STARTED_PER_DEVICE_MAX};
+use moted::policy::queue::{DeviceQueue, Step, Ticket};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug)]
+enum Act {
+    Push(u8, u8),
+    Finish(usize),
+    Remove(usize),
+    Stall(usize, bool),
+    LoseWorker(usize),
+}
+
+fn some_acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        5 => (0..4u8, 0..3u8).prop_map(|(connection, priority)| Act::Push(connection, priority)),
+        4 => (0..64usize).prop_map(Act::Finish),
+        1 => (0..64usize).prop_map(Act::Remove),
+        2 => (0..64usize, any::<bool>()).prop_map(|(job, stalled)| Act::Stall(job, stalled)),
+        1 => (0..64usize).prop_map(Act::LoseWorker),
+    ];
+    proptest::collection::vec(act, 0..120)
+}
+
+fn priority(number: u8) -> Priority {
+    [
+        Priority::Interactive,
+        Priority::Normal,
+        Priority::Background,
+    ][usize::from(number)]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum At {
+    Waiting,
+    Started { paused: bool, stalled: bool },
+    Gone,
+}
+
+struct Model {
+    queue: DeviceQueue,
+    tickets: Vec<Ticket>,
+    at: Vec<At>,
+}
+
+impl Model {
+    fn index(&self, pick: usize, which: impl Fn(At) -> bool) -> Option<usize> {
+        let fit: Vec<usize> = (0..self.at.len()).filter(|i| which(self.at[*i])).collect();
+        (!fit.is_empty()).then(|| fit[pick % fit.len()])
+    }
+
+    fn act(&mut self, act: &Act) {
+        let started = |at| matches!(at, At::Started { .. });
+        match *act {
+            Act::Push(connection, number) => {
+                let job = JobId(self.tickets.len() as u64);
+                let connection = ConnectionId(u64::from(connection));
+                let ticket = Ticket {
+                    job,
+                    connection,
+                    priority: priority(number),
+                };
+                self.queue.push(ticket);
+                self.tickets.push(ticket);
+                self.at.push(At::Waiting);
+            }
+            Act::Finish(pick) => {
+                if let Some(index) = self.index(pick, started) {
+                    assert!(self.queue.remove(self.tickets[index].job));
+                    self.at[index] = At::Gone;
+                }
+            }
+            Act::Remove(pick) => {
+                if let Some(index) = self.index(pick, |at| at == At::Waiting) {
+                    assert!(self.queue.remove(self.tickets[index].job));
+                    self.at[index] = At::Gone;
+                }
+                assert!(!self.queue.remove(JobId(9_999)));
+            }
+            Act::Stall(pick, stalled) => {
+                if let Some(index) = self.index(pick, started)
+                    && let At::Started { stalled: now, .. } = &mut self.at[index]
+                {
+                    *now = stalled;
+                    self.queue.set_stalled(self.tickets[index].job, stalled);
+                }
+            }
+            Act::LoseWorker(pick) => {
+                if let Some(index) = self.index(pick, started) {
+                    assert!(self.queue.remove(self.tickets[index].job));
+                    self.queue.push_first(self.tickets[index]);
+                    self.at[index] = At::Waiting;
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self) {
+        for step in self.queue.schedule() {
+            let (Step::Start(job) | Step::Pause(job) | Step::Resume(job)) = step;
+            let at = &mut self.at[job.0 as usize];
+            *at = match (step, *at) {
+                (Step::Start(_), At::Waiting) => At::Started {
+                    paused: false,
+                    stalled: false,
+                },
+                (
+                    Step::Pause(_),
+                    At::Started {
+                        paused: false,
+                        stalled,
+                    },
+                ) => At::Started {
+                    paused: true,
+                    stalled,
+                },
+                (
+                    Step::Resume(_),
+                    At::Started {
+                        paused: true,
+                        stalled,
+                    },
+                ) => At::Started {
+                    paused: false,
+                    stalled,
+                },
+                (step, at) => panic!("{step:?} of a job that is {at:?}"),
+            };
+        }
+        assert_eq!(self.queue.schedule(), [], "asking again changes nothing");
+    }
+
+    fn count(&self, urgency: Priority, which: impl Fn(At) -> bool) -> usize {
+        let all = self.tickets.iter().zip(&self.at);
+        all.filter(|(ticket, at)| ticket.priority == urgency && which(**at))
+            .count()
+    }
+
+    fn check(&self) {
+        let waiting = |at| at == At::Waiting;
+        let computing = |at| {
+            matches!(
+                at,
+                At::Started {
+                    paused: false,
+                    stalled: false
+                }
+            )
+        };
+        let all = [
+            Priority::Interactive,
+            Priority::Normal,
+            Priority::Background,
+        ];
+        let wanted = |p: &&Priority| {
+            let awake = |at| matches!(at, At::Started { stalled: false, .. });
+            self.count(**p, waiting) + self.count(**p, awake) > 0
+        };
+        let total_waiting: usize = all.iter().map(|p| self.count(*p, waiting)).sum();
+        assert_eq!(self.queue.waiting_len(), total_waiting);
+        let Some(top) = all.iter().find(wanted) else {
+            return;
+        };
+        for urgency in &all {
+            if urgency != top {
+                assert_eq!(
+                    self.count(*urgency, computing),
+                    0,
+                    "{urgency:?} beside {top:?}"
+                );
+            }
+        }
+        let awake_paused = |at| {
+            matches!(
+                at,
+                At::Started {
+                    paused: true,
+                    stalled: false
+                }
+            )
+        };
+        assert_eq!(
+            self.count(*top, awake_paused),
+            0,
+            "the most urgent is never paused"
+        );
+        let started = self.count(*top, |at| matches!(at, At::Started { .. }));
+        let full =
+            self.count(*top, computing) >= RUNNING_PER_DEVICE || started >= STARTED_PER_DEVICE_MAX;
+        assert!(
+            full || self.count(*top, waiting) == 0,
+            "the most urgent waits for no reason"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_histories_of_the_queue(acts in some_acts()) {
+        let mut model = Model { queue: DeviceQueue::default(), tickets: vec![], at: vec![] };
+        for act in &acts {
+            model.act(act);
+            model.obey();
+            model.check();
+        }
+        // Without new work everything that waits is started, and so nothing is lost.
+        while let Some(index) = model.index(0, |at| matches!(at, At::Started { .. })) {
+            model.queue.remove(model.tickets[index].job);
+            model.at[index] = At::Gone;
+            model.obey();
+        }
+        prop_assert!(model.at.iter().all(|at| *at == At::Gone), "{:?}", model.at);
+        prop_assert_eq!(model.queue.waiting_len() + model.queue.started_len(), 0);
+    }
+
+    #[test]
+    fn connections_take_turns_however_many_jobs_one_has(
+        jobs in proptest::collection::vec(1..12usize, 2..5),
+    ) {
+        let mut queue = DeviceQueue::default();
+        let mut number = 0;
+        let mut owner = BTreeMap::new();
+        for (connection, count) in jobs.iter().enumerate() {
+            for _ in 0..*count {
+                let (job, connection) = (JobId(number), ConnectionId(connection as u64));
+                queue.push(Ticket { job, connection, priority: Priority::Normal });
+                owner.insert(job, connection);
+                number += 1;
+            }
+        }
+        let mut order = Vec::new();
+        let mut running = Vec::new();
+        loop {
+            running.extend(queue.schedule().into_iter().map(|step| match step {
+                Step::Start(job) => job,
+                other => panic!("{other:?} among equals"),
+            }));
+            if running.is_empty() {
+                break;
+            }
+            let done = running.remove(0);
+            order.push(done);
+            queue.remove(done);
+        }
+        prop_assert_eq!(order.len(), jobs.iter().sum::<usize>());
+        let mut left = jobs.clone();
+        for round in order.chunk_by(|a, b| owner[a] < owner[b]) {
+            let served: Vec<usize> = round.iter().map(|job| owner[job].0 as usize).collect();
+            let due: Vec<usize> = (0..left.len()).filter(|c| left[*c] > 0).collect();
+            prop_assert_eq!(&served, &due, "each that waits is served once per round");
+            served.into_iter().for_each(|connection| left[connection] -= 1);
+        }
+        for pair in order.windows(2) {
+            let same = owner[&pair[0]] == owner[&pair[1]];
+            prop_assert!(!same || pair[0] < pair[1], "jobs of one connection keep their order");
+        }
+    }
+}
