@@ -2,9 +2,10 @@
 //!
 //! A job may take its next step when it is not paused and nothing it said is still waiting for the
 //! client's credit. Between steps the engine obeys commands; a cancel also reaches into the run in
-//! progress, from the reader thread, by way of [`Running`].
+//! progress, from the inbox, by way of [`Running`].
 
 use crate::buffers::Buffers;
+use crate::inbox::{Gone, Inbox};
 use crate::jobs::{self, Job, Progressed};
 use crate::link::{Link, LinkError};
 use crate::load::{self, LoadedModel};
@@ -14,7 +15,6 @@ use mote_api::{Canceller, Load};
 use mote_pipeline::{KvPool, SessionPool};
 use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, WorkerEvent};
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Key and value caches kept for the next answers.
@@ -96,13 +96,6 @@ pub struct Engine {
     jobs: VecDeque<Active>,
 }
 
-/// What the engine does next.
-enum Next {
-    Step,
-    Wait,
-    Leave,
-}
-
 impl Engine {
     /// With nothing loaded.
     pub fn new(link: Link, open: Open, running: Running) -> Self {
@@ -119,29 +112,24 @@ impl Engine {
     }
 
     /// Works until the broker says [`Command::Shutdown`] or is gone.
-    pub fn run(mut self, commands: &Receiver<Command>) -> Result<(), LinkError> {
-        let mut next = Next::Wait;
+    pub fn run(mut self, inbox: &Inbox) -> Result<(), LinkError> {
         loop {
-            let command = match next {
-                Next::Leave => return Ok(()),
-                Next::Wait => commands.recv().map_err(|_| TryRecvError::Disconnected),
-                Next::Step => commands.try_recv(),
+            let command = if self.jobs.iter().any(|job| self.may_step(job)) {
+                inbox.try_next()
+            } else {
+                match inbox.next() {
+                    Ok(command) => Some(command),
+                    Err(Gone) => return Ok(()),
+                }
             };
             match command {
-                Ok(command) => {
+                Some(command) => {
                     if !self.obey(command)? {
-                        next = Next::Leave;
-                        continue;
+                        return Ok(());
                     }
                 }
-                Err(TryRecvError::Empty) => self.step()?,
-                Err(TryRecvError::Disconnected) => return Ok(()),
+                None => self.step()?,
             }
-            next = if self.jobs.iter().any(|job| self.may_step(job)) {
-                Next::Step
-            } else {
-                Next::Wait
-            };
         }
     }
 
@@ -154,7 +142,7 @@ impl Engine {
         match command {
             Command::LoadModel(command) => self.load(&command)?,
             Command::StartJob(start) => self.start(*start)?,
-            // The reader thread has marked it; the next step ends it.
+            // The inbox has marked it; the next step ends it.
             Command::CancelJob { .. } => {}
             Command::CreditJob { job, frames } => self.credit(job, frames)?,
             Command::PauseJob { job } => self.set_paused(job, true),

@@ -3,7 +3,7 @@
 //! The broker starts it with one end of a socket pair as descriptor 3 and tells it what to load.
 //! Whatever the vendor's library does to this process (crash, hang, leak) stays in this process.
 //!
-//! * [`serve`]: the process itself: handshake, reader thread, [`engine`] on the main thread.
+//! * [`serve`]: the process itself: handshake, [`inbox`], [`engine`] on the main thread.
 //! * [`engine`]: runs jobs step by step; between steps it obeys cancel, pause and credit.
 //! * [`stream`]: a client's stream, one thread each, straight from the client's socket.
 //! * [`probe`]: the short-lived form that only tells what works here.
@@ -16,6 +16,7 @@ pub mod registry;
 mod buffers;
 mod convert;
 mod engine;
+mod inbox;
 mod inherited;
 mod jobs;
 mod link;

@@ -2,21 +2,19 @@
 
 use crate::BUILD_ID;
 use crate::engine::{Engine, Running};
+use crate::inbox::Inbox;
 use crate::link::{Link, LinkError};
 use crate::probe;
 use crate::registry::Open;
 use clap::Parser;
-use mote_wire::types::{Command, WorkerEvent};
-use mote_wire::{Connection, RecvHalf, Refusal, frame_to_command};
+use mote_wire::Connection;
+use mote_wire::types::WorkerEvent;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// The descriptor at which a worker finds its end of the broker's socket pair.
 pub const SOCKET_FD: RawFd = 3;
-/// Commands read ahead of the engine.
-const COMMANDS_MAX: usize = 256;
 
 /// Arguments of a worker.
 #[derive(Debug, Parser)]
@@ -91,44 +89,10 @@ fn serve(options: &Options, open: Open) -> Result<(), WorkerError> {
             &link,
         )?);
     }
-    let (commands, inbox) = sync_channel(COMMANDS_MAX);
     let running = Running::default();
-    let cancels = running.clone();
-    std::thread::spawn(move || read(receiver, &commands, &cancels));
+    let inbox = Inbox::start(receiver, running.clone());
     Engine::new(link, open, running).run(&inbox)?;
     // Streams may still be in a run of a library that cannot be told to stop: leave without
     // waiting for them, as a kill would.
-    std::process::exit(0);
-}
-
-/// Reads commands until the broker is gone. Cancels act at once; everything else in its turn.
-fn read(mut receiver: RecvHalf, commands: &SyncSender<Command>, running: &Running) {
-    loop {
-        let frame = match receiver.recv() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break,
-            Err(error) => {
-                log::error!(
-                    "cannot read from the broker: {}",
-                    crate::status::chain(&error)
-                );
-                break;
-            }
-        };
-        let command = match frame_to_command(frame) {
-            Ok(command) => command,
-            Err(Refusal { status, .. }) => {
-                log::error!("the broker sent a command that does not hold: {status}");
-                break;
-            }
-        };
-        if let Command::CancelJob { job } = command {
-            running.cancel(job);
-        }
-        if commands.send(command).is_err() {
-            break;
-        }
-    }
-    // Whatever the engine is doing, nobody is left to hear of it.
     std::process::exit(0);
 }
