@@ -155,7 +155,12 @@ fn the_brokers_binary_has_no_door_to_a_library() -> Result<()> {
     let binary = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let contains = |needle: &[u8]| binary.windows(needle.len()).any(|window| window == needle);
     assert!(contains(b"mote-worker"), "this is not the broker");
-    for needle in ["dlopen\0", "OrtGetApiBase", "TfLiteModelCreate", "tract_"] {
+    for needle in [
+        "dlopen\0",
+        "OrtGetApiBase",
+        "TfLiteModelCreate",
+        "tract_core",
+    ] {
         assert!(
             !contains(needle.as_bytes()),
             "the broker's binary holds {needle:?}"
@@ -226,7 +231,8 @@ fn sources_keep_the_rules() -> Result<()> {
             "{}: unsafe without a SAFETY note",
             file.display()
         );
-        let in_proto = file.starts_with("proto");
+        // ONNX files are protobuf too, and nothing of the wire.
+        let in_proto = file.starts_with("proto") || file.starts_with("backends/import");
         assert!(
             in_proto || !text.contains("prost::"),
             "{}: protobuf outside proto/",
@@ -235,12 +241,12 @@ fn sources_keep_the_rules() -> Result<()> {
     }
     lines.sort_unstable();
     let (median, long) = (lines[lines.len() / 2], lines[lines.len() * 9 / 10]);
-    println!(
+    eprintln!(
         "{} files, {median} lines at the median, {long} at the 90th percentile",
         lines.len()
     );
     if long > LINES_USUAL {
-        println!("warning: files grow; {LINES_USUAL} lines at the 90th percentile were meant");
+        eprintln!("warning: files grow; {LINES_USUAL} lines at the 90th percentile were meant");
     }
     Ok(())
 }
