@@ -166,7 +166,10 @@ fn manifest_why(error: &ManifestError) -> String {
 
 fn size(root: &Path, folder: &Path, file: &Path) -> Result<u64, Status> {
     let path = folder.join(file);
-    let real = path.canonicalize().map_err(|error| corrupt(file, error))?;
+    let real = path.canonicalize().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => corrupt(file, "it is missing"),
+        _ => corrupt(file, error),
+    })?;
     if !real.starts_with(root) {
         return Err(corrupt(file, "it leads out of the store"));
     }
