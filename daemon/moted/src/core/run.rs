@@ -361,6 +361,10 @@ impl Core {
             receipt.precision = candidate.precision.to_string();
             receipt.device = convert::device(&candidate.device);
             receipt.placement = convert::shares(&instance.loaded.placement);
+            // With one provider its time is the library's; only a profile could split it further.
+            if let [only] = receipt.placement.as_mut_slice() {
+                only.time_us = only.time_us.or(Some(receipt.compute_us));
+            }
             receipt.placement_read_back = instance.loaded.placement.read_back;
             receipt.rejected = convert::rejected(&instance.rejected);
         }
