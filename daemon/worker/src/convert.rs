@@ -97,6 +97,11 @@ pub fn target(
     let offset = usize::try_from(target.range.offset)
         .map_err(|_| Status::invalid(field.as_str(), "its offset is too large"))?;
     let buffer = buffers.get(target.range.buffer)?.clone();
+    let end = target.range.offset.checked_add(target.range.bytes);
+    if end.is_none_or(|end| end > buffer.len() as u64) {
+        let why = format!("it leaves the buffer's {} bytes", buffer.len());
+        return Err(Status::invalid(field, why));
+    }
     let tensor = Tensor::new(spec.dtype, &shape, buffer, offset)
         .map_err(|error| Status::invalid(field.as_str(), chain(&error)))?;
     if tensor.bytes() as u64 > target.range.bytes {
