@@ -31,6 +31,8 @@ pub struct LoadedModel {
     pub governor: Arc<Governor>,
     /// What the library placed where.
     pub placement: Placement,
+    /// The library's own version.
+    pub library_version: String,
 }
 
 /// Why loading failed, and whether another candidate may do better.
@@ -108,6 +110,7 @@ pub fn load(
         }
     };
     let placement = model.placement();
+    let library_version = backend.version().to_owned();
     let loaded = Loaded {
         placement_json: serde_json::to_vec(&placement)
             .map_err(|error| status::internal("write placement", &error))?,
@@ -115,7 +118,7 @@ pub fn load(
         outputs: convert::specs(&model.signature().outputs),
         load_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         rss_bytes: resident_bytes(),
-        library_version: backend.version().to_owned(),
+        library_version: library_version.clone(),
     };
     let policy = Policy {
         follow: command.threads_follow_load,
@@ -132,6 +135,7 @@ pub fn load(
             text,
             governor,
             placement,
+            library_version,
         },
         loaded,
     ))

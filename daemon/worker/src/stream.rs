@@ -60,6 +60,7 @@ struct Stream {
     manifest: Manifest,
     candidate: Candidate,
     placement: Placement,
+    library_version: String,
     buffers: Buffers,
     usage: Usage,
     started: Instant,
@@ -90,6 +91,7 @@ pub fn attach(id: u64, socket: OwnedFd, loaded: &LoadedModel, link: Link) -> Res
         manifest: loaded.manifest.clone(),
         candidate: loaded.candidate.clone(),
         placement: loaded.placement.clone(),
+        library_version: loaded.library_version.clone(),
         buffers: Buffers::default(),
         usage: Usage::default(),
         started: Instant::now(),
@@ -238,6 +240,7 @@ impl Stream {
             variant: self.candidate.variant.clone(),
             backend: self.candidate.backend.to_string(),
             flavour: self.candidate.flavour.clone(),
+            library_version: self.library_version.clone(),
             precision: self.candidate.precision.to_string(),
             device: Device {
                 id: device.id.clone(),
