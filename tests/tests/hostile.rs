@@ -1,0 +1,644 @@
+//! Clients that do not keep to the wire: each costs itself its connection, or the request, and
+//! nobody else anything.
+
+#[allow(dead_code, reason = "the tests of faults use more of it")]
+#[path = "faults/common.rs"]
+mod common;
+#[path = "hostile/raw.rs"]
+mod raw;
+
+use anyhow::{Context, Result, bail};
+use common::{ADD, adds_one, eventually, serve, settled_descriptors, settles_at, tensor};
+use mote_client::{DType, Status, WorkOptions};
+use mote_tests::daemon::Daemon;
+use mote_wire::limits::{FDS_PER_FRAME_MAX, FRAME_BYTES_MAX, OPEN_REQUESTS_MAX};
+use mote_wire::types::{
+    BufferRange, Infer, OpenStream, OutputTarget, Reply, Request, Tensor, TensorData,
+};
+use mote_wire::{Connection, Link, Memfd};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use raw::{Raw, Said, message};
+use std::fs::File;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const PAGE_BYTES: u64 = 4096;
+/// Memory the daemon may need for a client that does not read, with room to spare.
+const RSS_GROWTH_BYTES_MAX: u64 = 64 << 20;
+/// Numbers of fields of `ClientFrame`.
+const FIELD_HELLO: u64 = 10;
+const FIELD_LIST_MODELS: u64 = 11;
+const FIELD_REGISTER_BUFFER: u64 = 26;
+const FIELD_GET_STATUS: u64 = 29;
+const FIELD_EMBED: u64 = 31;
+const FIELD_UNKNOWN: u64 = 4711;
+
+/// Runs `attack` against a daemon; afterwards it must serve others as before and hold nothing.
+fn against(attack: impl FnOnce(&Daemon) -> Result<()>) -> Result<()> {
+    let (daemon, _store) = serve(&[tensor("add", ADD)])?;
+    let client = daemon.client()?;
+    // What is hostile may happen to be a proper request to unload.
+    client.pin("add")?;
+    adds_one(&client, "add").context("before the attack")?;
+    client.unload("add")?;
+    let daemons = settled_descriptors(daemon.pid())?;
+    adds_one(&client, "add")?;
+    let pid = client.status()?.workers[0].pid;
+    let workers = settled_descriptors(pid)?;
+    attack(&daemon)?;
+    let receipt = adds_one(&client, "add").context("after the attack")?;
+    assert_eq!(receipt.retries, 0);
+    eventually("nothing is left of the attack", || {
+        let status = client.status()?;
+        let left = (status.connections, status.streams, status.buffers);
+        Ok(left == (1, 0, 0) && status.jobs_running + status.jobs_queued == 0)
+    })?;
+    let status = client.status()?;
+    let lives = status.workers.iter().any(|worker| worker.pid == pid);
+    assert!(lives, "the worker did not live through it");
+    settles_at(pid, workers).context("the worker's")?;
+    // Not to count those of another worker that a proper request with odd options has started.
+    client.unload("add")?;
+    settles_at(daemon.pid(), daemons).context("the daemon's")?;
+    adds_one(&daemon.client()?, "add")?;
+    Ok(())
+}
+
+fn range(buffer: u64, offset: u64, bytes: u64) -> BufferRange {
+    BufferRange {
+        buffer,
+        offset,
+        bytes,
+    }
+}
+
+/// Four numbers in, to be written to `target`.
+fn run(data: TensorData, target: Option<BufferRange>) -> Request {
+    let input = Tensor {
+        name: "x".into(),
+        dtype: DType::F32,
+        shape: vec![1, 4],
+        data,
+    };
+    let output = target.map(|range| OutputTarget {
+        name: "y".into(),
+        range,
+        shape: vec![1, 4],
+    });
+    Request::Infer(Infer {
+        model: "add".into(),
+        inputs: vec![input],
+        outputs: output.into_iter().collect(),
+        options: WorkOptions {
+            credit: 16,
+            ..WorkOptions::default()
+        },
+    })
+}
+
+fn numbers() -> TensorData {
+    TensorData::Inline(vec![0; 16])
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn seeded() -> Self {
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH);
+        let seed = seed.map_or(0, |since| since.as_nanos() as u64);
+        println!("seed {seed}");
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.next() as u8).collect()
+    }
+}
+
+#[test]
+fn garbage_closes_its_own_connection() -> Result<()> {
+    against(|daemon| {
+        let mut random = Random::seeded();
+        for round in 0..200 {
+            let mut raw = if round % 2 == 0 {
+                Raw::connect(daemon)?
+            } else {
+                Raw::greeted(daemon)?
+            };
+            let length = 1 + random.below(600);
+            raw.write(&random.bytes(length))?;
+            raw.end_sending()?;
+            raw.is_closed()?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn mangled_requests_are_answered_or_close_their_connection() -> Result<()> {
+    against(|daemon| {
+        let mut random = Random::seeded();
+        let honest = [
+            run(numbers(), None),
+            run(numbers(), Some(range(7, 0, 16))),
+            Request::ListModels,
+            Request::Cancel { target: 3 },
+            Request::Explain {
+                model: "add".into(),
+                options: WorkOptions::default(),
+            },
+        ];
+        let frames = honest.map(|request| raw::encoded(9, request));
+        for _ in 0..300 {
+            let mut raw = Raw::greeted(daemon)?;
+            for _ in 0..4 {
+                let mut bytes = frames[random.below(frames.len())].clone();
+                for _ in 0..=random.below(3) {
+                    let at = random.below(bytes.len());
+                    bytes[at] ^= 1 << random.below(8);
+                }
+                raw.write(&message(&bytes))?;
+            }
+            raw.end_sending()?;
+            raw.is_closed()?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_length_that_is_too_large_is_refused_unread() -> Result<()> {
+    against(|daemon| {
+        let before = raw::rss_bytes(daemon.pid())?;
+        let mut over = Vec::new();
+        raw::varint(FRAME_BYTES_MAX as u64 + 1, &mut over);
+        for prefix in [over.as_slice(), &[0xff, 0xff, 0xff, 0xff, 0x0f], &[0x80; 5]] {
+            for greeted in [false, true] {
+                let mut raw = if greeted {
+                    Raw::greeted(daemon)?
+                } else {
+                    Raw::connect(daemon)?
+                };
+                raw.write(prefix)?;
+                match raw.next()? {
+                    Said::Closed => {}
+                    Said::Answer(0, Reply::Failed(Status::LimitExceeded { .. })) => {
+                        raw.is_closed()?
+                    }
+                    Said::Answer(0, Reply::Failed(Status::Invalid { .. })) => raw.is_closed()?,
+                    other => bail!("{other:?}"),
+                }
+            }
+        }
+        // A length that is allowed costs nothing until its bytes come.
+        let waiting: Vec<Raw> = (0..64)
+            .map(|_| {
+                let mut raw = Raw::greeted(daemon)?;
+                let mut prefix = Vec::new();
+                raw::varint(FRAME_BYTES_MAX as u64, &mut prefix);
+                raw.write(&prefix)?;
+                Ok(raw)
+            })
+            .collect::<Result<_>>()?;
+        adds_one(&daemon.client()?, "add")?;
+        let grown = raw::rss_bytes(daemon.pid())?.saturating_sub(before);
+        assert!(grown < RSS_GROWTH_BYTES_MAX, "{grown} bytes for promises");
+        drop(waiting);
+        Ok(())
+    })
+}
+
+#[test]
+fn frames_that_end_early_are_forgotten() -> Result<()> {
+    against(|daemon| {
+        let whole = message(&raw::encoded(9, run(numbers(), None)));
+        for length in 0..whole.len() {
+            let mut raw = Raw::greeted(daemon)?;
+            raw.write(&whole[..length])?;
+        }
+        let mut raw = Raw::greeted(daemon)?;
+        raw.write(&whole[..whole.len() - 1])?;
+        raw.end_sending()?;
+        raw.is_closed()
+    })
+}
+
+#[test]
+fn a_connection_begins_with_a_hello_of_a_known_version() -> Result<()> {
+    against(|daemon| {
+        let mut early = Raw::connect(daemon)?;
+        let status = early.refused(5, Request::ListModels)?;
+        assert!(
+            matches!(&status, Status::Invalid { field, .. } if field == "hello"),
+            "{status:?}"
+        );
+        early.is_closed()?;
+        for (min, max) in [(2, 9), (7, 7), (0, 0), (0, 1), (9, 1)] {
+            let mut other = Raw::connect(daemon)?;
+            let status = other.refused(5, raw::hello(min, max))?;
+            let is_range = 0 < min && min <= max;
+            let expected = match status {
+                Status::VersionUnsupported { .. } => is_range,
+                Status::Invalid { .. } => !is_range,
+                _ => false,
+            };
+            assert!(expected, "{min} to {max}: {status:?}");
+            other.is_closed()?;
+        }
+        let mut newer = Raw::connect(daemon)?;
+        newer.ask(5, raw::hello(1, 9))?;
+        let answer = newer.next()?;
+        assert!(
+            matches!(&answer, Said::Answer(5, Reply::Welcome(welcome)) if welcome.version == 1),
+            "{answer:?}"
+        );
+        let status = newer.refused(6, raw::hello(1, 1))?;
+        assert!(matches!(status, Status::Invalid { .. }), "{status:?}");
+        Ok(())
+    })
+}
+
+/// `RegisterBuffer` of a page, with `declared` descriptors in the frame's own words.
+fn registration(declared: u64) -> Vec<u8> {
+    let mut body = Vec::new();
+    raw::number(1, 1, &mut body);
+    raw::number(2, PAGE_BYTES, &mut body);
+    let mut frame = Vec::new();
+    raw::number(1, 5, &mut frame);
+    raw::number(2, declared, &mut frame);
+    raw::bytes(FIELD_REGISTER_BUFFER, &body, &mut frame);
+    message(&frame)
+}
+
+#[test]
+fn descriptors_that_are_not_as_the_frame_says_close_the_connection() -> Result<()> {
+    against(|daemon| {
+        let memfd = || Ok(Memfd::create("hostile", PAGE_BYTES)?.into_fd());
+        let max = FDS_PER_FRAME_MAX as u64;
+        let cases = [
+            (1, 0),
+            (0, 1),
+            (1, 2),
+            (2, 1),
+            (1, max),
+            (max, 1),
+            (1 << 40, 1),
+            (1, 40),
+        ];
+        for (declared, passed) in cases {
+            let mut raw = Raw::greeted(daemon)?;
+            let fds: Vec<OwnedFd> = (0..passed).map(|_| memfd()).collect::<Result<_>>()?;
+            raw.write_with(&registration(declared), &fds)?;
+            raw.end_sending()?;
+            raw.is_refused(&format!("{declared} declared, {passed} passed"))?;
+        }
+        // With bytes in the middle of a frame, and with a verb that takes none.
+        let mut stray = Raw::greeted(daemon)?;
+        let whole = registration(1);
+        stray.write(&whole[..3])?;
+        stray.write_with(&whole[3..], &[memfd()?])?;
+        stray.end_sending()?;
+        match stray.next()? {
+            Said::Closed => {}
+            // Received in one piece, they cannot be told from those of the first byte.
+            Said::Answer(5, Reply::Ok) | Said::Answer(_, Reply::Failed(_)) => stray.is_closed()?,
+            other => bail!("{other:?}"),
+        }
+        let mut frame = Vec::new();
+        raw::number(1, 5, &mut frame);
+        raw::number(2, 1, &mut frame);
+        raw::bytes(FIELD_LIST_MODELS, &[], &mut frame);
+        let mut needless = Raw::greeted(daemon)?;
+        needless.write_with(&message(&frame), &[memfd()?])?;
+        needless.end_sending()?;
+        needless.is_refused("a descriptor for a verb that takes none")
+    })
+}
+
+#[test]
+fn only_sealed_memory_that_is_large_enough_becomes_a_buffer() -> Result<()> {
+    against(|daemon| {
+        let mut raw = Raw::greeted(daemon)?;
+        let anonymous = |seals: SealFlag, bytes: u64| -> Result<OwnedFd> {
+            let fd = memfd_create(
+                "hostile",
+                MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+            )?;
+            let file = File::from(fd);
+            file.set_len(bytes)?;
+            fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+            Ok(file.into())
+        };
+        let (pipe, _other) = nix::unistd::pipe()?;
+        let (socket, _peer) = UnixStream::pair()?;
+        let file = tempfile::tempfile()?;
+        file.set_len(PAGE_BYTES)?;
+        let shrink = SealFlag::F_SEAL_SHRINK;
+        let frozen = shrink | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+        let cases: [(&str, OwnedFd); 8] = [
+            ("unsealed", anonymous(SealFlag::empty(), PAGE_BYTES)?),
+            (
+                "sealed otherwise",
+                anonymous(SealFlag::F_SEAL_GROW, PAGE_BYTES)?,
+            ),
+            ("short", anonymous(shrink, PAGE_BYTES - 1)?),
+            ("empty", anonymous(shrink, 0)?),
+            ("read-only", anonymous(frozen, PAGE_BYTES)?),
+            ("a pipe", pipe),
+            ("a socket", socket.into()),
+            ("a file", file.into()),
+        ];
+        for (id, (what, fd)) in (10..).zip(cases) {
+            let status = raw.refused(id, raw::register(id, PAGE_BYTES, true, fd))?;
+            assert!(
+                matches!(status, Status::Invalid { .. }),
+                "{what}: {status:?}"
+            );
+            let status = raw.refused(100 + id, run(TensorData::Range(range(id, 0, 16)), None))?;
+            assert!(
+                matches!(status, Status::Invalid { .. }),
+                "{what} is no buffer: {status:?}"
+            );
+        }
+        for (id, bytes) in [(30, 0), (31, u64::MAX), (32, 1 << 62)] {
+            let status = raw.refused(
+                id,
+                raw::register(id, bytes, true, anonymous(shrink, PAGE_BYTES)?),
+            )?;
+            let expected = matches!(
+                status,
+                Status::Invalid { .. } | Status::LimitExceeded { .. }
+            );
+            assert!(expected, "{bytes} bytes: {status:?}");
+        }
+        // Memory that cannot be written is good for inputs.
+        raw.accepted(
+            40,
+            raw::register(40, PAGE_BYTES, false, anonymous(frozen, PAGE_BYTES)?),
+        )?;
+        raw.done(41, run(TensorData::Range(range(40, 0, 16)), None))
+    })
+}
+
+#[test]
+fn ranges_stay_inside_their_buffers() -> Result<()> {
+    against(|daemon| {
+        let mut raw = Raw::greeted(daemon)?;
+        let memory = || Ok::<_, anyhow::Error>(Memfd::create("hostile", PAGE_BYTES)?.into_fd());
+        raw.accepted(2, raw::register(1, PAGE_BYTES, true, memory()?))?;
+        raw.accepted(3, raw::register(2, PAGE_BYTES, false, memory()?))?;
+        let status = raw.refused(4, raw::register(1, PAGE_BYTES, true, memory()?))?;
+        assert!(
+            matches!(status, Status::Invalid { .. }),
+            "an id twice: {status:?}"
+        );
+        let outside = [
+            ("beyond the end", range(1, PAGE_BYTES, 16)),
+            ("across the end", range(1, PAGE_BYTES - 64, 128)),
+            ("around the end of numbers", range(1, u64::MAX - 63, 128)),
+            ("misaligned", range(1, 4, 16)),
+            ("of an unknown buffer", range(77, 0, 16)),
+            ("of no buffer", range(0, 0, 16)),
+            ("shorter than the tensor", range(1, 0, 8)),
+        ];
+        let outputs = [("into a read-only buffer", range(2, 0, 16))];
+        for (id, (what, bad)) in (10..).zip(outside.into_iter().chain(outputs)) {
+            let status = raw.refused(id, run(numbers(), Some(bad)))?;
+            assert!(
+                matches!(status, Status::Invalid { .. }),
+                "output {what}: {status:?}"
+            );
+        }
+        for (id, (what, bad)) in (30..).zip(outside) {
+            let status = raw.refused(id, run(TensorData::Range(bad), None))?;
+            assert!(
+                matches!(status, Status::Invalid { .. }),
+                "input {what}: {status:?}"
+            );
+        }
+        raw.done(
+            50,
+            run(TensorData::Range(range(2, 64, 16)), Some(range(1, 64, 16))),
+        )?;
+        // On a stream the worker looks for itself.
+        let open = OpenStream {
+            model: "add".into(),
+            options: WorkOptions::default(),
+        };
+        raw.ask(60, Request::OpenStream(open))?;
+        let socket = loop {
+            match raw.next()? {
+                Said::Answer(60, Reply::StreamOpened(opened)) => break opened.socket,
+                Said::Answer(60, Reply::Progress(_)) => {}
+                other => bail!("{other:?}"),
+            }
+        };
+        let mut stream = Raw::over(Connection::new(socket.into(), Link::Client))?;
+        stream.accepted(1, raw::register(1, PAGE_BYTES, true, memory()?))?;
+        stream.accepted(2, raw::register(2, PAGE_BYTES, false, memory()?))?;
+        for (id, (what, bad)) in (10..).zip(outside.into_iter().chain(outputs)) {
+            let status = stream.refused(id, raw::push(run(numbers(), Some(bad)))?)?;
+            assert!(
+                matches!(status, Status::Invalid { .. }),
+                "output {what}: {status:?}"
+            );
+        }
+        for (id, (what, bad)) in (30..).zip(outside) {
+            let status = stream.refused(id, raw::push(run(TensorData::Range(bad), None))?)?;
+            assert!(
+                matches!(status, Status::Invalid { .. }),
+                "input {what}: {status:?}"
+            );
+        }
+        stream.ask(50, raw::push(run(numbers(), Some(range(1, 0, 16))))?)?;
+        let answer = stream.next()?;
+        assert!(
+            matches!(answer, Said::Answer(50, Reply::StreamResult(_))),
+            "{answer:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn unknown_verbs_are_answered() -> Result<()> {
+    against(|daemon| {
+        let mut raw = Raw::greeted(daemon)?;
+        for (id, field) in (5..).zip([FIELD_EMBED, FIELD_UNKNOWN]) {
+            let mut frame = Vec::new();
+            raw::number(1, id, &mut frame);
+            raw::bytes(field, &[], &mut frame);
+            raw.write(&message(&frame))?;
+            let answer = raw.next()?;
+            let Said::Answer(of, Reply::Failed(Status::Unsupported { .. })) = answer else {
+                bail!("{answer:?}")
+            };
+            assert_eq!(of, id);
+        }
+        // Fields that nobody knows yet are passed over, within a verb and beside it.
+        let mut body = Vec::new();
+        raw::number(900, 1, &mut body);
+        let mut frame = Vec::new();
+        raw::number(1, 9, &mut frame);
+        raw::number(8, 1, &mut frame);
+        raw::bytes(FIELD_GET_STATUS, &body, &mut frame);
+        raw.write(&message(&frame))?;
+        let answer = raw.next()?;
+        assert!(
+            matches!(answer, Said::Answer(9, Reply::StatusReport(_))),
+            "{answer:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn ids_are_not_zero_and_not_in_use() -> Result<()> {
+    against(|daemon| {
+        let mut raw = Raw::greeted(daemon)?;
+        let mut frame = Vec::new();
+        raw::bytes(FIELD_LIST_MODELS, &[], &mut frame);
+        raw.write(&message(&frame))?;
+        let answer = raw.next()?;
+        assert!(
+            matches!(&answer, Said::Answer(0, Reply::Failed(Status::Invalid { field, .. })) if field == "request_id"),
+            "{answer:?}"
+        );
+        raw.ask(7, Request::Watch)?;
+        raw.ask(7, Request::ListModels)?;
+        let mut refused = false;
+        while !refused {
+            match raw.next()? {
+                Said::Answer(_, Reply::Failed(Status::Invalid { .. })) => refused = true,
+                Said::Answer(7, Reply::Event(_) | Reply::Accepted { .. }) => {}
+                Said::Closed => break,
+                other => bail!("{other:?}"),
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn requests_without_end_whose_answers_nobody_reads_are_bounded() -> Result<()> {
+    const REQUESTS: u64 = 10_000;
+    against(|daemon| {
+        let before = raw::rss_bytes(daemon.pid())?;
+        for request in [
+            || Request::ListModels,
+            || run(numbers(), None),
+            || Request::GetStatus,
+        ] {
+            let mut raw = Raw::greeted(daemon)?;
+            raw.send_for_at_most(common::PATIENCE / 20)?;
+            for id in 2..REQUESTS {
+                if raw.ask(id, request()).is_err() {
+                    break;
+                }
+            }
+            // Others are served all the while.
+            adds_one(&daemon.client()?, "add")?;
+            let grown = raw::rss_bytes(daemon.pid())?.saturating_sub(before);
+            assert!(
+                grown < RSS_GROWTH_BYTES_MAX,
+                "{grown} bytes for unread answers"
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn open_requests_of_a_connection_are_limited() -> Result<()> {
+    against(|daemon| {
+        let mut raw = Raw::greeted(daemon)?;
+        // No credit beyond the first frame is needed: they wait for room, not for the client.
+        let ids = 2..2 + 4 * OPEN_REQUESTS_MAX as u64;
+        for id in ids.clone() {
+            raw.ask(id, run(numbers(), None))?;
+        }
+        let mut open: std::collections::BTreeSet<u64> = ids.collect();
+        while !open.is_empty() {
+            match raw.next()? {
+                Said::Answer(id, Reply::Done(_)) => assert!(open.remove(&id)),
+                Said::Answer(id, Reply::Failed(status)) => {
+                    assert!(matches!(status, Status::LimitExceeded { .. }), "{status:?}");
+                    assert!(open.remove(&id));
+                }
+                Said::Answer(_, reply) if !reply.closes() => {}
+                other => bail!("{other:?}"),
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn connections_beyond_the_limit_are_told_or_closed() -> Result<()> {
+    const CONNECTIONS: usize = 400;
+    against(|daemon| {
+        let mut raws = Vec::new();
+        let (mut welcome, mut refused) = (0, 0);
+        for _ in 0..CONNECTIONS {
+            let mut raw = Raw::connect(daemon)?;
+            // One that is closed already cannot be written to.
+            let _ = raw.ask(1, raw::hello(1, 1));
+            match raw.next()? {
+                Said::Answer(1, Reply::Welcome(_)) => welcome += 1,
+                Said::Answer(0, Reply::Failed(Status::LimitExceeded { .. })) => {
+                    refused += 1;
+                    raw.is_closed()?;
+                }
+                Said::Closed => refused += 1,
+                other => bail!("{other:?}"),
+            }
+            raws.push(raw);
+        }
+        assert!(
+            welcome > 0 && refused > 0,
+            "{welcome} welcome, {refused} refused"
+        );
+        // Those that are in go on.
+        let status = raws[0].refused(9, run(TensorData::Range(range(1, 0, 16)), None))?;
+        assert!(matches!(status, Status::Invalid { .. }), "{status:?}");
+        drop(raws);
+        eventually("there is room again", || Ok(daemon.client().is_ok()))
+    })
+}
+
+#[test]
+fn a_hello_that_is_no_hello_closes_the_connection() -> Result<()> {
+    against(|daemon| {
+        let mut frame = Vec::new();
+        raw::number(1, 1, &mut frame);
+        // A name that is no UTF-8.
+        let mut body = Vec::new();
+        raw::number(1, 1, &mut body);
+        raw::number(2, 1, &mut body);
+        raw::bytes(3, &[0xff, 0xfe], &mut body);
+        raw::bytes(FIELD_HELLO, &body, &mut frame);
+        let mut raw = Raw::connect(daemon)?;
+        raw.write(&message(&frame))?;
+        raw.is_refused("a name that is no text")?;
+        let mut other = UnixStream::connect(daemon.socket())?;
+        other.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        other.shutdown(Shutdown::Write)?;
+        Raw::over(Connection::new(other, Link::Client))?.is_closed()
+    })
+}
