@@ -78,7 +78,10 @@ fn run(cli: &Cli) -> Result<()> {
     let ui = &ui;
     match &cli.verb {
         Verb::Demo(args) => commands::demo::demo(args, ui),
-        Verb::Fetch { names } => commands::fetch::fetch(names, ui),
+        Verb::Fetch { names } => {
+            commands::fetch::fetch(names, ui)?;
+            tell_running_daemon(cli)
+        }
         Verb::Import(args) => {
             commands::import::import(args, ui)?;
             tell_running_daemon(cli)

@@ -14,8 +14,8 @@ use crate::stream;
 use mote_api::{Canceller, Load};
 use mote_pipeline::{KvPool, SessionPool};
 use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, WorkerEvent};
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Key and value caches kept for the next answers.
 const KV_CACHES_MAX: usize = 2;
@@ -29,16 +29,24 @@ pub struct Running(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     running: Option<(u64, Option<Canceller>)>,
-    cancelled: Vec<u64>,
+    /// Jobs that were started and have not ended, and whether they were cancelled.
+    jobs: HashMap<u64, bool>,
 }
 
 impl Running {
-    /// Marks a job as cancelled and stops its run, if that is in progress.
+    /// A job was read from the broker: cancels for it count from here on.
+    pub fn expect(&self, job: u64) {
+        self.lock().jobs.insert(job, false);
+    }
+
+    /// Marks a job as cancelled and stops its run, if that is in progress. A cancel that comes after
+    /// the job's end leaves nothing behind.
     pub fn cancel(&self, job: u64) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.cancelled.len() < JOBS_MAX && !state.cancelled.contains(&job) {
-            state.cancelled.push(job);
-        }
+        let mut state = self.lock();
+        let Some(cancelled) = state.jobs.get_mut(&job) else {
+            return;
+        };
+        *cancelled = true;
         if let Some((running, Some(canceller))) = &state.running
             && *running == job
         {
@@ -47,8 +55,8 @@ impl Running {
     }
 
     fn begin(&self, job: u64, canceller: Option<Canceller>) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.cancelled.contains(&job) {
+        let mut state = self.lock();
+        if state.jobs.get(&job).copied().unwrap_or(false) {
             return false;
         }
         state.running = Some((job, canceller));
@@ -56,20 +64,19 @@ impl Running {
     }
 
     fn end(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .running = None;
+        self.lock().running = None;
     }
 
     fn forget(&self, job: u64) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.cancelled.retain(|&cancelled| cancelled != job);
+        self.lock().jobs.remove(&job);
     }
 
     fn is_cancelled(&self, job: u64) -> bool {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.cancelled.contains(&job)
+        self.lock().jobs.get(&job).copied().unwrap_or(false)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

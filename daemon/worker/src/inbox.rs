@@ -106,8 +106,10 @@ impl Inbox {
         };
         match frame_to_command(frame) {
             Ok(command) => {
-                if let Command::CancelJob { job } = command {
-                    self.running.cancel(job);
+                match &command {
+                    Command::StartJob(start) => self.running.expect(start.job),
+                    Command::CancelJob { job } => self.running.cancel(*job),
+                    _ => {}
                 }
                 Ok(command)
             }

@@ -31,7 +31,9 @@ struct Ran {
 /// Runs a model once.
 pub fn run(client: &Client, args: &Run, ui: &Ui) -> Result<()> {
     let spinner = ui.spinner("load");
-    let details = client.inspect_loaded(&args.model)?;
+    // Inputs and outputs are known once it is loaded, and it is loaded where it is to run.
+    client.load(&args.model, &options(&args.work))?;
+    let details = client.inspect(&args.model)?;
     let manifest = Manifest::parse(&details.manifest_toml, Path::new(&args.model))
         .context("the daemon's manifest does not parse")?;
     let mut inputs = Vec::new();
