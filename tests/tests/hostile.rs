@@ -8,7 +8,7 @@ mod common;
 mod raw;
 
 use anyhow::{Context, Result, bail};
-use common::{ADD, adds_one, eventually, serve, settled_descriptors, settles_at, tensor};
+use common::{ADD, FOR_EVER, adds_one, eventually, serve, settled_descriptors, settles_at, tensor};
 use mote_client::{DType, Status, WorkOptions};
 use mote_tests::daemon::Daemon;
 use mote_wire::limits::{FDS_PER_FRAME_MAX, FRAME_BYTES_MAX, OPEN_REQUESTS_MAX};
@@ -39,7 +39,7 @@ const FIELD_UNKNOWN: u64 = 4711;
 
 /// Runs `attack` against a daemon; afterwards it must serve others as before and hold nothing.
 fn against(attack: impl FnOnce(&Daemon) -> Result<()>) -> Result<()> {
-    let (daemon, _store) = serve(&[tensor("add", ADD)])?;
+    let (daemon, _store) = serve(&[tensor("add", ADD), tensor("slow", FOR_EVER)])?;
     let client = daemon.client()?;
     // What is hostile may happen to be a proper request to unload.
     client.pin("add")?;
@@ -62,7 +62,9 @@ fn against(attack: impl FnOnce(&Daemon) -> Result<()>) -> Result<()> {
     assert!(lives, "the worker did not live through it");
     settles_at(pid, workers).context("the worker's")?;
     // Not to count those of another worker that a proper request with odd options has started.
-    client.unload("add")?;
+    for model in ["add", "slow"] {
+        client.unload(model)?;
+    }
     settles_at(daemon.pid(), daemons).context("the daemon's")?;
     adds_one(&daemon.client()?, "add")?;
     Ok(())
@@ -78,6 +80,10 @@ fn range(buffer: u64, offset: u64, bytes: u64) -> BufferRange {
 
 /// Four numbers in, to be written to `target`.
 fn run(data: TensorData, target: Option<BufferRange>) -> Request {
+    run_on("add", data, target)
+}
+
+fn run_on(model: &str, data: TensorData, target: Option<BufferRange>) -> Request {
     let input = Tensor {
         name: "x".into(),
         dtype: DType::F32,
@@ -90,7 +96,7 @@ fn run(data: TensorData, target: Option<BufferRange>) -> Request {
         shape: vec![1, 4],
     });
     Request::Infer(Infer {
-        model: "add".into(),
+        model: model.into(),
         inputs: vec![input],
         outputs: output.into_iter().collect(),
         options: WorkOptions {
@@ -102,6 +108,24 @@ fn run(data: TensorData, target: Option<BufferRange>) -> Request {
 
 fn numbers() -> TensorData {
     TensorData::Inline(vec![0; 16])
+}
+
+/// A stream's own socket, straight to the worker.
+fn open_stream(raw: &mut Raw) -> Result<Raw> {
+    let open = OpenStream {
+        model: "add".into(),
+        options: WorkOptions::default(),
+    };
+    raw.ask(60, Request::OpenStream(open))?;
+    loop {
+        match raw.next()? {
+            Said::Answer(60, Reply::StreamOpened(opened)) => {
+                return Raw::over(Connection::new(opened.socket.into(), Link::Client));
+            }
+            Said::Answer(60, Reply::Progress(_)) => {}
+            other => bail!("{other:?}"),
+        }
+    }
 }
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
@@ -437,19 +461,7 @@ fn ranges_stay_inside_their_buffers() -> Result<()> {
             run(TensorData::Range(range(2, 64, 16)), Some(range(1, 64, 16))),
         )?;
         // On a stream the worker looks for itself.
-        let open = OpenStream {
-            model: "add".into(),
-            options: WorkOptions::default(),
-        };
-        raw.ask(60, Request::OpenStream(open))?;
-        let socket = loop {
-            match raw.next()? {
-                Said::Answer(60, Reply::StreamOpened(opened)) => break opened.socket,
-                Said::Answer(60, Reply::Progress(_)) => {}
-                other => bail!("{other:?}"),
-            }
-        };
-        let mut stream = Raw::over(Connection::new(socket.into(), Link::Client))?;
+        let mut stream = open_stream(&mut raw)?;
         stream.accepted(1, raw::register(1, PAGE_BYTES, true, memory()?))?;
         stream.accepted(2, raw::register(2, PAGE_BYTES, false, memory()?))?;
         for (id, (what, bad)) in (10..).zip(outside.into_iter().chain(outputs)) {
@@ -473,6 +485,56 @@ fn ranges_stay_inside_their_buffers() -> Result<()> {
             "{answer:?}"
         );
         Ok(())
+    })
+}
+
+#[test]
+fn garbage_on_a_stream_ends_that_stream_only() -> Result<()> {
+    against(|daemon| {
+        let mut random = Random::seeded();
+        let (mut raw, mut neighbour) = (Raw::greeted(daemon)?, Raw::greeted(daemon)?);
+        let mut sound = open_stream(&mut neighbour)?;
+        let honest = raw::encoded(9, raw::push(run(numbers(), None))?);
+        for round in 0..100 {
+            let mut stream = open_stream(&mut raw)?;
+            let length = 1 + random.below(600);
+            match round % 4 {
+                0 => stream.write(&random.bytes(length))?,
+                1 => {
+                    let mut bytes = honest.clone();
+                    let at = random.below(bytes.len());
+                    bytes[at] ^= 1 << random.below(8);
+                    stream.write(&message(&bytes))?;
+                }
+                2 => stream.write(&message(&honest)[..random.below(honest.len())])?,
+                _ => {
+                    let fd = Memfd::create("hostile", PAGE_BYTES)?.into_fd();
+                    stream.write_with(&registration(random.next() % 9), &[fd])?;
+                }
+            }
+            stream.end_sending()?;
+            stream.is_closed()?;
+            sound.ask(1 + round, raw::push(run(numbers(), None))?)?;
+        }
+        for round in 1..=100 {
+            let answer = sound.next()?;
+            assert!(
+                matches!(answer, Said::Answer(id, Reply::StreamResult(_)) if id == round),
+                "{answer:?}"
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_client_that_says_nothing_is_put_out() -> Result<()> {
+    against(|daemon| {
+        let mut silent = Raw::connect(daemon)?;
+        let mut slow = Raw::connect(daemon)?;
+        slow.write(&message(&raw::encoded(1, raw::hello(1, 1)))[..3])?;
+        silent.is_refused("silence")?;
+        slow.is_refused("half a hello")
     })
 }
 
@@ -568,22 +630,20 @@ fn requests_without_end_whose_answers_nobody_reads_are_bounded() -> Result<()> {
 fn open_requests_of_a_connection_are_limited() -> Result<()> {
     against(|daemon| {
         let mut raw = Raw::greeted(daemon)?;
-        // No credit beyond the first frame is needed: they wait for room, not for the client.
-        let ids = 2..2 + 4 * OPEN_REQUESTS_MAX as u64;
+        let ids = 2..2 + 2 * OPEN_REQUESTS_MAX as u64;
         for id in ids.clone() {
-            raw.ask(id, run(numbers(), None))?;
+            raw.ask(id, run_on("slow", numbers(), None))?;
         }
-        let mut open: std::collections::BTreeSet<u64> = ids.collect();
-        while !open.is_empty() {
-            match raw.next()? {
-                Said::Answer(id, Reply::Done(_)) => assert!(open.remove(&id)),
-                Said::Answer(id, Reply::Failed(status)) => {
-                    assert!(matches!(status, Status::LimitExceeded { .. }), "{status:?}");
-                    assert!(open.remove(&id));
+        let beyond = ids.skip(OPEN_REQUESTS_MAX);
+        for expected in beyond {
+            let status = loop {
+                match raw.next()? {
+                    Said::Answer(id, Reply::Failed(status)) if id == expected => break status,
+                    Said::Answer(_, Reply::Accepted { .. } | Reply::Progress(_)) => {}
+                    other => bail!("{other:?}"),
                 }
-                Said::Answer(_, reply) if !reply.closes() => {}
-                other => bail!("{other:?}"),
-            }
+            };
+            assert!(matches!(status, Status::LimitExceeded { .. }), "{status:?}");
         }
         Ok(())
     })
