@@ -235,6 +235,7 @@ fn push(stream: &mut Stream, buffer: &Buffer) -> Result<(), ClientError> {
 /// The client that `a_killed_client_leaves_nothing_behind` kills.
 #[test]
 #[ignore = "a process of another test"]
+#[allow(clippy::print_stdout, reason = "the other test waits for the word")]
 fn a_client_process() -> Result<()> {
     let socket = std::env::var_os(CLIENT_SOCKET).context("it is run by another test")?;
     let client = Client::connect(socket, "to be killed")?;
