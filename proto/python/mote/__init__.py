@@ -28,10 +28,8 @@ from ._errors import (
     VersionUnsupported,
     WorkerDied,
 )
-from ._memory import Buffer
 
 __all__ = [
-    "Buffer",
     "Busy",
     "Cancelled",
     "Client",

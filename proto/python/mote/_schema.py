@@ -28,6 +28,16 @@ def message(name: str):
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"mote.v1.{name}"))
 
 
+def enum_word(name: str, number: int) -> str:
+    """A value of the enum ``mote.v1.<name>`` as a word: ``TOKENS_MAX`` as ``tokens_max``."""
+    enum = _POOL.FindEnumTypeByName(f"mote.v1.{name}")
+    value = enum.values_by_number.get(number)
+    if value is None:
+        return str(number)
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return value.name.removeprefix(prefix).lower()
+
+
 ClientFrame = message("ClientFrame")
 ServerFrame = message("ServerFrame")
 

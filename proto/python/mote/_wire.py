@@ -64,12 +64,13 @@ class Frames:
 
     def receive(self):
         """The next frame and its descriptors, which are the caller's from here on."""
-        length = self._length()
-        while len(self._pending) < length:
+        # Nothing is taken before all of it is there, so that an interrupted call can be repeated.
+        while (place := self._place()) is None or len(self._pending) < place[1]:
             self._read()
-        frame = ServerFrame.FromString(bytes(self._pending[:length]))
-        del self._pending[:length]
-        self._consumed += length
+        start, end = place
+        frame = ServerFrame.FromString(bytes(self._pending[start:end]))
+        del self._pending[:end]
+        self._consumed += end
         fds: list[int] = []
         while self._batches and self._batches[0][0] < self._consumed:
             fds += self._batches.pop(0)[1]
@@ -79,20 +80,18 @@ class Frames:
             raise ProtocolError(f"{len(fds)} descriptors came with a frame that names {frame.fd_count}")
         return frame, fds
 
-    def _length(self) -> int:
+    def _place(self) -> tuple[int, int] | None:
+        """Where the next message begins and ends; None while its length is incomplete."""
         value = 0
-        for index in range(_VARINT_BYTES_MAX):
-            while len(self._pending) <= index:
-                self._read()
-            byte = self._pending[index]
+        for index, byte in enumerate(self._pending[:_VARINT_BYTES_MAX]):
             value |= (byte & 0x7F) << (7 * index)
             if byte < 0x80:
-                del self._pending[: index + 1]
-                self._consumed += index + 1
                 if value > FRAME_BYTES_MAX:
                     raise ProtocolError(f"a frame of {value} bytes is over {FRAME_BYTES_MAX}")
-                return value
-        raise ProtocolError("a frame's length does not end")
+                return index + 1, index + 1 + value
+        if len(self._pending) >= _VARINT_BYTES_MAX:
+            raise ProtocolError("a frame's length does not end")
+        return None
 
     def _read(self) -> None:
         # Python makes received descriptors close-on-exec.

@@ -1,0 +1,348 @@
+"""The client against a real daemon and real models."""
+
+import gc
+import os
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mote
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT_MODEL = "smollm2-135m"
+# Probabilities in float32: the reference differs by rounding alone.
+TOLERANCE = 1e-5
+# The client's own limit of buffers on a connection is 64: more than that must have come and gone.
+MANY = 100
+
+
+def descriptors():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+# ---- Tensors ----
+
+
+def test_a_numpy_array_gives_the_reference(daemon, case):
+    outputs = daemon.run("magika", bytes=case("magika", "input0"))
+    expected = case("magika", "output0")
+    np.testing.assert_allclose(outputs["target_label"], expected, atol=TOLERANCE, rtol=0)
+    receipt = outputs.receipt
+    assert receipt.model == "magika" and receipt.backend in ("onnxruntime", "tract")
+    assert receipt.placement_read_back and sum(share.nodes for share in receipt.placement) > 0
+    outputs["target_label"][...] = 0  # The array is the caller's.
+
+
+def test_both_backends_can_be_required(daemon, case):
+    for backend in ("onnxruntime", "tract"):
+        options = {"require_backend": backend}
+        outputs = daemon.run("magika", bytes=case("magika", "input0"), options=options)
+        assert outputs.receipt.backend == backend
+        expected = case("magika", "output0")
+        np.testing.assert_allclose(outputs["target_label"], expected, atol=TOLERANCE, rtol=0)
+
+
+def test_arrays_in_any_layout_and_byte_order_go_in_by_value(daemon, case):
+    tokens, expected = case("magika", "input0"), case("magika", "output0")
+    strided = np.repeat(tokens, 2, axis=1)[:, ::2]
+    assert not strided.flags.c_contiguous
+    for array in (strided, np.asfortranarray(tokens), tokens.astype(">i4")):
+        outputs = daemon.run_with("magika", {"bytes": array})
+        np.testing.assert_allclose(outputs["target_label"], expected, atol=TOLERANCE, rtol=0)
+
+
+def test_arrays_from_empty_travel_without_a_copy(daemon, case):
+    picture, expected = case("text_detection_small", "input0"), case("text_detection_small", "output0")
+    x, y = daemon.empty(picture.shape), daemon.empty(expected.shape)
+    x[...] = picture
+    outputs = daemon.run("rapidocr-det", x=x, out={"sigmoid_0.tmp_0": y})
+    assert outputs["sigmoid_0.tmp_0"] is y
+    assert outputs.bytes_copied == 0
+    np.testing.assert_allclose(y, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_large_arrays_go_in_and_come_out(daemon, case):
+    picture, expected = case("text_detection_large", "input0"), case("text_detection_large", "output0")
+    assert picture.nbytes > daemon.welcome.limits.inline_bytes_max < expected.nbytes
+    for _ in range(3):
+        outputs = daemon.run("rapidocr-det", x=picture)
+        np.testing.assert_allclose(outputs["sigmoid_0.tmp_0"], expected, atol=TOLERANCE, rtol=0)
+
+
+def test_outputs_are_only_written_to_memory_of_the_daemon(daemon, case):
+    elsewhere = np.empty((3, 214), np.float32)
+    with pytest.raises(ValueError, match="target_label"):
+        daemon.run("magika", bytes=case("magika", "input0"), out={"target_label": elsewhere})
+    with pytest.raises(TypeError, match="bytes"):
+        daemon.run("magika", bytes=np.array(["text"]))
+
+
+# ---- Streams ----
+
+
+def hear(stream, chunks, expected):
+    for chunk, chance in zip(chunks, expected):
+        outputs = stream.push(input=chunk)
+        np.testing.assert_allclose(outputs["output"], chance, atol=TOLERANCE, rtol=0)
+
+
+def test_a_stream_keeps_its_state(daemon, case):
+    chunks, expected = case("silero_vad", "input0"), case("silero_vad", "output0")
+    for _ in range(2):
+        with daemon.stream("silero-vad") as stream:
+            assert [spec.name for spec in stream.inputs] == ["input"]
+            assert [spec.name for spec in stream.outputs] == ["output"]
+            hear(stream, chunks, expected)
+        assert stream.receipt.steps == len(chunks)
+        assert stream.receipt.placement_read_back
+
+
+def test_a_stream_over_shared_arrays_copies_nothing(daemon, case):
+    chunks, expected = case("silero_vad", "input0"), case("silero_vad", "output0")
+    with daemon.stream("silero-vad") as stream:
+        x, y = stream.empty(chunks.shape[1:]), stream.empty(expected.shape[1:])
+        for chunk, chance in zip(chunks, expected):
+            x[...] = chunk
+            outputs = stream.push(input=x, out={"output": y})
+            assert outputs.bytes_copied == 0
+            np.testing.assert_allclose(y, chance, atol=TOLERANCE, rtol=0)
+
+
+def test_a_push_that_does_not_fit_leaves_the_stream_in_order(daemon, case):
+    chunks, expected = case("silero_vad", "input0"), case("silero_vad", "output0")
+    with daemon.stream("silero-vad") as stream:
+        with pytest.raises(mote.Invalid) as refused:
+            stream.push(input=chunks[0].astype(np.float64))
+        assert refused.value.field == "inputs[0].dtype"
+        hear(stream, chunks[:5], expected[:5])
+
+
+# ---- Text ----
+
+
+def test_an_answer_comes_in_pieces_and_is_the_same_each_time(daemon):
+    answers = []
+    for _ in range(2):
+        answer = daemon.generate(TEXT_MODEL, "Write two sentences about the ocean.", tokens_max=100)
+        pieces = list(answer)
+        assert len(pieces) > 10
+        assert answer.finish == "end_of_answer"
+        assert answer.receipt.generated_tokens == len(answer.token_ids)
+        answers.append("".join(pieces))
+    assert answers[0] == answers[1]
+    assert "ocean" in answers[0]
+
+
+def test_an_answer_longer_than_its_credit_goes_on(daemon):
+    options = {"credit": 4}
+    answer = daemon.generate(TEXT_MODEL, "Count up from one.", tokens_max=40, temperature=1.0, seed=3, options=options)
+    text = "".join(answer)
+    wide = daemon.generate(TEXT_MODEL, "Count up from one.", tokens_max=40, temperature=1.0, seed=3)
+    assert "".join(wide) == text
+    assert wide.token_ids == answer.token_ids
+
+
+def test_an_answer_ends_before_its_stop_string(daemon):
+    question = "Write two sentences about the ocean."
+    whole = "".join(daemon.generate(TEXT_MODEL, question, tokens_max=32))
+    stop = whole[len(whole) // 2 :][:7]
+    answer = daemon.generate(TEXT_MODEL, question, tokens_max=32, stop=stop)
+    assert "".join(answer) == whole[: whole.index(stop)]
+    assert answer.finish == "stop_string"
+
+
+def running(daemon):
+    status = daemon.status()
+    return status.jobs_running + status.jobs_queued
+
+
+def wait_until_idle(daemon):
+    done = threading.Event()
+    for _ in range(1000):
+        if running(daemon) == 0:
+            return
+        done.wait(0.01)
+    pytest.fail("the daemon is still at work")
+
+
+@pytest.mark.parametrize("leave", ["close", "drop", "with"])
+def test_an_answer_that_is_left_is_cancelled(daemon, leave):
+    prompt = "Tell a long story about a lighthouse."
+    answer = daemon.generate(TEXT_MODEL, prompt, tokens_max=1000, temperature=1.0, seed=1)
+    pieces = [next(answer) for _ in range(3)]
+    assert len(pieces) == 3 and running(daemon) == 1
+    if leave == "close":
+        answer.close()
+        assert list(answer) == []
+    elif leave == "with":
+        with answer:
+            pass
+    del answer
+    wait_until_idle(daemon)
+    assert "".join(daemon.generate(TEXT_MODEL, "Hello", tokens_max=5))
+
+
+def test_threads_share_a_connection(daemon, case):
+    tokens, expected = case("magika", "input0"), case("magika", "output0")
+    # An answer nobody reads meanwhile must not hold up the others.
+    unread = daemon.generate(TEXT_MODEL, "Tell a story.", tokens_max=200, temperature=1.0, seed=2)
+    wrong = []
+
+    def work():
+        for _ in range(10):
+            outputs = daemon.run("magika", bytes=tokens)
+            if not np.allclose(outputs["target_label"], expected, atol=TOLERANCE, rtol=0):
+                wrong.append(outputs)
+
+    def read():
+        if not "".join(daemon.generate(TEXT_MODEL, "Hello", tokens_max=20)):
+            wrong.append("no answer")
+
+    threads = [threading.Thread(target=target) for target in (work, work, read)]
+    for thread in threads:
+        thread.start()
+    first = next(unread)
+    for thread in threads:
+        thread.join()
+    assert first and not wrong
+    unread.close()
+
+
+# ---- Clips ----
+
+
+def test_a_clip_gets_a_frame_between_each_two(daemon, tmp_path):
+    source = Path(os.environ["MOTE_CACHE"]) / "files/sample-clips/bikes.mp4"
+    target, sheet = tmp_path / "out.gif", tmp_path / "out.png"
+    stages = set()
+    receipt = daemon.transform_clip(
+        "rife",
+        source,
+        target,
+        format="gif",
+        contact_sheet=sheet,
+        frames_max=3,
+        width_max=160,
+        on_progress=lambda progress: stages.add(progress.stage),
+    )
+    assert (receipt.frames_in, receipt.frames_out) == (3, 5)
+    assert target.read_bytes().startswith(b"GIF89a")
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert stages
+
+
+# ---- Refusals ----
+
+
+def test_refusals_are_typed_and_the_connection_goes_on(daemon, case):
+    tokens = case("magika", "input0")
+    with pytest.raises(mote.ModelNotFound) as refused:
+        daemon.run("magica", bytes=tokens)
+    assert refused.value.model == "magica" and "magika" in refused.value.similar
+    for inputs, field in [
+        ({"bytes": tokens.astype(np.float32)}, "inputs[0].dtype"),
+        ({"bytes": tokens[:, :100]}, "inputs[0].shape"),
+        ({"octets": tokens}, "inputs[0].name"),
+        ({}, "inputs"),
+    ]:
+        with pytest.raises(mote.Invalid) as refused:
+            daemon.run_with("magika", inputs)
+        assert refused.value.field == field
+    with pytest.raises(mote.NoBackend) as refused:
+        daemon.run("magika", bytes=tokens, options={"require_provider": "CUDAExecutionProvider"})
+    assert len(refused.value.rejected) > 0
+    with pytest.raises(mote.ContextOverflow) as refused:
+        list(daemon.generate(TEXT_MODEL, "word " * 3000))
+    assert refused.value.prompt_tokens > refused.value.context_tokens == 2048
+    assert daemon.run("magika", bytes=tokens)["target_label"].shape == (3, 214)
+
+
+def test_a_closed_connection_says_so(socket_path, case):
+    client = mote.connect(socket_path)
+    client.close()
+    client.close()
+    with pytest.raises(mote.ProtocolError):
+        client.run("magika", bytes=case("magika", "input0"))
+    with pytest.raises(ConnectionError):
+        mote.connect(socket_path.with_name("nobody.sock"))
+
+
+# ---- Control ----
+
+
+def test_the_daemon_tells_of_itself(daemon):
+    assert {"magika", TEXT_MODEL} <= {model.name for model in daemon.models()}
+    assert any(device.works for device in daemon.devices())
+    assert daemon.explain("magika").chosen.backend
+    daemon.load("magika")
+    assert [spec.name for spec in daemon.inspect("magika").inputs] == ["bytes"]
+    daemon.pin("magika")
+    daemon.pin("magika", False)
+    daemon.unload("magika")
+    assert daemon.status().connections >= 1
+
+
+# ---- Leaks ----
+
+
+def test_nothing_is_held_after_use(daemon, case):
+    tokens, picture = case("magika", "input0"), case("text_detection_small", "input0")
+    shape = case("text_detection_small", "output0").shape
+
+    def use():
+        daemon.run("magika", bytes=tokens)
+        daemon.run("rapidocr-det", x=picture)
+        array = daemon.empty(shape)
+        daemon.run("rapidocr-det", x=picture, out={"sigmoid_0.tmp_0": array})
+        with pytest.raises(mote.Invalid):
+            daemon.run("rapidocr-det", x=picture.astype(np.float64))
+        with daemon.stream("silero-vad") as stream:
+            stream.push(input=stream.empty((1, 576)))
+
+    use()
+    before, buffers = descriptors(), daemon.status().buffers
+    for _ in range(10):
+        use()
+    assert descriptors() == before
+    assert daemon.status().buffers == buffers
+
+
+def test_arrays_give_their_memory_back_and_views_keep_it(daemon):
+    before = descriptors()
+    for _ in range(MANY):
+        daemon.empty((16, 16))
+    view = daemon.empty((16, 16))[8:, ::2].T
+    gc.collect()
+    view[...] = 7
+    assert daemon.status().buffers == 1
+    assert np.all(view == 7)
+    del view
+    assert descriptors() == before
+    assert daemon.status().buffers == 0
+
+
+def test_connections_come_and_go(socket_path):
+    mote.connect(socket_path).close()
+    before = descriptors()
+    for _ in range(20):
+        with mote.connect(socket_path) as client:
+            client.empty((4,))
+            client.generate(TEXT_MODEL, "Hello", tokens_max=3)
+    assert descriptors() == before
+
+
+# ---- Documentation ----
+
+
+def test_the_examples_of_the_readme_run(socket_path, monkeypatch, capsys):
+    monkeypatch.setenv("MOTE_SOCKET", str(socket_path))
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert blocks
+    names = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)
+    assert "onnxruntime" in capsys.readouterr().out
