@@ -1,10 +1,12 @@
 //! Streams: sockets straight between a client and a worker, made and revocable here.
 
+use super::instance::LoadedModel;
 use super::seek::Purpose;
 use super::{Core, Effect};
 use crate::ids::{ConnectionId, RequestKey, StreamId, WorkerId};
 use crate::limits::{STREAMS_PER_CONNECTION_MAX, STREAMS_TOTAL_MAX};
-use mote_wire::types::{Command, OpenStream, Reply, Status, StreamOpened};
+use mote_api::{Manifest, Task};
+use mote_wire::types::{Command, DType, OpenStream, Reply, Status, StreamOpened, TensorSpec};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -66,10 +68,11 @@ impl Core {
         let kept = kept.map_err(|error| internal(&error))?;
         let id = StreamId(self.ids.streams.draw());
         instance.streams.insert(id);
+        let (inputs, outputs) = pushed(&instance.entry.manifest, &instance.loaded);
         let opened = StreamOpened {
             socket: client_end,
-            inputs: instance.loaded.inputs.clone(),
-            outputs: instance.loaded.outputs.clone(),
+            inputs,
+            outputs,
         };
         let connection = key.connection;
         self.streams.insert(
@@ -125,4 +128,31 @@ impl Core {
         }
         self.tend(stream.worker);
     }
+}
+
+/// What a push takes and gives: frames where frames are interpolated, and otherwise the model's
+/// tensors without those that stay inside.
+fn pushed(manifest: &Manifest, loaded: &LoadedModel) -> (Vec<TensorSpec>, Vec<TensorSpec>) {
+    if manifest.task == Task::FrameInterpolation {
+        let frames = |name: &str, shape: &[Option<u64>]| TensorSpec {
+            name: name.into(),
+            dtype: DType::U8,
+            shape: shape.to_vec(),
+        };
+        let frame = frames("frame", &[None, None, Some(3)]);
+        return (
+            vec![frame],
+            vec![frames("frames", &[None, None, None, Some(3)])],
+        );
+    }
+    let (mut inputs, mut outputs) = (loaded.inputs.clone(), loaded.outputs.clone());
+    if let Some(stream) = &manifest.stream {
+        let is_fed = |name: &str| {
+            stream.state.iter().any(|state| state.input == name)
+                || stream.constant.iter().any(|one| one.input == name)
+        };
+        inputs.retain(|spec| !is_fed(&spec.name));
+        outputs.retain(|spec| stream.state.iter().all(|state| state.output != spec.name));
+    }
+    (inputs, outputs)
 }
