@@ -59,7 +59,7 @@ fn answer(client: &Client, request: Generate) -> Result<Answer> {
 
 fn check_greedy(model: &str, case: &str) -> Result<Answer> {
     let case = Case::read(case)?;
-    let answer = answer(&client()?, ask(model, QUESTION))?;
+    let answer = answer(&*client()?, ask(model, QUESTION))?;
     let receipt = &answer.done.receipt;
     ONNXRUNTIME.check(model, receipt);
     assert_eq!(receipt.prompt_tokens, case.inputs["input_ids"].shape[1]);

@@ -15,7 +15,7 @@ use mote_tests::daemon::{Daemon, Setup};
 use mote_tests::npy::{Array, max_difference, numbers};
 use mote_tests::prepared;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 const ONNXRUNTIME: Place = Place {
     backend: "onnxruntime",
@@ -68,20 +68,37 @@ impl Place {
     }
 }
 
-/// A connection to the one daemon of all tests here, over all that was prepared.
-fn client() -> Result<Client> {
-    static DAEMON: OnceLock<Daemon> = OnceLock::new();
-    let start = || {
-        let setup = Setup {
+/// A connection to the daemon that the tests here share, over all that was prepared.
+struct Session {
+    client: Client,
+    // Ends with its last session, so that it leaves nothing behind; after the connection.
+    _daemon: Arc<Daemon>,
+}
+
+impl std::ops::Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+fn client() -> Result<Session> {
+    static DAEMON: Mutex<Weak<Daemon>> = Mutex::new(Weak::new());
+    let mut shared = DAEMON.lock().unwrap_or_else(PoisonError::into_inner);
+    let daemon = match shared.upgrade() {
+        Some(daemon) => daemon,
+        None => Arc::new(Daemon::start(&Setup {
             stores: vec![prepared("MOTE_TEST_MODELS")?],
             runtimes: vec![prepared("MOTE_RUNTIMES")?],
             ..Setup::default()
-        };
-        Daemon::start(&setup)
+        })?),
     };
-    DAEMON
-        .get_or_init(|| start().expect("the tests need their daemon"))
-        .client()
+    *shared = Arc::downgrade(&daemon);
+    Ok(Session {
+        client: daemon.client()?,
+        _daemon: daemon,
+    })
 }
 
 /// Arrays as inputs of a request.

@@ -55,11 +55,26 @@ fn play(stream: &mut Stream, case: &Case, tolerance: f64) -> Result<u64> {
     Ok(steps)
 }
 
+/// The stream tells what a push takes and gives, and nothing that stays inside.
+fn check_specs(stream: &Stream, case: &Case) {
+    let inside = inside(case);
+    for (specs, arrays) in [
+        (stream.inputs(), &case.inputs),
+        (stream.outputs(), &case.outputs),
+    ] {
+        let mut told: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        told.sort_unstable();
+        let seen = arrays.keys().filter(|name| !inside.contains(name));
+        assert_eq!(told, seen.map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
 fn check(model: &str, case: &str, place: Place, tolerance: f64) -> Result<()> {
     let (case, client) = (Case::read(case)?, client()?);
     // The second stream must not see the state that the first one left.
     for _ in 0..2 {
         let mut stream = client.open_stream(model, &place.required())?;
+        check_specs(&stream, &case);
         let steps = play(&mut stream, &case, tolerance)?;
         let receipt = stream.close()?;
         place.check(model, &receipt);
@@ -136,6 +151,8 @@ fn frames_come_out_of_a_stream_with_new_ones_between() -> Result<()> {
     });
 
     let mut stream = client.open_stream("rife", &place.required())?;
+    assert_eq!(stream.inputs()[0].shape, [None, None, Some(3)]);
+    assert_eq!(stream.outputs()[0].name, "frames");
     let (mut shown, size) = (Vec::new(), [height, width, 3]);
     for (frame, count) in frames.iter().zip([1, 2]) {
         let input = Input::bytes("frame", DType::U8, &size, frame);
