@@ -36,6 +36,11 @@ class Link:
         """Closes the socket; whoever still waits on it is told."""
         self._fail(ProtocolError("the connection is closed"))
         self._frames.close()
+        for request_id in list(self._inbox):
+            self.forget(request_id)
+
+    def __del__(self):
+        self.close()
 
     # ---- Sending ----
 
@@ -48,8 +53,13 @@ class Link:
         try:
             with self._sending:
                 self._send(request_id, verb, body, list(fds))
-        except BaseException:
+        except ValueError:
+            # It does not fit a frame; nothing of it was sent.
             self.forget(request_id)
+            raise
+        except BaseException:
+            # Part of it may be on its way, and nothing can follow that.
+            self._fail(ProtocolError("a request could not be sent whole"))
             raise
         finally:
             self._flush()
@@ -175,11 +185,11 @@ class Call:
 
     def __init__(self, link: Link, verb: str, body, fds: Iterable[int] = ()):
         self._link = link
+        self._request_id: int | None = None
         body.options.credit = body.options.credit or CREDIT
         # Each grant is a message of its own, so half the credit is granted at a time.
         self._grant_at = max(1, body.options.credit // 2)
         self._read = 0
-        self._request_id: int | None = None
         self._request_id = link.open(verb, body, fds)
 
     def next(self):

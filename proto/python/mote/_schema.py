@@ -5,6 +5,7 @@ No generated code: whatever version of the protobuf package is installed makes t
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib import resources
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -23,6 +24,7 @@ def _load():
 _POOL = _load()
 
 
+@lru_cache(maxsize=None)
 def message(name: str):
     """The class of the message ``mote.v1.<name>``."""
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"mote.v1.{name}"))

@@ -42,6 +42,11 @@ class Frames:
             for fd in fds:
                 os.close(fd)
         self._batches.clear()
+        try:
+            # Wakes a thread that waits for an answer; closing alone would not.
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
         self._socket.close()
 
     def send(self, frame, fds: list[int] = ()) -> None:

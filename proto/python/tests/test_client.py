@@ -212,6 +212,25 @@ def test_threads_share_a_connection(daemon, case):
     unread.close()
 
 
+def test_closing_wakes_a_thread_that_waits(socket_path):
+    client = mote.connect(socket_path)
+    answer = client.generate(TEXT_MODEL, "Tell a story.", tokens_max=1000, temperature=1.0, seed=4)
+    seen, ended = threading.Event(), []
+
+    def read():
+        with pytest.raises(mote.ProtocolError):
+            for _ in answer:
+                seen.set()
+        ended.append(True)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert seen.wait(60)
+    client.close()
+    thread.join(60)
+    assert ended == [True]
+
+
 # ---- Clips ----
 
 

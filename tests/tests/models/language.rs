@@ -151,6 +151,23 @@ fn an_answer_ends_before_its_stop_string() -> Result<()> {
 }
 
 #[test]
+fn a_prompt_over_the_limit_of_bytes_is_refused_before_it_is_read() -> Result<()> {
+    let client = client()?;
+    let bytes_max = client.limits().prompt_bytes_max;
+    let request = ask(DENSE, &"x".repeat(bytes_max as usize + 1));
+    match client.generate(request)?.next() {
+        Some(Err(mote_client::ClientError::Refused(Status::LimitExceeded {
+            have, limit, ..
+        }))) => assert_eq!((have, limit), (bytes_max + 1, bytes_max)),
+        other => panic!("{other:?}"),
+    }
+    let mut request = ask(DENSE, QUESTION);
+    request.tokens_max = Some(1);
+    assert_eq!(answer(&client, request)?.ids.len(), 1);
+    Ok(())
+}
+
+#[test]
 fn a_prompt_over_the_context_is_refused_with_both_figures() -> Result<()> {
     let client = client()?;
     let request = ask(DENSE, &"word ".repeat(3000));
