@@ -4,6 +4,8 @@ use mote_wire::limits::{CREDIT_MAX, OPEN_REQUESTS_MAX};
 
 // ---- Connections ----
 
+/// Queued frames that are sent together.
+pub const FRAMES_AT_ONCE_MAX: usize = 32;
 /// Connections at once.
 pub const CONNECTIONS_MAX: usize = 256;
 /// Connections of one user at once.

@@ -311,23 +311,30 @@ impl Engine {
     /// Sends what credit allows. Answers whether the job is gone.
     fn flush(&mut self, index: usize) -> Result<bool, LinkError> {
         let job = &mut self.jobs[index];
+        let mut ready = Vec::new();
         while let Some(reply) = job.held.front() {
             if reply.costs_credit() {
                 if job.credit == 0 {
-                    return Ok(false);
+                    break;
                 }
                 job.credit -= 1;
             }
-            if let Some(reply) = job.held.pop_front() {
-                self.link.reply(job.id, reply)?;
-            }
+            ready.extend(job.held.pop_front());
         }
-        let Some(last) = job.last.take() else {
+        let id = job.id;
+        let last = if job.held.is_empty() {
+            job.last.take()
+        } else {
+            None
+        };
+        let Some(last) = last else {
+            self.link.replies(id, ready)?;
             return Ok(false);
         };
         let went_well = matches!(last, JobReply::Done(_));
+        ready.push(last);
         if let Some(active) = self.jobs.remove(index) {
-            self.running.forget(active.id);
+            self.running.forget(id);
             // A cancelled session may have a cancel left over: it is dropped, not pooled.
             if went_well {
                 let mut pools = jobs::Pools {
@@ -336,8 +343,8 @@ impl Engine {
                 };
                 active.job.give_back(&mut pools);
             }
-            self.link.reply(active.id, last)?;
         }
+        self.link.replies(id, ready)?;
         Ok(true)
     }
 }

@@ -34,6 +34,17 @@ impl Link {
         Ok(half.send(frame)?)
     }
 
+    /// Sends answers of a job together.
+    pub fn replies(&self, job: u64, replies: Vec<JobReply>) -> Result<(), LinkError> {
+        let mut frames = Vec::with_capacity(replies.len());
+        for reply in replies {
+            frames.push(event_to_frame(WorkerEvent::Job { job, reply })?);
+        }
+        // As in `send`.
+        let mut half = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(half.send_all(frames)?)
+    }
+
     /// Sends one answer of a job.
     pub fn reply(&self, job: u64, reply: JobReply) -> Result<(), LinkError> {
         self.send(WorkerEvent::Job { job, reply })

@@ -6,6 +6,7 @@ use crate::error::WireError;
 use crate::fds;
 use crate::frame::{Frame, Link};
 use nix::sys::socket::{Shutdown, shutdown};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use tokio::io::Interest;
@@ -20,7 +21,7 @@ pub fn async_connection(
     let socket = Arc::new(UnixStream::from_std(socket).map_err(WireError::SetUp)?);
     let sender = AsyncSender {
         socket: Arc::clone(&socket),
-        outgoing: None,
+        outgoing: VecDeque::new(),
     };
     let receiver = AsyncReceiver {
         socket,
@@ -33,7 +34,7 @@ pub fn async_connection(
 #[derive(Debug)]
 pub struct AsyncSender {
     socket: Arc<UnixStream>,
-    outgoing: Option<Outgoing>,
+    outgoing: VecDeque<Outgoing>,
 }
 
 impl AsyncSender {
@@ -42,22 +43,31 @@ impl AsyncSender {
     /// When the future is dropped, the frame is kept and goes out ahead of the next one, or with
     /// [`AsyncSender::flush`]: the stream never holds half a frame.
     pub async fn send(&mut self, frame: Frame) -> Result<(), WireError> {
-        let next = Outgoing::new(frame)?;
+        self.send_all([frame]).await
+    }
+
+    /// Sends frames one after another, in as few system calls as can be; otherwise as
+    /// [`AsyncSender::send`].
+    pub async fn send_all(
+        &mut self,
+        frames: impl IntoIterator<Item = Frame>,
+    ) -> Result<(), WireError> {
+        let next = Outgoing::batches(frames)?;
         self.flush().await?;
-        self.outgoing = Some(next);
+        self.outgoing = next;
         self.flush().await
     }
 
     /// Sends what an earlier, dropped call has left.
     pub async fn flush(&mut self) -> Result<(), WireError> {
-        while let Some(outgoing) = &mut self.outgoing {
+        while let Some(outgoing) = self.outgoing.front_mut() {
             let sent = self
                 .socket
                 .async_io(Interest::WRITABLE, || outgoing.advance(self.socket.as_fd()))
                 .await
                 .map_err(WireError::Send)?;
             if sent {
-                self.outgoing = None;
+                self.outgoing.pop_front();
             }
         }
         Ok(())

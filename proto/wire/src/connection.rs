@@ -4,12 +4,16 @@ use crate::decoder::FrameDecoder;
 use crate::error::WireError;
 use crate::fds;
 use crate::frame::{Frame, Link, Prefix};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Bytes of frames that are put together.
+const BATCH_BYTES_MAX: usize = 64 << 10;
 
 /// What carries frames both ways.
 pub trait Transport {
@@ -102,11 +106,17 @@ impl SendHalf {
     /// Sends a frame; its descriptors are closed here afterwards. Blocks while the peer's buffer is
     /// full.
     pub fn send(&mut self, frame: Frame) -> Result<(), WireError> {
-        let mut outgoing = Outgoing::new(frame)?;
-        while !outgoing
-            .advance(self.socket.as_fd())
-            .map_err(WireError::Send)?
-        {}
+        self.send_all([frame])
+    }
+
+    /// Sends frames one after another, in as few system calls as can be.
+    pub fn send_all(&mut self, frames: impl IntoIterator<Item = Frame>) -> Result<(), WireError> {
+        for mut outgoing in Outgoing::batches(frames)? {
+            while !outgoing
+                .advance(self.socket.as_fd())
+                .map_err(WireError::Send)?
+            {}
+        }
         Ok(())
     }
 
@@ -179,37 +189,49 @@ pub(crate) fn feed(decoder: &mut FrameDecoder, received: fds::Received) -> Resul
     Ok(true)
 }
 
-/// A frame on its way into a socket.
+/// Frames on their way into a socket in as few calls as can be: several without descriptors, or one.
+///
+/// A frame with descriptors travels alone: the kernel tells which call they came with, and so which
+/// frame they belong to.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    prefix: Prefix,
-    frame: Frame,
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
     sent: usize,
 }
 
 impl Outgoing {
-    pub(crate) fn new(frame: Frame) -> Result<Self, WireError> {
-        frame.check()?;
-        Ok(Self {
-            prefix: Prefix::of(frame.bytes.len()),
-            frame,
-            sent: 0,
-        })
+    /// Frames in their order, put together where they may be.
+    pub(crate) fn batches(
+        frames: impl IntoIterator<Item = Frame>,
+    ) -> Result<VecDeque<Self>, WireError> {
+        let mut batches: VecDeque<Self> = VecDeque::new();
+        for frame in frames {
+            frame.check()?;
+            let prefix = Prefix::of(frame.bytes.len());
+            let joins = |batch: &&mut Self| {
+                let bytes = batch.bytes.len() + prefix.as_bytes().len() + frame.bytes.len();
+                batch.fds.is_empty() && frame.fds.is_empty() && bytes <= BATCH_BYTES_MAX
+            };
+            if let Some(batch) = batches.back_mut().filter(joins) {
+                batch.bytes.extend_from_slice(prefix.as_bytes());
+                batch.bytes.extend_from_slice(&frame.bytes);
+                continue;
+            }
+            let mut bytes = Vec::with_capacity(prefix.as_bytes().len() + frame.bytes.len());
+            bytes.extend_from_slice(prefix.as_bytes());
+            bytes.extend_from_slice(&frame.bytes);
+            let (fds, sent) = (frame.fds, 0);
+            batches.push_back(Self { bytes, fds, sent });
+        }
+        Ok(batches)
     }
 
-    /// One call of `sendmsg`; true once the frame is sent.
+    /// One call of `sendmsg`; true once everything is sent.
     pub(crate) fn advance(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
-        let prefix = self.prefix.as_bytes();
-        let parts = [
-            IoSlice::new(prefix.get(self.sent..).unwrap_or_default()),
-            IoSlice::new(&self.frame.bytes[self.sent.saturating_sub(prefix.len())..]),
-        ];
-        let fds = if self.sent == 0 {
-            &self.frame.fds[..]
-        } else {
-            &[]
-        };
+        let parts = [IoSlice::new(&self.bytes[self.sent..])];
+        let fds = if self.sent == 0 { &self.fds[..] } else { &[] };
         self.sent += fds::send(socket, &parts, fds)?;
-        Ok(self.sent == prefix.len() + self.frame.bytes.len())
+        Ok(self.sent == self.bytes.len())
     }
 }

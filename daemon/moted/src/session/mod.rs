@@ -7,7 +7,7 @@ pub use outbox::{Outbox, Overflow};
 
 use crate::core::Event;
 use crate::ids::ConnectionId;
-use crate::limits::FLUSH_LIMIT_MS;
+use crate::limits::{FLUSH_LIMIT_MS, FRAMES_AT_ONCE_MAX};
 use mote_wire::{AsyncSender, Frame, Link, WireError, async_connection};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -95,9 +95,10 @@ async fn write(
     mut queue: mpsc::Receiver<Frame>,
     counter: outbox::Counter,
 ) {
-    while let Some(frame) = queue.recv().await {
-        counter.taken(&frame);
-        if let Err(error) = sender.send(frame).await {
+    let mut frames = Vec::new();
+    while queue.recv_many(&mut frames, FRAMES_AT_ONCE_MAX).await > 0 {
+        frames.iter().for_each(|frame| counter.taken(frame));
+        if let Err(error) = sender.send_all(frames.drain(..)).await {
             log::debug!("a client does not take an answer: {error}");
             break;
         }
