@@ -33,6 +33,8 @@ pub struct LoadedModel {
     pub placement: Placement,
     /// The library's own version.
     pub library_version: String,
+    /// Digest over its files, as the broker tells it.
+    pub model_digest: String,
 }
 
 /// Why loading failed, and whether another candidate may do better.
@@ -136,6 +138,7 @@ pub fn load(
             governor,
             placement,
             library_version,
+            model_digest: command.model_digest.clone(),
         },
         loaded,
     ))

@@ -61,6 +61,7 @@ struct Stream {
     candidate: Candidate,
     placement: Placement,
     library_version: String,
+    model_digest: String,
     buffers: Buffers,
     usage: Usage,
     started: Instant,
@@ -92,6 +93,7 @@ pub fn attach(id: u64, socket: OwnedFd, loaded: &LoadedModel, link: Link) -> Res
         candidate: loaded.candidate.clone(),
         placement: loaded.placement.clone(),
         library_version: loaded.library_version.clone(),
+        model_digest: loaded.model_digest.clone(),
         buffers: Buffers::default(),
         usage: Usage::default(),
         started: Instant::now(),
@@ -241,6 +243,7 @@ impl Stream {
             backend: self.candidate.backend.to_string(),
             flavour: self.candidate.flavour.clone(),
             library_version: self.library_version.clone(),
+            model_digest: self.model_digest.clone(),
             precision: self.candidate.precision.to_string(),
             device: Device {
                 id: device.id.clone(),

@@ -78,6 +78,7 @@ fn check(model: &str, case: &str, place: Place, tolerance: f64) -> Result<()> {
         let steps = play(&mut stream, &case, tolerance)?;
         let receipt = stream.close()?;
         place.check(model, &receipt);
+        assert!(!receipt.model_digest.is_empty() && !receipt.library_version.is_empty());
         assert_eq!(receipt.steps, steps);
     }
     Ok(())

@@ -108,6 +108,7 @@ impl Core {
             threads: u32::try_from(threads.count).unwrap_or(u32::MAX),
             spin: threads.spin,
             threads_follow_load: instance.threads_max.is_none(),
+            model_digest: instance.entry.digest.clone(),
             forbid_cpu: instance.cpu_free,
             verify_digests: !entry.manifest.files.is_empty() && !verified,
         })

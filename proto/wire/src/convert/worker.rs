@@ -91,6 +91,7 @@ fn parse_load(load: wpb::LoadModel) -> LoadModel {
         threads: load.threads,
         spin: load.spin,
         threads_follow_load: load.threads_follow_load,
+        model_digest: load.model_digest,
         forbid_cpu: load.forbid_cpu,
         verify_digests: load.verify_digests,
     }
@@ -106,6 +107,7 @@ fn write_load(load: LoadModel) -> wpb::LoadModel {
         threads: load.threads,
         spin: load.spin,
         threads_follow_load: load.threads_follow_load,
+        model_digest: load.model_digest,
         forbid_cpu: load.forbid_cpu,
         verify_digests: load.verify_digests,
     }

@@ -57,6 +57,7 @@ pub struct LoadModel {
     pub threads: u32,
     pub spin: bool,
     pub threads_follow_load: bool,
+    pub model_digest: String,
     pub forbid_cpu: bool,
     pub verify_digests: bool,
 }

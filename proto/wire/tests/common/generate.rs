@@ -659,7 +659,7 @@ pub fn reply() -> impl Strategy<Value = Reply> {
 pub fn command() -> impl Strategy<Value = Command> {
     let json = || vec(any::<u8>(), 0..20);
     let load = (
-        (text(), text()),
+        (text(), text(), text()),
         (json(), json(), json()),
         any::<(u32, bool, bool, bool, bool)>(),
     );
@@ -673,6 +673,7 @@ pub fn command() -> impl Strategy<Value = Command> {
             threads: numbers.0,
             spin: numbers.1,
             threads_follow_load: numbers.2,
+            model_digest: folders.2,
             forbid_cpu: numbers.3,
             verify_digests: numbers.4,
         }))
