@@ -1,0 +1,1 @@
+//! Mote on D-Bus.

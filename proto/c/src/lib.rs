@@ -1,0 +1,1 @@
+//! Client of Mote for C and C++.
