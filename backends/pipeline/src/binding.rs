@@ -29,18 +29,18 @@ impl Binding {
         outputs: &[NamedTarget],
     ) -> Result<Self, PipelineError> {
         let mut bound: Vec<Option<Tensor>> = vec![None; signature.inputs.len()];
-        for (index, input) in inputs.iter().enumerate() {
-            let field = format!("inputs[{index}]");
+        for input in inputs {
+            let field = input_field(&input.name);
             let position = place(&field, "input", &signature.inputs, &input.name)?;
             let spec = &signature.inputs[position];
             check_type(&field, spec, input.tensor.dtype(), input.tensor.shape())?;
             if bound[position].replace(input.tensor.clone()).is_some() {
-                return Err(twice(&field, &input.name));
+                return Err(twice(&field));
             }
         }
         if let Some(position) = bound.iter().position(Option::is_none) {
-            let why = format!("{:?} is missing", signature.inputs[position].name);
-            return Err(PipelineError::invalid("inputs", why));
+            let field = input_field(&signature.inputs[position].name);
+            return Err(PipelineError::invalid(field, "is missing"));
         }
         let targets = check_targets(signature, inputs, outputs)?;
         let target = |(position, target): (usize, Option<Tensor>)| {
@@ -85,7 +85,7 @@ fn check_targets(
 ) -> Result<Vec<Option<Tensor>>, PipelineError> {
     let mut targets: Vec<Option<Tensor>> = vec![None; signature.outputs.len()];
     for (index, target) in outputs.iter().enumerate() {
-        let field = format!("outputs[{index}]");
+        let field = output_field(&target.name);
         let position = place(&field, "output", &signature.outputs, &target.name)?;
         let (spec, tensor) = (&signature.outputs[position], &target.tensor);
         check_type(&field, spec, tensor.dtype(), tensor.shape())?;
@@ -93,18 +93,18 @@ fn check_targets(
             let why = "lies in read-only memory";
             return Err(PipelineError::invalid(format!("{field}.range"), why));
         }
-        let input = inputs.iter().position(|i| overlap(tensor, &i.tensor));
+        let input = inputs.iter().find(|i| overlap(tensor, &i.tensor));
         if let Some(input) = input {
-            let why = format!("overlaps inputs[{input}]");
-            return Err(PipelineError::invalid(format!("{field}.range"), why));
-        }
-        let before = &outputs[..index];
-        if let Some(other) = before.iter().position(|o| overlap(tensor, &o.tensor)) {
-            let why = format!("overlaps outputs[{other}]");
+            let why = format!("overlaps {}", input_field(&input.name));
             return Err(PipelineError::invalid(format!("{field}.range"), why));
         }
         if targets[position].replace(tensor.clone()).is_some() {
-            return Err(twice(&field, &target.name));
+            return Err(twice(&field));
+        }
+        let mut before = outputs[..index].iter();
+        if let Some(other) = before.find(|o| overlap(tensor, &o.tensor)) {
+            let why = format!("overlaps {}", output_field(&other.name));
+            return Err(PipelineError::invalid(format!("{field}.range"), why));
         }
     }
     Ok(targets)
@@ -163,8 +163,16 @@ fn check_type(
     Ok(())
 }
 
-fn twice(field: &str, name: &str) -> PipelineError {
-    PipelineError::invalid(format!("{field}.name"), format!("{name:?} is there twice"))
+fn twice(field: &str) -> PipelineError {
+    PipelineError::invalid(format!("{field}.name"), "is there twice")
+}
+
+fn input_field(name: &str) -> String {
+    format!("inputs[{name}]")
+}
+
+fn output_field(name: &str) -> String {
+    format!("outputs[{name}]")
 }
 
 fn overlap(a: &Tensor, b: &Tensor) -> bool {

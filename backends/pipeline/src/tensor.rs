@@ -88,7 +88,7 @@ impl TensorJob {
     /// Checks names, types and shapes and binds everything.
     ///
     /// # Errors
-    /// [`PipelineError::Invalid`] with the path of the field (`inputs[2].name`, …).
+    /// [`PipelineError::Invalid`] with the path of the field (`inputs[NAME].shape`, …).
     pub fn new(
         model: &Arc<dyn Model>,
         pool: &mut SessionPool,

@@ -105,7 +105,7 @@ fn state_and_constants_are_not_part_of_what_a_client_sees() {
         let error = stream.push(&inputs, &[]).expect_err("is not an input");
         assert!(matches!(
             error,
-            PipelineError::Invalid { field, .. } if field == "inputs[1].name"
+            PipelineError::Invalid { field, .. } if field == format!("inputs[{name}].name")
         ));
     }
 }

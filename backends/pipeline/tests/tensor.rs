@@ -96,41 +96,45 @@ fn what_does_not_fit_is_refused_with_its_field_before_anything_is_bound() {
         tensor: tensor.clone(),
     };
     let cases: Vec<(&str, Vec<NamedTensor>, Vec<NamedTarget>)> = vec![
-        ("inputs", vec![input("a", &[1.; 4])], vec![]),
+        ("inputs[b]", vec![input("a", &[1.; 4])], vec![]),
         (
-            "inputs[2].name",
+            "inputs[c].name",
             [ab(), vec![with("c", &four)]].concat(),
             vec![],
         ),
         (
-            "inputs[2].name",
+            "inputs[a].name",
             [ab(), vec![with("a", &four)]].concat(),
             vec![],
         ),
         (
-            "inputs[1].dtype",
+            "inputs[b].dtype",
             vec![with("a", &four), with("b", &half)],
             vec![],
         ),
         (
-            "inputs[0].shape",
+            "inputs[a].shape",
             vec![with("a", &flat), with("b", &four)],
             vec![],
         ),
-        ("outputs[0].name", ab(), vec![target("difference", &four)]),
         (
-            "outputs[1].name",
+            "outputs[difference].name",
+            ab(),
+            vec![target("difference", &four)],
+        ),
+        (
+            "outputs[sum].name",
             ab(),
             vec![target("sum", &four), target("sum", &six)],
         ),
-        ("outputs[0].dtype", ab(), vec![target("count", &four)]),
+        ("outputs[count].dtype", ab(), vec![target("count", &four)]),
         (
-            "outputs[1].shape",
+            "outputs[sum].shape",
             ab(),
             vec![target("count", &count), target("sum", &flat)],
         ),
         (
-            "outputs[0].range",
+            "outputs[sum].range",
             vec![with("a", &at(0)), with("b", &at(16))],
             vec![target("sum", &at(12))],
         ),

@@ -3,7 +3,7 @@
 use crate::buffers::Buffers;
 use crate::memory;
 use crate::status::{chain, internal};
-use mote_api::{BufferOrigin, DType, Signature, Tensor, TensorSpec};
+use mote_api::{Buffer, BufferOrigin, DType, Signature, Tensor, TensorSpec};
 use mote_pipeline::{NamedTarget, NamedTensor};
 use mote_wire::limits::INLINE_BYTES_MAX;
 use mote_wire::types as wire;
@@ -47,36 +47,55 @@ pub fn dtype_out(dtype: DType) -> wire::DType {
     }
 }
 
-fn dims(shape: &[u64], field: &str) -> Result<Vec<usize>, Status> {
+fn dims(shape: &[u64], field: impl Fn() -> String) -> Result<Vec<usize>, Status> {
     let sized = shape
         .iter()
         .map(|&dim| usize::try_from(dim))
         .collect::<Result<_, _>>();
-    sized.map_err(|_| Status::invalid(field, "a dimension is too large for this machine"))
+    sized.map_err(|_| {
+        let why = "a dimension is too large for this machine";
+        Status::invalid(format!("{}.shape", field()), why)
+    })
+}
+
+/// The buffer of a range, and the range's offset in it.
+fn place<'a>(
+    range: &wire::BufferRange,
+    buffers: &'a Buffers,
+    field: impl Fn() -> String,
+) -> Result<(&'a Buffer, usize), Status> {
+    let buffer = buffers.get(range.buffer).map_err(|_| {
+        let why = format!("buffer {} is not registered", range.buffer);
+        Status::invalid(format!("{}.range.buffer", field()), why)
+    })?;
+    let offset = usize::try_from(range.offset).map_err(|_| {
+        let why = "is too large for this machine";
+        Status::invalid(format!("{}.range.offset", field()), why)
+    })?;
+    Ok((buffer, offset))
 }
 
 /// An input of the wire as a tensor: in place when it lies in a buffer, copied when inline.
 pub fn input(tensor: wire::Tensor, buffers: &Buffers) -> Result<NamedTensor, Status> {
-    let field = format!("inputs[{}]", tensor.name);
-    let (dtype, shape) = (dtype_in(tensor.dtype), dims(&tensor.shape, &field)?);
-    let made = match tensor.data {
-        wire::TensorData::Inline(bytes) => Tensor::from_bytes(dtype, &shape, &bytes),
+    let field = || format!("inputs[{}]", tensor.name);
+    let (dtype, shape) = (dtype_in(tensor.dtype), dims(&tensor.shape, field)?);
+    let made = match &tensor.data {
+        wire::TensorData::Inline(bytes) => Tensor::from_bytes(dtype, &shape, bytes),
         wire::TensorData::Range(range) => {
-            let offset = usize::try_from(range.offset)
-                .map_err(|_| Status::invalid(field.as_str(), "its offset is too large"))?;
-            Tensor::new(dtype, &shape, buffers.get(range.buffer)?.clone(), offset)
+            let (buffer, offset) = place(range, buffers, field)?;
+            Tensor::new(dtype, &shape, buffer.clone(), offset)
         }
         wire::TensorData::Passed { .. } => {
             return Err(Status::invalid(
-                field,
+                field(),
                 "clients register buffers, they pass no memory",
             ));
         }
     };
-    let tensor_made = made.map_err(|error| Status::invalid(field, chain(&error)))?;
+    let made = made.map_err(|error| Status::invalid(field(), chain(&error)))?;
     Ok(NamedTensor {
         name: tensor.name,
-        tensor: tensor_made,
+        tensor: made,
     })
 }
 
@@ -86,31 +105,32 @@ pub fn target(
     signature: &Signature,
     buffers: &Buffers,
 ) -> Result<NamedTarget, Status> {
-    let field = format!("outputs[{}]", target.name);
+    let field = || format!("outputs[{}]", target.name);
     let spec = signature
         .outputs
         .iter()
         .find(|spec| spec.name == target.name);
-    let spec =
-        spec.ok_or_else(|| Status::invalid(field.as_str(), "the model has no such output"))?;
-    let shape = target_shape(target, spec, &field)?;
-    let offset = usize::try_from(target.range.offset)
-        .map_err(|_| Status::invalid(field.as_str(), "its offset is too large"))?;
-    let buffer = buffers.get(target.range.buffer)?.clone();
+    let spec = spec.ok_or_else(|| {
+        Status::invalid(format!("{}.name", field()), "the model has no such output")
+    })?;
+    let shape = target_shape(target, spec, field)?;
+    let (buffer, offset) = place(&target.range, buffers, field)?;
+    let refuse = |why: String| Status::invalid(format!("{}.range", field()), why);
     let end = target.range.offset.checked_add(target.range.bytes);
     if end.is_none_or(|end| end > buffer.len() as u64) {
-        let why = format!("it leaves the buffer's {} bytes", buffer.len());
-        return Err(Status::invalid(field, why));
+        return Err(refuse(format!(
+            "it leaves the buffer's {} bytes",
+            buffer.len()
+        )));
     }
-    let tensor = Tensor::new(spec.dtype, &shape, buffer, offset)
-        .map_err(|error| Status::invalid(field.as_str(), chain(&error)))?;
+    let tensor = Tensor::new(spec.dtype, &shape, buffer.clone(), offset)
+        .map_err(|error| Status::invalid(field(), chain(&error)))?;
     if tensor.bytes() as u64 > target.range.bytes {
-        let why = format!(
+        return Err(refuse(format!(
             "{} bytes do not fit the range's {}",
             tensor.bytes(),
             target.range.bytes
-        );
-        return Err(Status::invalid(field, why));
+        )));
     }
     Ok(NamedTarget {
         name: target.name.clone(),
@@ -121,13 +141,16 @@ pub fn target(
 fn target_shape(
     target: &wire::OutputTarget,
     spec: &TensorSpec,
-    field: &str,
+    field: impl Fn() -> String,
 ) -> Result<Vec<usize>, Status> {
     if !target.shape.is_empty() {
         return dims(&target.shape, field);
     }
     let fixed: Option<Vec<usize>> = spec.shape.iter().copied().collect();
-    fixed.ok_or_else(|| Status::invalid(field, "the model leaves its shape open: name one"))
+    fixed.ok_or_else(|| {
+        let why = "the model leaves its shape open: name one";
+        Status::invalid(format!("{}.shape", field()), why)
+    })
 }
 
 /// A result as a tensor of the wire: named by range when it lies in the client's buffer, inline

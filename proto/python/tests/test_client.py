@@ -117,7 +117,7 @@ def test_a_push_that_does_not_fit_leaves_the_stream_in_order(daemon, case):
     with daemon.stream("silero-vad") as stream:
         with pytest.raises(mote.Invalid) as refused:
             stream.push(input=chunks[0].astype(np.float64))
-        assert refused.value.field == "inputs[0].dtype"
+        assert refused.value.field == "inputs[input].dtype"
         hear(stream, chunks[:5], expected[:5])
 
 
@@ -263,10 +263,10 @@ def test_refusals_are_typed_and_the_connection_goes_on(daemon, case):
         daemon.run("magica", bytes=tokens)
     assert refused.value.model == "magica" and "magika" in refused.value.similar
     for inputs, field in [
-        ({"bytes": tokens.astype(np.float32)}, "inputs[0].dtype"),
-        ({"bytes": tokens[:, :100]}, "inputs[0].shape"),
-        ({"octets": tokens}, "inputs[0].name"),
-        ({}, "inputs"),
+        ({"bytes": tokens.astype(np.float32)}, "inputs[bytes].dtype"),
+        ({"bytes": tokens[:, :100]}, "inputs[bytes].shape"),
+        ({"octets": tokens}, "inputs[octets].name"),
+        ({}, "inputs[bytes]"),
     ]:
         with pytest.raises(mote.Invalid) as refused:
             daemon.run_with("magika", inputs)

@@ -59,7 +59,7 @@ fn inputs_that_do_not_fit_the_model_are_refused_by_field() -> Result<()> {
     let refused: &[(&[Input<'_>], &str, &str)] = &[
         (
             &[Input::bytes("bytes", DType::F32, shape, bytes)],
-            "inputs[0].dtype",
+            "inputs[bytes].dtype",
             "i32",
         ),
         (
@@ -69,20 +69,20 @@ fn inputs_that_do_not_fit_the_model_are_refused_by_field() -> Result<()> {
                 &half,
                 &bytes[..bytes.len() / 2],
             )],
-            "inputs[0].shape",
+            "inputs[bytes].shape",
             "2048",
         ),
         (
             &[Input::bytes("octets", DType::I32, shape, bytes)],
-            "inputs[0].name",
+            "inputs[octets].name",
             "bytes",
         ),
         (
             &[good, Input::bytes("more", DType::I32, shape, bytes)],
-            "inputs[1].name",
+            "inputs[more].name",
             "bytes",
         ),
-        (&[], "inputs", "bytes"),
+        (&[], "inputs[bytes]", "is missing"),
     ];
     for (given, field, tells) in refused {
         for place in [crate::ONNXRUNTIME, crate::TRACT] {
@@ -114,11 +114,11 @@ fn tensors_that_contradict_themselves_are_refused_by_field() -> Result<()> {
     let options = ONNXRUNTIME.required();
     let unknown = Output::buffer("no such output", &target, 0, 4096);
     let (field, _) = invalid(client.infer("magika", &good, &[unknown], &options));
-    assert!(field.starts_with("outputs["), "{field}");
+    assert_eq!(field, "outputs[no such output].name");
     still_serves(&client, &case)?;
     let small = Output::buffer("target_label", &target, 0, 64).shape(&[3, 214]);
     let (field, _) = invalid(client.infer("magika", &good, &[small], &options));
-    assert!(field.starts_with("outputs["), "{field}");
+    assert_eq!(field, "outputs[target_label].range");
     still_serves(&client, &case)
 }
 
@@ -130,12 +130,22 @@ fn a_push_that_does_not_fit_leaves_its_stream_in_order() -> Result<()> {
     let wrong = Input::bytes("input", DType::I32, &first.shape, &first.bytes);
     // State is the stream's own.
     let state = Input::bytes("state", DType::F32, &first.shape, &first.bytes);
-    for (input, field) in [(wrong, "inputs[0].dtype"), (state, "inputs[0].name")] {
+    for (input, field) in [
+        (wrong, "inputs[input].dtype"),
+        (state, "inputs[state].name"),
+    ] {
         let (named, why) = invalid(stream.push(&[input], &[]));
         assert_eq!(named, field, "{why}");
     }
-    let given = Input::bytes("input", DType::F32, &first.shape, &first.bytes);
-    let result = stream.push(&[given], &[])?;
+    let given = || Input::bytes("input", DType::F32, &first.shape, &first.bytes);
+    let memory = stream.buffer(4096)?;
+    let unknown = Output::buffer("stateN", &memory, 0, 4096);
+    let (named, why) = invalid(stream.push(&[given()], &[unknown]));
+    assert_eq!(named, "outputs[stateN].name", "{why}");
+    let small = Output::buffer("output", &memory, 0, 1);
+    let (named, why) = invalid(stream.push(&[given()], &[small]));
+    assert_eq!(named, "outputs[output].range", "{why}");
+    let result = stream.push(&[given()], &[])?;
     let wanted = [("output".to_owned(), case.outputs["output"].part(0))];
     crate::check_outputs(&result.outputs, &wanted.into(), 1e-5)?;
     Ok(())

@@ -75,7 +75,8 @@ impl FrameStream {
             Some(target) => {
                 let memory = convert::target(target, &self.signature, buffers)?;
                 let fitting = memory.tensor.reshaped(&shape);
-                let fitting = fitting.map_err(|error| Status::invalid("outputs[0]", error))?;
+                let fitting =
+                    fitting.map_err(|error| Status::invalid("outputs[frames].shape", error))?;
                 fitting.write(&pixels).map_err(internal)?;
                 (fitting, Some(target.range))
             }
