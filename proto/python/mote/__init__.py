@@ -6,7 +6,7 @@
 ...         print(text, end="")
 """
 
-from ._client import Client, Generation, Outputs, Stream, connect
+from ._client import Client, Event, Generation, Outputs, Stream, Watch, connect
 from ._errors import (
     Busy,
     Cancelled,
@@ -36,6 +36,7 @@ __all__ = [
     "ComputeFailed",
     "ContextOverflow",
     "DeadlineExceeded",
+    "Event",
     "Generation",
     "Internal",
     "Invalid",
@@ -52,6 +53,7 @@ __all__ = [
     "Stream",
     "Unsupported",
     "VersionUnsupported",
+    "Watch",
     "WorkerDied",
     "connect",
 ]

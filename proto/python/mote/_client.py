@@ -10,6 +10,8 @@ from typing import Any, Callable, Iterable, Mapping
 import numpy as np
 
 from . import _memory, _schema
+from ._errors import MoteError
+from ._files import Pending
 from ._link import Call, Link
 from ._memory import Memory
 
@@ -17,6 +19,8 @@ WIRE_VERSION = 1
 SYSTEM_SOCKET = "/run/mote/mote.sock"
 # How long a daemon may take to answer the greeting.
 _GREETING_LIMIT_S = 10
+# Output frames per preview when the caller does not say.
+PREVIEW_EVERY = 10
 _CLIP_FORMATS = {"mp4": 1, "gif": 2, "png": 3}
 
 
@@ -165,6 +169,8 @@ class Client:
         format: str = "mp4",
         contact_sheet: str | os.PathLike | None = None,
         on_progress: Callable[[Any], None] | None = None,
+        on_preview: Callable[[Any], None] | None = None,
+        preview_every: int = PREVIEW_EVERY,
         options=None,
         **settings,
     ):
@@ -172,6 +178,11 @@ class Client:
 
         ``format``: mp4, gif or png (PNG files one after another). ``settings``: frames_max,
         width_max, height_max, frame_rate, encoder_speed, as in TransformClip.
+
+        ``on_progress`` is called with ``stage``, ``done``, ``total`` and ``remaining_ms``.
+        ``on_preview`` is called with a small picture of about every ``preview_every``-th frame:
+        ``png``, ``width``, ``height`` and ``frame_index``. What either raises ends the work. Files
+        appear complete or not at all.
         """
         if format not in _CLIP_FORMATS:
             raise ValueError(f"{format!r} is none of {', '.join(_CLIP_FORMATS)}")
@@ -180,23 +191,26 @@ class Client:
             factor=factor,
             output_format=_CLIP_FORMATS[format],
             contact_sheet=contact_sheet is not None,
+            preview_every=0 if on_preview is None else preview_every,
             options=options,
             **settings,
         )
+        told = {"progress": on_progress, "preview": on_preview}
+        paths = [target] if contact_sheet is None else [target, contact_sheet]
         with ExitStack() as files:
-            opened = [files.enter_context(open(source, "rb"))]
-            written = [target] if contact_sheet is None else [target, contact_sheet]
-            opened += [files.enter_context(open(path, "w+b")) for path in written]
-            call = Call(self._link, "transform_clip", body, [file.fileno() for file in opened])
-        try:
+            read = files.enter_context(open(source, "rb"))
+            written = [files.enter_context(Pending(path)) for path in paths]
+            fds = [read.fileno(), *(pending.fd for pending in written)]
+            call = Call(self._link, "transform_clip", body, fds)
+            files.callback(call.close)
             while True:
                 kind, message, _ = call.next()
                 if kind == "done":
+                    for pending in written:
+                        pending.keep()
                     return message.receipt
-                if kind == "progress" and on_progress is not None:
-                    on_progress(message)
-        finally:
-            call.close()
+                if (tell := told.get(kind)) is not None:
+                    tell(message)
 
     # ---- Streams ----
 
@@ -239,6 +253,11 @@ class Client:
     def rescan(self) -> None:
         """Has the daemon read its stores and runtimes again."""
         self._ask("rescan", "Rescan")
+
+    def watch(self) -> "Watch":
+        """Watches the daemon: an iterator over what happens in it. A connection watches once at a
+        time."""
+        return Watch(Call(self._link, "watch", _schema.message("Watch")()))
 
     def status(self):
         """The daemon at a glance."""
@@ -299,6 +318,68 @@ class Generation:
 
     def close(self) -> None:
         """Cancels what is left of the answer."""
+        self._call.close()
+
+
+class Event:
+    """Something that happened in the daemon, ``at_ms`` milliseconds after it started.
+
+    The fields of its ``kind`` are attributes: ``worker_started`` (``pid``, ``model``, ``flavour``),
+    ``worker_ended`` (``pid``, ``model``, ``signal``, ``exit_code``, ``expected``), ``model_loaded``
+    (``model``, ``load_us``), ``model_unloaded`` (``model``), ``job_started`` (``job``, ``model``),
+    ``job_ended`` (``job``, ``model``, ``outcome``), ``events_dropped`` (``count``). An event of a
+    later version has the kind ``unknown``.
+    """
+
+    def __init__(self, message):
+        self.at_ms: int = message.at_ms
+        kind = message.WhichOneof("kind")
+        self.kind: str = kind or "unknown"
+        if kind is not None:
+            detail = getattr(message, kind)
+            for field in detail.DESCRIPTOR.fields:
+                setattr(self, field.name, getattr(detail, field.name))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"Event({fields})"
+
+
+class Watch:
+    """What happens in the daemon, for as long as it is read: an iterator that waits for the next
+    ``Event``. A reader that is too slow loses events, and is told how many.
+
+    ``close()`` ends it, from another thread too.
+    """
+
+    def __init__(self, call: Call):
+        self._call = call
+        self._closed = False
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __iter__(self) -> "Watch":
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            while (answer := self._call.next()) is not None:
+                kind, message, _ = answer
+                if kind == "event":
+                    return Event(message)
+        except MoteError:
+            # What ends the wait of a reader when it is closed from elsewhere.
+            if not self._closed:
+                raise
+        raise StopIteration
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._closed = True
         self._call.close()
 
 

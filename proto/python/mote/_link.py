@@ -14,6 +14,8 @@ from ._wire import Frames
 
 # Content that may be under way when the request does not say.
 CREDIT = 64
+# What the daemon gives a request that cannot say.
+CREDIT_MAX = 256
 
 
 class Link:
@@ -186,9 +188,11 @@ class Call:
     def __init__(self, link: Link, verb: str, body, fds: Iterable[int] = ()):
         self._link = link
         self._request_id: int | None = None
-        body.options.credit = body.options.credit or CREDIT
+        credit = CREDIT_MAX
+        if "options" in body.DESCRIPTOR.fields_by_name:
+            credit = body.options.credit = body.options.credit or CREDIT
         # Each grant is a message of its own, so half the credit is granted at a time.
-        self._grant_at = max(1, body.options.credit // 2)
+        self._grant_at = max(1, credit // 2)
         self._read = 0
         self._request_id = link.open(verb, body, fds)
 

@@ -15,6 +15,7 @@ README = Path(__file__).parents[1] / "README.md"
 TEXT_MODEL = "smollm2-135m"
 # Probabilities in float32: the reference differs by rounding alone.
 TOLERANCE = 1e-5
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The client's own limit of buffers on a connection is 64: more than that must have come and gone.
 MANY = 100
 
@@ -234,24 +235,59 @@ def test_closing_wakes_a_thread_that_waits(socket_path):
 # ---- Clips ----
 
 
+def bikes():
+    return Path(os.environ["MOTE_CACHE"]) / "files/sample-clips/bikes.mp4"
+
+
 def test_a_clip_gets_a_frame_between_each_two(daemon, tmp_path):
-    source = Path(os.environ["MOTE_CACHE"]) / "files/sample-clips/bikes.mp4"
     target, sheet = tmp_path / "out.gif", tmp_path / "out.png"
-    stages = set()
+    stages, previews = set(), []
     receipt = daemon.transform_clip(
         "rife",
-        source,
+        bikes(),
         target,
         format="gif",
         contact_sheet=sheet,
         frames_max=3,
         width_max=160,
         on_progress=lambda progress: stages.add(progress.stage),
+        on_preview=previews.append,
+        preview_every=2,
     )
     assert (receipt.frames_in, receipt.frames_out) == (3, 5)
     assert target.read_bytes().startswith(b"GIF89a")
-    assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert sheet.read_bytes().startswith(PNG_SIGNATURE)
     assert stages
+    assert [preview.frame_index for preview in previews] == [0, 2, 4]
+    assert all(preview.png.startswith(PNG_SIGNATURE) for preview in previews)
+    assert {preview.width for preview in previews} == {160}
+    assert sorted(os.listdir(tmp_path)) == ["out.gif", "out.png"]
+
+
+def test_a_clip_that_fails_leaves_no_file_and_touches_none(daemon, tmp_path):
+    target, sheet = tmp_path / "out.mp4", tmp_path / "out.png"
+    target.write_bytes(b"an older clip")
+
+    def refuse(_):
+        raise KeyError("seen enough")
+
+    failures = [
+        ({"model": "no such model"}, mote.ModelNotFound),
+        ({"model": "magika"}, mote.Invalid),
+        ({"on_preview": refuse, "preview_every": 1}, KeyError),
+        ({"on_progress": refuse}, KeyError),
+    ]
+    for changed, error in failures:
+        settings = {"model": "rife", "width_max": 160, **changed}
+        with pytest.raises(error):
+            daemon.transform_clip(source=bikes(), target=target, contact_sheet=sheet, **settings)
+        assert target.read_bytes() == b"an older clip"
+        assert os.listdir(tmp_path) == ["out.mp4"]
+    wait_until_idle(daemon)
+    os.umask(mask := os.umask(0))
+    daemon.transform_clip("rife", bikes(), target, frames_max=2, width_max=160)
+    assert target.read_bytes()[4:8] == b"ftyp"
+    assert target.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 # ---- Refusals ----
@@ -302,6 +338,64 @@ def test_the_daemon_tells_of_itself(daemon):
     daemon.pin("magika")
     daemon.pin("magika", False)
     daemon.unload("magika")
+    assert daemon.status().connections >= 1
+
+
+# ---- Events ----
+
+
+def test_a_watch_tells_of_work_as_it_happens(daemon, socket_path, case):
+    daemon.load("magika")
+    daemon.unload("magika")
+    with daemon.watch() as watch, mote.connect(socket_path) as other:
+        # Its answer comes after the watch has begun.
+        daemon.status()
+        other.run("magika", bytes=case("magika", "input0"))
+        with pytest.raises(mote.Invalid):
+            other.run("magika", bytes=case("magika", "input0")[:, :7])
+        other.unload("magika")
+        events = []
+        while not {"worker_ended", "model_unloaded"} <= {event.kind for event in events}:
+            events.append(next(watch))
+    events = [event for event in events if getattr(event, "model", None) in (None, "magika")]
+    kinds = [event.kind for event in events]
+    assert kinds.index("worker_started") < kinds.index("model_loaded") < kinds.index("job_ended")
+    times = [event.at_ms for event in events]
+    assert times == sorted(times)
+    started = [event.job for event in events if event.kind == "job_started"]
+    ended = {event.job: event.outcome for event in events if event.kind == "job_ended"}
+    assert list(ended) == started
+    assert list(ended.values()) == ["ok", "invalid"]
+    worker, gone = events[kinds.index("worker_started")], events[kinds.index("worker_ended")]
+    assert worker.pid == gone.pid > 0 and gone.expected
+    assert "worker_ended" in repr(gone) and "magika" in repr(gone)
+
+
+def test_one_connection_watches_once_at_a_time(daemon):
+    first = daemon.watch()
+    with pytest.raises(mote.Invalid):
+        next(daemon.watch())
+    first.close()
+    assert list(first) == []
+    with daemon.watch() as second:
+        daemon.load("magika")
+        daemon.unload("magika")
+        assert next(second).at_ms > 0
+
+
+def test_closing_a_watch_wakes_its_reader(daemon):
+    watch, waiting, seen = daemon.watch(), threading.Event(), []
+
+    def read():
+        waiting.set()
+        seen.append([event.kind for event in watch])
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert waiting.wait(60)
+    watch.close()
+    thread.join(60)
+    assert len(seen) == 1
     assert daemon.status().connections >= 1
 
 
@@ -357,11 +451,14 @@ def test_connections_come_and_go(socket_path):
 # ---- Documentation ----
 
 
-def test_the_examples_of_the_readme_run(socket_path, monkeypatch, capsys):
+def test_the_examples_of_the_readme_run(socket_path, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("MOTE_SOCKET", str(socket_path))
+    monkeypatch.chdir(tmp_path)
+    os.symlink(bikes(), "in.mp4")
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert blocks
     names = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
-    assert "onnxruntime" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "onnxruntime" in said and "frame 10: 320×" in said and "job_ended magika" in said
