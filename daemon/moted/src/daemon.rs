@@ -5,12 +5,14 @@ use crate::core::{Core, Effect, Event, Settings};
 use crate::flavours::{self, Installed};
 use crate::ids::{ConnectionId, Counter, WorkerId};
 use crate::limits::{
-    ACCEPT_PAUSE_MS, CONNECTIONS_MAX, CONNECTIONS_PER_UID_MAX, EVENTS_MAX, FLUSH_LIMIT_MS,
+    ACCEPT_PAUSE_MS, CONNECTIONS_MAX, CONNECTIONS_PER_UID_MAX, EVENTS_AT_ONCE_MAX, EVENTS_MAX,
+    FLUSH_LIMIT_MS,
 };
 use crate::listen::{ListenError, Listener};
 use crate::logging::Limiter;
 use crate::probe::{self, ProbeCache};
-use crate::session::{Credentials, Outbox, Session};
+use crate::session::{Credentials, Session};
+use crate::way::WayOut;
 use crate::workers::{self, Handle, Launcher};
 use crate::{machine, streams};
 use mote_wire::codec::command_to_frame;
@@ -67,6 +69,8 @@ struct Daemon {
     at_once: VecDeque<Event>,
     sessions: HashMap<ConnectionId, Session>,
     closing: JoinSet<()>,
+    /// Ways out with something queued.
+    touched: Vec<WayOut>,
     connections: Counter,
     launcher: Launcher,
     workers: HashMap<WorkerId, Handle>,
@@ -104,6 +108,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         at_once: VecDeque::new(),
         sessions: HashMap::new(),
         closing: JoinSet::new(),
+        touched: Vec::new(),
         connections: Counter::default(),
         launcher,
         workers: HashMap::new(),
@@ -166,6 +171,19 @@ impl Daemon {
                 }
             };
             self.step(event);
+            // What one read of a socket has brought leaves together, too.
+            for _ in 1..EVENTS_AT_ONCE_MAX {
+                let Ok(event) = inbox.try_recv() else { break };
+                self.step(event);
+            }
+            self.flush();
+        }
+    }
+
+    /// Sends what the events have caused, in the order in which it was caused.
+    fn flush(&mut self) {
+        for way in self.touched.drain(..) {
+            way.flush();
         }
     }
 
@@ -288,9 +306,11 @@ impl Daemon {
     }
 
     fn reply(&mut self, connection: ConnectionId, request: u64, reply: Reply) {
-        let outbox: Option<&Outbox> = self.sessions.get(&connection).map(Session::outbox);
-        let Some(Err(overflow)) = outbox.map(|outbox| outbox.send(request, reply)) else {
+        let Some(outbox) = self.sessions.get(&connection).map(Session::outbox) else {
             return;
+        };
+        let Err(overflow) = outbox.push(request, reply) else {
+            return self.touched.push(outbox.way().clone());
         };
         if PEER_LINES.allows(self.started) {
             log::warn!(connection = connection.0; "connection is cut: {overflow}");
@@ -353,7 +373,8 @@ impl Daemon {
             }
         };
         if let Some(handle) = self.workers.get(&worker) {
-            handle.send(frame);
+            handle.push(frame);
+            self.touched.push(handle.way().clone());
         }
     }
 

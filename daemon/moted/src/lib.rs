@@ -25,6 +25,7 @@ pub mod workers;
 
 mod convert;
 mod streams;
+mod way;
 
 /// What broker and worker must agree on: they come from one build of one version.
 pub const BUILD_ID: &str = env!("CARGO_PKG_VERSION");

@@ -34,6 +34,8 @@ pub const STREAMS_PER_CONNECTION_MAX: usize = 32;
 pub const STREAMS_TOTAL_MAX: usize = 512;
 /// Events that wait for the core; senders wait when it is full.
 pub const EVENTS_MAX: usize = 1_024;
+/// Events that are handled before their effects are sent.
+pub const EVENTS_AT_ONCE_MAX: usize = 32;
 /// Descriptors the broker asks the system for.
 pub const DESCRIPTORS_MAX: u64 = 16_384;
 
@@ -82,6 +84,8 @@ pub const BACKOFF_MS_MAX: u64 = 10_000;
 pub const IDLE_UNLOAD_MS: u64 = 600_000;
 /// Commands that wait for a worker to read them; a worker that lets them pile up is killed.
 pub const WORKER_QUEUE_MAX: usize = 4_096;
+/// Bytes in them: every request that may be under way.
+pub const WORKER_QUEUE_BYTES_MAX: usize = JOURNAL_BYTES_MAX;
 /// Last bytes of a worker's stderr that are kept.
 pub const STDERR_TAIL_BYTES: usize = 8 << 10;
 /// What is left of a dead worker's socket and stderr is read for so long.

@@ -1,7 +1,6 @@
 //! An open request with more than one answer.
 
 use crate::error::ClientError;
-use crate::inbox::Inbox;
 use crate::link::Link;
 use mote_wire::limits::CREDIT_MAX;
 use mote_wire::types::{Reply, Request, WorkOptions};
@@ -22,7 +21,6 @@ pub(crate) fn credit_of(options: &WorkOptions) -> u32 {
 #[derive(Debug)]
 pub(crate) struct Call {
     link: Arc<Link>,
-    inbox: Arc<Inbox>,
     id: u64,
     /// Content read and not granted anew yet.
     read: u32,
@@ -38,11 +36,9 @@ impl Call {
         request: Request,
         credit: u32,
     ) -> Result<Self, ClientError> {
-        let inbox = Arc::new(Inbox::new(credit));
-        let id = link.open(request, &inbox)?;
+        let id = link.open(request, credit)?;
         Ok(Self {
             link: Arc::clone(link),
-            inbox,
             id,
             read: 0,
             grant_at: credit.div_ceil(2).max(1),
@@ -55,7 +51,7 @@ impl Call {
         if self.is_over {
             return None;
         }
-        let answer = self.inbox.take().and_then(|answer| {
+        let answer = self.link.take(self.id).and_then(|answer| {
             if answer.costs_credit() {
                 self.grant()?;
             }
@@ -79,8 +75,8 @@ impl Call {
 
     /// Ends the request after an answer that has no place in it.
     pub(crate) fn abandon(&mut self) {
+        self.link.forget(self.id);
         if !std::mem::replace(&mut self.is_over, true) {
-            self.link.forget(self.id);
             // A connection that is closed has ended its requests already.
             let _ = self.canceller().cancel();
         }
@@ -99,7 +95,7 @@ impl Call {
             return Ok(());
         }
         let frames = std::mem::take(&mut self.read);
-        if !self.inbox.grant(frames) {
+        if !self.link.grant(self.id, frames) {
             return Ok(());
         }
         let granted = self.link.tell(Request::Credit {

@@ -12,7 +12,6 @@ use mote_wire::{Connection, Link as WireLink, frame_to_reply, paths, request_to_
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long a daemon may take to answer the greeting.
@@ -22,12 +21,11 @@ const GREETING_ID: u64 = 1;
 
 /// A connection to the daemon.
 ///
-/// Its methods may be called from several threads at once. Dropping it closes the connection and
+/// Its methods may be called from several threads at once; it has none of its own. Dropping it closes the connection and
 /// with it everything that is open on it: work, streams, registered buffers, pins.
 #[derive(Debug)]
 pub struct Client {
     pub(crate) link: Arc<Link>,
-    reader: Option<JoinHandle<()>>,
     welcome: Welcome,
 }
 
@@ -51,22 +49,8 @@ impl Client {
     pub fn from_socket(socket: UnixStream, name: &str) -> Result<Self, ClientError> {
         let mut connection = Connection::new(socket, WireLink::Client);
         let welcome = greet(&mut connection, name)?;
-        let (sender, receiver) = connection.split();
-        let link = Arc::new(Link::new(sender, GREETING_ID + 1));
-        let reader = std::thread::Builder::new()
-            .name("mote-client".into())
-            .spawn({
-                let link = Arc::clone(&link);
-                move || link.read(receiver)
-            })
-            .map_err(|cause| {
-                ClientError::Connection(Arc::new(mote_wire::WireError::SetUp(cause)))
-            })?;
-        Ok(Self {
-            link,
-            reader: Some(reader),
-            welcome,
-        })
+        let link = Arc::new(Link::new(connection, GREETING_ID + 1));
+        Ok(Self { link, welcome })
     }
 
     /// Version of the daemon.
@@ -203,11 +187,6 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.link.close();
-        if let Some(reader) = self.reader.take()
-            && reader.join().is_err()
-        {
-            log::error!("the thread that reads from the daemon has panicked");
-        }
     }
 }
 

@@ -1,12 +1,12 @@
-//! Answers that have come and are not read yet.
+//! Answers of one request that have come and are not taken yet.
 //!
-//! The reader of the connection never waits for the reader of an inbox: content is bounded by the
-//! credit that was granted, and of reports on the way only the latest of a kind is kept.
+//! Whoever reads the connection never waits for whom an answer is meant for: content is bounded by
+//! the credit that was granted, and of reports on the way only the latest of a kind is kept.
 
-use crate::error::{ClientError, End, ProtocolError};
+use crate::error::{End, ProtocolError};
 use mote_wire::types::Reply;
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar};
 
 /// Places in the queue, reports and the last answer that may wait beyond the content.
 const REPORTS_MAX: usize = 16;
@@ -14,91 +14,81 @@ const REPORTS_MAX: usize = 16;
 /// Answers of one request.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    state: Mutex<State>,
-    arrived: Condvar,
+    answers: VecDeque<Reply>,
     /// Answers that an honest daemon can have under way at once.
     length_max: usize,
-}
-
-#[derive(Debug)]
-struct State {
-    answers: VecDeque<Reply>,
     /// Content the daemon may still send.
     credit: u32,
     /// Whether the last answer has come.
-    closed: bool,
+    is_closed: bool,
     end: Option<End>,
+    /// Whom the thread waits for that waits for an answer while another one reads.
+    pub(crate) waiting: Option<Arc<Condvar>>,
 }
 
 impl Inbox {
     /// An inbox of a request that allows `credit` frames of content at once.
     pub(crate) fn new(credit: u32) -> Self {
         Self {
-            state: Mutex::new(State {
-                answers: VecDeque::new(),
-                credit,
-                closed: false,
-                end: None,
-            }),
-            arrived: Condvar::new(),
+            answers: VecDeque::new(),
             // A report may stand beside each frame of content.
             length_max: 2 * credit as usize + REPORTS_MAX,
+            credit,
+            is_closed: false,
+            end: None,
+            waiting: None,
         }
     }
 
     /// Puts an answer in.
-    pub(crate) fn put(&self, answer: Reply) -> Result<(), ProtocolError> {
-        let mut state = self.lock();
-        if answer.costs_credit() {
-            let left = state.credit.checked_sub(1);
-            state.credit = left.ok_or(ProtocolError::CreditExceeded)?;
+    pub(crate) fn put(&mut self, answer: Reply) {
+        if self.is_closed || self.end.is_some() {
+            return;
         }
-        state.closed |= answer.closes();
-        let is_full = state.answers.len() >= self.length_max;
-        match (state.answers.back_mut(), &answer) {
+        if answer.costs_credit() {
+            match self.credit.checked_sub(1) {
+                Some(left) => self.credit = left,
+                None => return self.end(End::Protocol(ProtocolError::CreditExceeded)),
+            }
+        }
+        self.is_closed = answer.closes();
+        let is_full = self.answers.len() >= self.length_max;
+        match (self.answers.back_mut(), &answer) {
             (Some(last @ Reply::Progress(_)), Reply::Progress(_))
             | (Some(last @ Reply::Accepted { .. }), Reply::Accepted { .. }) => *last = answer,
-            _ if is_full => return Err(ProtocolError::CreditExceeded),
-            _ => state.answers.push_back(answer),
+            _ if is_full => return self.end(End::Protocol(ProtocolError::CreditExceeded)),
+            _ => self.answers.push_back(answer),
         }
-        self.arrived.notify_one();
-        Ok(())
+        self.wake();
     }
 
     /// No more answers come.
-    pub(crate) fn end(&self, end: End) {
-        self.lock().end.get_or_insert(end);
-        self.arrived.notify_one();
+    pub(crate) fn end(&mut self, end: End) {
+        self.end.get_or_insert(end);
+        self.wake();
     }
 
-    /// Waits for an answer.
-    pub(crate) fn take(&self) -> Result<Reply, ClientError> {
-        let mut state = self.lock();
-        loop {
-            if let Some(answer) = state.answers.pop_front() {
-                return Ok(answer);
-            }
-            if let Some(end) = &state.end {
-                return Err(end.clone().into());
-            }
-            state = self
-                .arrived
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+    /// The next answer, or why there will be none; `None` while neither has come.
+    pub(crate) fn take(&mut self) -> Option<Result<Reply, End>> {
+        match self.answers.pop_front() {
+            Some(answer) => Some(Ok(answer)),
+            None => self.end.clone().map(Err),
         }
     }
 
     /// Allows more content, unless the last answer is here already.
-    pub(crate) fn grant(&self, frames: u32) -> bool {
-        let mut state = self.lock();
-        let wanted = !state.closed && state.end.is_none();
+    pub(crate) fn grant(&mut self, frames: u32) -> bool {
+        let wanted = !self.is_closed && self.end.is_none();
         if wanted {
-            state.credit += frames;
+            self.credit += frames;
         }
         wanted
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Wakes the thread that waits.
+    pub(crate) fn wake(&self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.notify_one();
+        }
     }
 }

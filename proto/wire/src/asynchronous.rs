@@ -1,30 +1,36 @@
 //! The transport for processes that run on tokio. Needs a runtime with I/O enabled.
+//!
+//! Each half costs the fewest system calls there can be: a socket is watched for readability only, as
+//! room to send is worth a wake-up only to whom it was refused; and what could be read short of the
+//! room for it has emptied the socket, so nobody need be told so by another call.
 
 use crate::connection::{Outgoing, feed};
 use crate::decoder::FrameDecoder;
 use crate::error::WireError;
 use crate::fds;
 use crate::frame::{Frame, Link};
-use nix::sys::socket::{Shutdown, shutdown};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::io::unix::AsyncFd;
 
 /// Frames of `link` over `socket`, which is put into non-blocking mode.
 pub fn async_connection(
-    socket: std::os::unix::net::UnixStream,
+    socket: UnixStream,
     link: Link,
 ) -> Result<(AsyncSender, AsyncReceiver), WireError> {
     socket.set_nonblocking(true).map_err(WireError::SetUp)?;
-    let socket = Arc::new(UnixStream::from_std(socket).map_err(WireError::SetUp)?);
+    let socket = Arc::new(socket);
     let sender = AsyncSender {
         socket: Arc::clone(&socket),
         outgoing: VecDeque::new(),
     };
     let receiver = AsyncReceiver {
-        socket,
+        socket: fds::watch(socket, Interest::READABLE).map_err(WireError::SetUp)?,
         decoder: FrameDecoder::new(link),
     };
     Ok((sender, receiver))
@@ -60,23 +66,50 @@ impl AsyncSender {
 
     /// Sends what an earlier, dropped call has left.
     pub async fn flush(&mut self) -> Result<(), WireError> {
-        while let Some(outgoing) = self.outgoing.front_mut() {
-            let sent = self
-                .socket
-                .async_io(Interest::WRITABLE, || outgoing.advance(self.socket.as_fd()))
-                .await
-                .map_err(WireError::Send)?;
-            if sent {
-                self.outgoing.pop_front();
-            }
+        if self.try_flush()? {
+            return Ok(());
+        }
+        let room = self.room()?;
+        while !self.try_flush()? {
+            room.wait().await?;
         }
         Ok(())
+    }
+
+    /// As [`AsyncSender::send_all`] as far as there is room; false when some is left for
+    /// [`AsyncSender::try_flush`]. Only to be called when nothing is.
+    pub fn try_send_all(
+        &mut self,
+        frames: impl IntoIterator<Item = Frame>,
+    ) -> Result<bool, WireError> {
+        self.outgoing.extend(Outgoing::batches(frames)?);
+        self.try_flush()
+    }
+
+    /// Sends what is left as far as there is room; whether all of it is sent.
+    pub fn try_flush(&mut self) -> Result<bool, WireError> {
+        while let Some(outgoing) = self.outgoing.front_mut() {
+            match outgoing.advance(self.socket.as_fd()) {
+                Ok(true) => drop(self.outgoing.pop_front()),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(WireError::Send(error)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells when there may be room to send again.
+    pub fn room(&self) -> Result<Room, WireError> {
+        let socket = self.socket.as_fd().try_clone_to_owned();
+        let watched = socket.and_then(|fd| fds::watch(fd, Interest::WRITABLE));
+        Ok(Room(watched.map_err(WireError::SetUp)?))
     }
 
     /// Ends the connection both ways: both ends that wait for a frame wake up.
     pub fn close(&self) {
         // A socket whose peer has gone is as closed as it can be.
-        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
@@ -86,10 +119,23 @@ impl AsFd for AsyncSender {
     }
 }
 
+/// A socket that may have room again.
+#[derive(Debug)]
+pub struct Room(AsyncFd<OwnedFd>);
+
+impl Room {
+    /// Waits for room that has come since the last call.
+    pub async fn wait(&self) -> Result<(), WireError> {
+        let mut ready = self.0.writable().await.map_err(WireError::Send)?;
+        ready.clear_ready();
+        Ok(())
+    }
+}
+
 /// The receiving half. The socket closes when both halves are gone.
 #[derive(Debug)]
 pub struct AsyncReceiver {
-    socket: Arc<UnixStream>,
+    socket: AsyncFd<Arc<UnixStream>>,
     decoder: FrameDecoder,
 }
 
@@ -101,14 +147,21 @@ impl AsyncReceiver {
             if let Some(frame) = self.decoder.pop()? {
                 return Ok(Some(frame));
             }
-            let decoder = &mut self.decoder;
-            let received = self
-                .socket
-                .async_io(Interest::READABLE, || {
-                    fds::receive(self.socket.as_fd(), decoder.space())
-                })
-                .await
-                .map_err(WireError::Receive)?;
+            let mut ready = self.socket.readable().await.map_err(WireError::Receive)?;
+            let space = self.decoder.space();
+            let room = space.len();
+            let received = match fds::receive(self.socket.as_fd(), space) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    continue;
+                }
+                received => received.map_err(WireError::Receive)?,
+            };
+            // The kernel stops short of the room for three reasons: the socket is empty, descriptors
+            // came, or the stream has ended (`unix_stream_read_generic`).
+            if received.bytes < room && received.fds.is_empty() && !received.fds_lost {
+                ready.clear_ready();
+            }
             if !feed(&mut self.decoder, received)? {
                 return Ok(None);
             }
@@ -118,7 +171,7 @@ impl AsyncReceiver {
     /// As [`AsyncSender::close`].
     pub fn close(&self) {
         // As there.
-        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        let _ = self.socket.get_ref().shutdown(Shutdown::Both);
     }
 }
 

@@ -42,6 +42,8 @@ pub struct SendHalf {
 pub struct RecvHalf {
     socket: Arc<UnixStream>,
     decoder: FrameDecoder,
+    /// Looked at, not yet taken.
+    ahead: Option<Frame>,
 }
 
 impl Connection {
@@ -55,6 +57,7 @@ impl Connection {
             recv: RecvHalf {
                 socket,
                 decoder: FrameDecoder::new(link),
+                ahead: None,
             },
         }
     }
@@ -137,6 +140,9 @@ impl RecvHalf {
     /// Waits for a frame; `None` when the peer has closed the connection at a frame's end. After
     /// [`WireError::TimedOut`] one may call again.
     pub fn recv(&mut self) -> Result<Option<Frame>, WireError> {
+        if self.ahead.is_some() {
+            return Ok(self.ahead.take());
+        }
         loop {
             if let Some(frame) = self.decoder.pop()? {
                 return Ok(Some(frame));
@@ -151,6 +157,12 @@ impl RecvHalf {
                 return Ok(None);
             }
         }
+    }
+
+    /// As [`RecvHalf::recv`], but leaves the frame to the next call.
+    pub fn peek(&mut self) -> Result<Option<&Frame>, WireError> {
+        self.ahead = self.recv()?;
+        Ok(self.ahead.as_ref())
     }
 
     /// How long [`RecvHalf::recv`] waits for bytes; `None` waits for ever.

@@ -1,8 +1,9 @@
 //! The one door to bytes and descriptors on a socket, and the checks of descriptors that came in.
 #![allow(
     unsafe_code,
-    reason = "the one unsafe door for received descriptors: only the raw call tells of descriptors \
-              that the kernel handed over before it reported truncation"
+    reason = "the one unsafe door for descriptors: only the raw call tells of descriptors that the \
+              kernel handed over before it reported truncation; and tokio trusts its caller that a \
+              descriptor it watches stays open"
 )]
 
 use crate::limits::{BUFFER_BYTES_MAX, FDS_PER_FRAME_MAX};
@@ -82,6 +83,28 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
         fds: take_fds(&message),
         fds_lost: message.msg_flags & libc::MSG_CTRUNC != 0,
     })
+}
+
+/// A socket whose only descriptor stays the same for as long as the value lives.
+#[cfg(feature = "async")]
+pub(crate) trait Owner: AsRawFd {}
+
+#[cfg(feature = "async")]
+impl Owner for OwnedFd {}
+
+#[cfg(feature = "async")]
+impl Owner for std::sync::Arc<std::os::unix::net::UnixStream> {}
+
+/// Has the current runtime watch a socket.
+#[cfg(feature = "async")]
+pub(crate) fn watch<S: Owner>(
+    socket: S,
+    interest: tokio::io::Interest,
+) -> io::Result<tokio::io::unix::AsyncFd<S>> {
+    // SAFETY: an `Owner` keeps its one descriptor open and tells no other until it is dropped;
+    // `AsyncFd` owns it and lends it out by shared reference only.
+    let watched = unsafe { tokio::io::unix::AsyncFd::register_with_interest(socket, interest) };
+    Ok(watched?)
 }
 
 /// Owns every descriptor that `recvmsg` put into `message`, so that none can leak.

@@ -27,7 +27,7 @@ pub mod paths;
 pub mod types;
 
 #[cfg(feature = "async")]
-pub use asynchronous::{AsyncReceiver, AsyncSender, async_connection};
+pub use asynchronous::{AsyncReceiver, AsyncSender, Room, async_connection};
 pub use codec::{
     command_to_frame, event_to_frame, frame_to_command, frame_to_event, frame_to_reply,
     frame_to_request, negotiate, reply_to_frame, request_to_frame,

@@ -1,14 +1,14 @@
-//! One connection: a task that reads requests and a task that writes answers.
+//! One connection: a task that reads requests, and a bounded way out for answers.
 
 mod outbox;
 mod reader;
 
-pub use outbox::{Outbox, Overflow};
+pub use outbox::Outbox;
 
 use crate::core::Event;
 use crate::ids::ConnectionId;
-use crate::limits::{FLUSH_LIMIT_MS, FRAMES_AT_ONCE_MAX};
-use mote_wire::{AsyncSender, Frame, Link, WireError, async_connection};
+use crate::limits::FLUSH_LIMIT_MS;
+use mote_wire::{Link, WireError, async_connection};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -46,8 +46,7 @@ impl Session {
         events: mpsc::Sender<Event>,
     ) -> Result<Self, WireError> {
         let (sender, receiver) = async_connection(socket, Link::Client)?;
-        let (outbox, queue) = Outbox::new();
-        let writer = tokio::spawn(write(sender, queue, outbox.counter()));
+        let (outbox, writer) = Outbox::open(sender);
         let reader = reader::Reader {
             receiver,
             connection,
@@ -71,38 +70,17 @@ impl Session {
 
     /// Sends what is queued, within reason, and closes.
     pub async fn close(self) {
-        // It holds the other way into the queue, whose end the writer waits for.
         self.reader.abort();
-        drop(self.outbox);
-        let mut writer = self.writer;
-        if timeout(Duration::from_millis(FLUSH_LIMIT_MS), &mut writer)
-            .await
-            .is_err()
-        {
-            writer.abort();
+        self.outbox.way().close();
+        let limit = Duration::from_millis(FLUSH_LIMIT_MS);
+        if timeout(limit, self.writer).await.is_err() {
+            self.outbox.way().abort();
         }
     }
 
     /// Closes without sending what is queued.
     pub fn abort(self) {
         self.reader.abort();
-        self.writer.abort();
+        self.outbox.way().abort();
     }
-}
-
-async fn write(
-    mut sender: AsyncSender,
-    mut queue: mpsc::Receiver<Frame>,
-    counter: outbox::Counter,
-) {
-    let mut frames = Vec::new();
-    while queue.recv_many(&mut frames, FRAMES_AT_ONCE_MAX).await > 0 {
-        frames.iter().for_each(|frame| counter.taken(frame));
-        if let Err(error) = sender.send_all(frames.drain(..)).await {
-            log::debug!("a client does not take an answer: {error}");
-            break;
-        }
-    }
-    // Wakes the reader, too, when it was the writer that failed.
-    sender.close();
 }

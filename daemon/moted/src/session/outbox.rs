@@ -1,61 +1,35 @@
 //! Frames that wait for a client to read them.
 
 use crate::limits::{PROGRESS_QUEUE_FRAMES_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_FRAMES_MAX};
-use mote_wire::Frame;
+use crate::way::{Bounds, Overflow, WayOut};
+use mote_wire::AsyncSender;
 use mote_wire::codec::reply_to_frame;
 use mote_wire::types::{Reply, Status};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-/// The client does not read what it asked for: its connection is to be closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("answers pile up unread")]
-pub struct Overflow;
+const BOUNDS: Bounds = Bounds {
+    frames_max: SESSION_QUEUE_FRAMES_MAX,
+    bytes_max: SESSION_QUEUE_BYTES_MAX,
+};
 
-/// The way into the queue of a connection. Clones share it.
+/// The way out of a connection. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Outbox {
-    queue: mpsc::Sender<Frame>,
-    bytes: Arc<AtomicUsize>,
-}
-
-/// Counts bytes out of the queue.
-#[derive(Debug)]
-pub struct Counter(Arc<AtomicUsize>);
-
-impl Counter {
-    /// A frame has left the queue.
-    pub fn taken(&self, frame: &Frame) {
-        self.0.fetch_sub(frame.bytes.len(), Ordering::Relaxed);
-    }
-}
+pub struct Outbox(WayOut);
 
 impl Outbox {
-    /// An empty queue.
-    pub fn new() -> (Self, mpsc::Receiver<Frame>) {
-        let (queue, receiver) = mpsc::channel(SESSION_QUEUE_FRAMES_MAX);
-        (
-            Self {
-                queue,
-                bytes: Arc::default(),
-            },
-            receiver,
-        )
+    /// An empty one, and the task behind it.
+    pub fn open(sender: AsyncSender) -> (Self, JoinHandle<()>) {
+        let (way, task) = WayOut::open(sender, BOUNDS);
+        (Self(way), task)
     }
 
-    /// For the one who takes frames out.
-    pub fn counter(&self) -> Counter {
-        Counter(Arc::clone(&self.bytes))
-    }
-
-    /// Queues an answer. Progress is left out when the client lags: the next one says more.
+    /// Queues an answer for the next flush of [`Outbox::way`]. Progress is left out when the client
+    /// lags: the next one says more.
     ///
     /// # Errors
     /// [`Overflow`] when the client lets too much pile up.
-    pub fn send(&self, request: u64, reply: Reply) -> Result<(), Overflow> {
-        let waiting = self.queue.max_capacity() - self.queue.capacity();
-        if matches!(reply, Reply::Progress(_)) && waiting > PROGRESS_QUEUE_FRAMES_MAX {
+    pub fn push(&self, request: u64, reply: Reply) -> Result<(), Overflow> {
+        if matches!(reply, Reply::Progress(_)) && self.0.waiting() > PROGRESS_QUEUE_FRAMES_MAX {
             return Ok(());
         }
         let closes = reply.closes();
@@ -68,17 +42,22 @@ impl Outbox {
             let failed = Reply::Failed(Status::Internal { operation, cause });
             reply_to_frame(request, failed).map_err(|_| Overflow)
         })?;
-        let bytes = frame.bytes.len();
-        if self.bytes.load(Ordering::Relaxed) + bytes > SESSION_QUEUE_BYTES_MAX {
-            return Err(Overflow);
-        }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        match self.queue.try_send(frame) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(Overflow),
-            // The writer has gone because the client has; the reader is about to say so.
-            Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-        }
+        self.0.push(frame)
+    }
+
+    /// Queues and sends an answer.
+    ///
+    /// # Errors
+    /// As [`Outbox::push`].
+    pub fn send(&self, request: u64, reply: Reply) -> Result<(), Overflow> {
+        self.push(request, reply)?;
+        self.0.flush();
+        Ok(())
+    }
+
+    /// What it goes out by.
+    pub fn way(&self) -> &WayOut {
+        &self.0
     }
 }
 
@@ -86,6 +65,20 @@ impl Outbox {
 mod tests {
     use super::*;
     use mote_wire::types::{Preview, Progress, Stage};
+    use mote_wire::{AsyncReceiver, Link, async_connection};
+    use std::os::unix::net::UnixStream;
+
+    fn run(test: impl AsyncFnOnce(Outbox, AsyncReceiver)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build();
+        runtime.expect("a runtime").block_on(async {
+            let (near, far) = UnixStream::pair().expect("a pair");
+            let (sender, _receiver) = async_connection(near, Link::Client).expect("a connection");
+            let (_sender, receiver) = async_connection(far, Link::Client).expect("a connection");
+            test(Outbox::open(sender).0, receiver).await;
+        });
+    }
 
     fn preview(bytes: usize) -> Reply {
         Reply::Preview(Preview {
@@ -98,43 +91,62 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_read_is_found_out_by_bytes() {
-        let (outbox, mut queue) = Outbox::new();
-        let bytes = 1 << 20;
-        let sent = (0..1_000)
-            .take_while(|_| outbox.send(1, preview(bytes)).is_ok())
-            .count();
-        assert!(
-            (50..=SESSION_QUEUE_BYTES_MAX / bytes).contains(&sent),
-            "{sent}"
-        );
-        let counter = outbox.counter();
-        counter.taken(&queue.try_recv().expect("queued"));
-        assert_eq!(outbox.send(1, preview(bytes)), Ok(()));
-        assert_eq!(outbox.send(1, preview(bytes)), Err(Overflow));
+        run(async |outbox, mut receiver| {
+            let bytes = 1 << 20;
+            let send = || (0..1_000).take_while(|_| outbox.send(1, preview(bytes)).is_ok());
+            let sent = send().count();
+            let expected = SESSION_QUEUE_BYTES_MAX / bytes;
+            assert!((expected - 2..expected + 34).contains(&sent), "{sent}");
+            for _ in 0..sent {
+                let frame = receiver.recv().await.expect("a frame").expect("no end");
+                assert!(frame.bytes.len() > bytes);
+            }
+            assert_eq!(send().count(), sent, "room again");
+        });
     }
 
     #[test]
     fn a_client_that_does_not_read_is_found_out_by_frames() {
-        let (outbox, _queue) = Outbox::new();
-        let sent = (0..1_000_000)
-            .take_while(|_| outbox.send(1, Reply::Ok).is_ok())
-            .count();
-        assert_eq!(sent, SESSION_QUEUE_FRAMES_MAX);
+        run(async |outbox, _receiver| {
+            let sent = (0..1_000_000)
+                .take_while(|_| outbox.push(1, Reply::Ok).is_ok())
+                .count();
+            assert_eq!(sent, SESSION_QUEUE_FRAMES_MAX);
+        });
     }
 
     #[test]
     fn progress_never_piles_up() {
-        let (outbox, mut queue) = Outbox::new();
-        let progress = Progress {
-            stage: Stage::Decode,
-            done: 1,
-            total: None,
-            remaining_ms: None,
-        };
-        for _ in 0..10_000 {
-            assert_eq!(outbox.send(1, Reply::Progress(progress)), Ok(()));
-        }
-        let queued = std::iter::from_fn(|| queue.try_recv().ok()).count();
-        assert_eq!(queued, PROGRESS_QUEUE_FRAMES_MAX + 1);
+        run(async |outbox, _receiver| {
+            let progress = Progress {
+                stage: Stage::Decode,
+                done: 1,
+                total: None,
+                remaining_ms: None,
+            };
+            for _ in 0..10_000 {
+                assert_eq!(outbox.push(1, Reply::Progress(progress)), Ok(()));
+            }
+            assert_eq!(outbox.way().waiting(), PROGRESS_QUEUE_FRAMES_MAX + 1);
+        });
+    }
+
+    #[test]
+    fn what_was_queued_arrives_in_order_before_the_end() {
+        run(async |outbox, mut receiver| {
+            for request in 1..=1_000 {
+                outbox.push(request, preview(2_000)).expect("room");
+                if request % 7 == 0 {
+                    outbox.way().flush();
+                }
+            }
+            outbox.way().close();
+            for request in 1..=1_000 {
+                let frame = receiver.recv().await.expect("a frame").expect("no end");
+                let (id, _) = mote_wire::frame_to_reply(frame).expect("an answer");
+                assert_eq!(id, request);
+            }
+            assert!(receiver.recv().await.expect("an end").is_none());
+        });
     }
 }

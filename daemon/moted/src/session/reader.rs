@@ -1,10 +1,11 @@
 //! Reads a client's frames, refuses what does not hold, and passes the rest on.
 
-use super::{Credentials, Outbox, Overflow};
+use super::{Credentials, Outbox};
 use crate::BUILD_ID;
 use crate::core::{Event, Peer};
 use crate::ids::ConnectionId;
 use crate::limits::HELLO_TIMEOUT_MS;
+use crate::way::Overflow;
 use mote_wire::codec::{frame_to_request, negotiate};
 use mote_wire::limits::Limits;
 use mote_wire::types::{Reply, Request, Status, Welcome};

@@ -4,9 +4,10 @@ use super::launch::Launched;
 use super::output;
 use crate::core::{Event, Exit};
 use crate::ids::WorkerId;
-use crate::limits::{LAST_WORDS_MS, WORKER_QUEUE_MAX};
+use crate::limits::{LAST_WORDS_MS, WORKER_QUEUE_BYTES_MAX, WORKER_QUEUE_MAX};
+use crate::way::{Bounds, WayOut};
 use mote_wire::codec::frame_to_event;
-use mote_wire::{AsyncReceiver, AsyncSender, Frame, Link, WireError, async_connection};
+use mote_wire::{AsyncReceiver, Frame, Link, WireError, async_connection};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::os::unix::process::ExitStatusExt;
@@ -18,26 +19,42 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 
 const LAST_WORDS: Duration = Duration::from_millis(LAST_WORDS_MS);
+const BOUNDS: Bounds = Bounds {
+    frames_max: WORKER_QUEUE_MAX,
+    bytes_max: WORKER_QUEUE_BYTES_MAX,
+};
 
 /// A running worker, as the daemon holds it.
 #[derive(Debug)]
 pub struct Handle {
-    commands: mpsc::Sender<Frame>,
+    commands: WayOut,
     kill: Arc<Notify>,
 }
 
 impl Handle {
-    /// Queues a command; a worker that lets too many pile up is killed.
-    pub fn send(&self, frame: Frame) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.commands.try_send(frame) {
+    /// Queues a command for the next flush of [`Handle::way`]; a worker that lets too many pile up
+    /// is killed.
+    pub fn push(&self, frame: Frame) {
+        if self.commands.push(frame).is_err() {
             log::warn!("a worker does not read its commands");
             self.kill();
         }
     }
 
+    /// What commands go out by.
+    pub fn way(&self) -> &WayOut {
+        &self.commands
+    }
+
     /// Kills the worker.
     pub fn kill(&self) {
         self.kill.notify_one();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.commands.close();
     }
 }
 
@@ -64,10 +81,9 @@ pub fn supervise(
         output,
     } = launched;
     let (sender, receiver) = async_connection(socket, Link::Worker)?;
-    let (commands, queue) = mpsc::channel(WORKER_QUEUE_MAX);
+    let (commands, _) = WayOut::open(sender, BOUNDS);
     let kill = Arc::new(Notify::new());
     let output = tokio::spawn(output::follow(output, format!("worker {worker}")));
-    tokio::spawn(write(sender, queue));
     let watched = Watched {
         child,
         receiver,
@@ -92,15 +108,6 @@ pub fn supervise(
             .await;
     });
     Ok(Handle { commands, kill })
-}
-
-async fn write(mut sender: AsyncSender, mut queue: mpsc::Receiver<Frame>) {
-    while let Some(frame) = queue.recv().await {
-        if let Err(error) = sender.send(frame).await {
-            log::debug!("a worker does not take a command: {error}");
-            return;
-        }
-    }
 }
 
 struct Watched {

@@ -1,10 +1,10 @@
 //! Reports about models, devices and the daemon itself.
 
-use super::{Parsed, Place, invalid, receipt, required, status, tensor};
+use super::{Parsed, Place, invalid, receipt, required, status, tensor, unless_zero};
 use crate::pb;
 use crate::types::{
-    CandidateInfo, Capability, Explanation, ModelDetails, ModelInfo, StatusReport, VariantInfo,
-    WorkerInfo, WorkerState,
+    CandidateInfo, Capability, Explanation, ModelDetails, ModelInfo, Sandbox, SandboxPart,
+    SandboxState, StatusReport, VariantInfo, WorkerInfo, WorkerState,
 };
 
 pub(super) fn parse_models(models: pb::ModelList) -> Vec<ModelInfo> {
@@ -183,6 +183,7 @@ pub(super) fn parse_status(report: pb::StatusReport) -> Parsed<StatusReport> {
         reserved_bytes: report.reserved_bytes,
         machine_load: report.machine_load,
         workers: workers.map(parse_worker).collect::<Parsed<_>>()?,
+        pid: unless_zero(report.pid),
     })
 }
 
@@ -200,6 +201,7 @@ pub(super) fn write_status(report: StatusReport) -> pb::StatusReport {
         reserved_bytes: report.reserved_bytes,
         machine_load: report.machine_load,
         workers: report.workers.into_iter().map(write_worker).collect(),
+        pid: report.pid.unwrap_or_default(),
     }
 }
 
@@ -224,6 +226,7 @@ fn parse_worker((index, worker): (usize, pb::WorkerInfo)) -> Parsed<WorkerInfo> 
         rss_bytes: worker.rss_bytes,
         jobs: worker.jobs,
         streams: worker.streams,
+        sandbox: worker.sandbox.map(parse_sandbox).transpose()?,
     })
 }
 
@@ -243,5 +246,48 @@ fn write_worker(worker: WorkerInfo) -> pb::WorkerInfo {
         rss_bytes: worker.rss_bytes,
         jobs: worker.jobs,
         streams: worker.streams,
+        sandbox: worker.sandbox.map(write_sandbox),
+    }
+}
+
+pub(super) fn parse_sandbox(sandbox: pb::Sandbox) -> Parsed<Sandbox> {
+    let parse = |(index, part): (usize, pb::SandboxPart)| {
+        let at = Place {
+            list: "parts",
+            index,
+        };
+        let state = match &*part.state {
+            "active" => SandboxState::Active,
+            "partial" => SandboxState::Partial,
+            "inactive" => SandboxState::Inactive,
+            _ => return Err(invalid(at.field("state"), "it is unknown")),
+        };
+        Ok(SandboxPart {
+            name: part.name,
+            state,
+            detail: part.detail,
+        })
+    };
+    let parts = sandbox.parts.into_iter().enumerate();
+    Ok(Sandbox {
+        enabled: sandbox.enabled,
+        parts: parts.map(parse).collect::<Parsed<_>>()?,
+    })
+}
+
+pub(super) fn write_sandbox(sandbox: Sandbox) -> pb::Sandbox {
+    let write = |part: SandboxPart| pb::SandboxPart {
+        name: part.name,
+        state: match part.state {
+            SandboxState::Active => "active",
+            SandboxState::Partial => "partial",
+            SandboxState::Inactive => "inactive",
+        }
+        .into(),
+        detail: part.detail,
+    };
+    pb::Sandbox {
+        enabled: sandbox.enabled,
+        parts: sandbox.parts.into_iter().map(write).collect(),
     }
 }

@@ -1,7 +1,7 @@
 //! Between the broker and its workers.
 
 use super::{
-    FdSource, Parsed, clip, id, invalid, options, reply, required, status, tensor, text,
+    FdSource, Parsed, clip, id, invalid, options, reply, report, required, status, tensor, text,
     unless_zero, work,
 };
 use crate::error::EncodeError;
@@ -217,6 +217,7 @@ fn parse_loaded(loaded: wpb::Loaded) -> Parsed<Loaded> {
         load_us: loaded.load_us,
         rss_bytes: loaded.rss_bytes,
         library_version: loaded.library_version,
+        sandbox: loaded.sandbox.map(report::parse_sandbox).transpose()?,
     })
 }
 
@@ -228,6 +229,7 @@ fn write_loaded(loaded: Loaded) -> wpb::Loaded {
         load_us: loaded.load_us,
         rss_bytes: loaded.rss_bytes,
         library_version: loaded.library_version,
+        sandbox: loaded.sandbox.map(report::write_sandbox),
     }
 }
 

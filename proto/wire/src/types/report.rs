@@ -3,7 +3,7 @@
 use super::receipt::{Device, ProviderShare, Reason, Rejected};
 use super::status::Status;
 use super::tensor::TensorSpec;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One model of the catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -110,6 +110,8 @@ pub struct StatusReport {
     /// `idle` or `busy`.
     pub machine_load: String,
     pub workers: Vec<WorkerInfo>,
+    /// The broker's process; `None` when it does not say.
+    pub pid: Option<i32>,
 }
 
 /// What a worker is doing.
@@ -136,6 +138,41 @@ pub struct WorkerInfo {
     pub rss_bytes: u64,
     pub jobs: u32,
     pub streams: u32,
+    /// `None` until the model is loaded.
+    pub sandbox: Option<Sandbox>,
+}
+
+/// What keeps a worker from doing anything but its work, as it was read back from the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// False when the daemon was started without it.
+    pub enabled: bool,
+    /// One entry per mechanism.
+    pub parts: Vec<SandboxPart>,
+}
+
+/// One mechanism of a [`Sandbox`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxPart {
+    /// `no_new_privileges`, `files`, `system_calls`, …
+    pub name: String,
+    /// Whether it holds.
+    pub state: SandboxState,
+    /// How far it goes, or what is missing; for people.
+    pub detail: String,
+}
+
+/// Whether a mechanism holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxState {
+    /// All of it.
+    Active,
+    /// As far as this kernel can.
+    Partial,
+    /// Not at all.
+    #[default]
+    Inactive,
 }
 
 /// Something that happened.

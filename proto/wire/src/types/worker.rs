@@ -1,6 +1,7 @@
 //! What the broker and its workers say to each other.
 
 use super::reply::{Done, FrameOut, Preview, Progress, Token};
+use super::report::Sandbox;
 use super::request::{Generate, Infer, TransformClip};
 use super::status::Status;
 use super::tensor::{Tensor, TensorSpec};
@@ -126,6 +127,7 @@ pub struct Loaded {
     pub load_us: u64,
     pub rss_bytes: u64,
     pub library_version: String,
+    pub sandbox: Option<Sandbox>,
 }
 
 impl JobReply {

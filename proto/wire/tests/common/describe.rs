@@ -47,9 +47,16 @@ pub fn event(event: &WorkerEvent) -> String {
     text
 }
 
+/// Fields that came after the first texts, as they are written while they say nothing: left out, so
+/// that those texts stand.
+const LATER: [&str; 2] = ["sandbox: None,", "pid: None,"];
+
 fn plain(message: &impl std::fmt::Debug) -> String {
     let mut text = String::new();
     for line in format!("{message:#?}").lines() {
+        if LATER.contains(&line.trim_start()) {
+            continue;
+        }
         let line = match line.trim_start().strip_prefix("fd: ") {
             Some(number) if number.trim_end_matches(',').parse::<u32>().is_ok() => {
                 "fd: a descriptor"

@@ -520,6 +520,21 @@ fn explanation() -> impl Strategy<Value = Explanation> {
     })
 }
 
+fn sandbox() -> impl Strategy<Value = Option<Sandbox>> {
+    let state = prop::sample::select(vec![
+        SandboxState::Active,
+        SandboxState::Partial,
+        SandboxState::Inactive,
+    ]);
+    let part = (text(), state, text()).prop_map(|(name, state, detail)| SandboxPart {
+        name,
+        state,
+        detail,
+    });
+    let sandbox = (any::<bool>(), vec(part, 0..3));
+    of(sandbox.prop_map(|(enabled, parts)| Sandbox { enabled, parts }))
+}
+
 fn status_report() -> impl Strategy<Value = StatusReport> {
     let state = prop::sample::select(vec![
         WorkerState::Starting,
@@ -527,8 +542,9 @@ fn status_report() -> impl Strategy<Value = StatusReport> {
         WorkerState::Ready,
         WorkerState::Stopping,
     ]);
-    let worker = (state, text(), text(), any::<(i32, u64, u64, u32, u32)>());
-    let worker = worker.prop_map(|(state, model, flavour, numbers)| WorkerInfo {
+    let numbers = any::<(i32, u64, u64, u32, u32)>();
+    let worker = (state, text(), text(), numbers, sandbox());
+    let worker = worker.prop_map(|(state, model, flavour, numbers, sandbox)| WorkerInfo {
         pid: numbers.0,
         model,
         flavour,
@@ -537,11 +553,13 @@ fn status_report() -> impl Strategy<Value = StatusReport> {
         rss_bytes: numbers.2,
         jobs: numbers.3,
         streams: numbers.4,
+        sandbox,
     });
     let longs = any::<(u64, u64, u64, u64)>();
     let ints = any::<(u32, u32, u32, u32, u32)>();
-    (text(), text(), longs, ints, vec(worker, 0..3)).prop_map(
-        |(server_version, machine_load, longs, ints, workers)| StatusReport {
+    let pid = some(1..=i32::MAX);
+    (text(), text(), longs, ints, (vec(worker, 0..3), pid)).prop_map(
+        |(server_version, machine_load, longs, ints, (workers, pid))| StatusReport {
             server_version,
             uptime_ms: longs.0,
             rss_bytes: longs.1,
@@ -554,6 +572,7 @@ fn status_report() -> impl Strategy<Value = StatusReport> {
             reserved_bytes: longs.3,
             machine_load,
             workers,
+            pid,
         },
     )
 }
@@ -720,15 +739,17 @@ pub fn command() -> impl Strategy<Value = Command> {
 
 pub fn event() -> impl Strategy<Value = WorkerEvent> {
     let json = || vec(any::<u8>(), 0..20);
-    let loaded = (json(), specs(), specs(), any::<(u64, u64)>(), text());
-    let loaded = loaded.prop_map(|(placement_json, inputs, outputs, numbers, version)| {
+    let told = (text(), sandbox());
+    let loaded = (json(), specs(), specs(), any::<(u64, u64)>(), told);
+    let loaded = loaded.prop_map(|(placement_json, inputs, outputs, numbers, told)| {
         WorkerEvent::Loaded(Box::new(Loaded {
             placement_json,
             inputs,
             outputs,
             load_us: numbers.0,
             rss_bytes: numbers.1,
-            library_version: version,
+            library_version: told.0,
+            sandbox: told.1,
         }))
     });
     let reply = prop_oneof![

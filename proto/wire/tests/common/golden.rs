@@ -668,7 +668,41 @@ fn report_replies() -> Vec<(&'static str, Reply)> {
                     rss_bytes: 11,
                     jobs: 12,
                     streams: 13,
+                    sandbox: None,
                 }],
+                pid: None,
+            })),
+        ),
+        (
+            "reply_status_report_sandboxed",
+            Reply::StatusReport(Box::new(StatusReport {
+                pid: Some(3_999),
+                workers: vec![WorkerInfo {
+                    pid: 4_000,
+                    state: WorkerState::Ready,
+                    sandbox: Some(Sandbox {
+                        enabled: true,
+                        parts: vec![
+                            SandboxPart {
+                                name: "network".into(),
+                                state: SandboxState::Active,
+                                detail: String::new(),
+                            },
+                            SandboxPart {
+                                name: "files".into(),
+                                state: SandboxState::Partial,
+                                detail: "the kernel has Landlock 3".into(),
+                            },
+                            SandboxPart {
+                                name: "system_calls".into(),
+                                state: SandboxState::Inactive,
+                                detail: "no table for this architecture".into(),
+                            },
+                        ],
+                    }),
+                    ..WorkerInfo::default()
+                }],
+                ..StatusReport::default()
             })),
         ),
     ];
