@@ -4,7 +4,7 @@ use crate::catalogue::{Entry, Stamp};
 use crate::ids::{JobId, StreamId, WantId, WorkerId};
 use crate::policy::history::Key;
 use mote_api::{Candidate, Load, Placement, Rejected, Threads};
-use mote_wire::types::{TensorSpec, WorkerState};
+use mote_wire::types::{Sandbox, TensorSpec, WorkerState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,6 +39,8 @@ pub struct LoadedModel {
     pub load_us: u64,
     /// Version the library says it has.
     pub library_version: String,
+    /// What the worker is kept in.
+    pub sandbox: Option<Sandbox>,
 }
 
 /// A worker and its model.

@@ -136,6 +136,7 @@ impl Core {
             rss_bytes: 0,
             jobs: count(instance.jobs.len()),
             streams: count(instance.streams.len()),
+            sandbox: instance.loaded.sandbox.clone(),
         });
         let report = StatusReport {
             server_version: crate::BUILD_ID.to_owned(),
@@ -153,6 +154,7 @@ impl Core {
                 Load::Busy => "busy".into(),
             },
             workers: workers.collect(),
+            pid: i32::try_from(std::process::id()).ok(),
         };
         let RequestKey {
             connection,

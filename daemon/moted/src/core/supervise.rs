@@ -8,7 +8,8 @@ use crate::ids::{JobId, StreamId, WorkerId};
 use crate::limits::{DRAIN_MS, LOAD_SILENCE_MS_MAX, RETRIES_MAX};
 use mote_api::{DeviceKind, Placement, Rejection};
 use mote_wire::types::{
-    Command, EventKind, LoadModel, Loaded, Progress, Reply, Status, WorkerEvent,
+    Command, EventKind, LoadModel, Loaded, Progress, Reply, Sandbox, SandboxState, Status,
+    WorkerEvent,
 };
 
 impl Core {
@@ -151,7 +152,9 @@ impl Core {
             outputs: loaded.outputs,
             load_us: loaded.load_us,
             library_version: loaded.library_version,
+            sandbox: loaded.sandbox,
         };
+        warn_of_gaps(worker, instance.loaded.sandbox.as_ref());
         (instance.state, instance.was_ready) = (State::Ready, true);
         let (model, load_us) = (instance.model().to_owned(), loaded.load_us);
         let wants = instance.wants.clone();
@@ -365,5 +368,17 @@ impl Core {
         } else if !self.timers.is_set(&timer) {
             self.timers.set(timer, self.now + self.settings.idle_unload);
         }
+    }
+}
+
+/// A worker that is free to do harm is said to be.
+fn warn_of_gaps(worker: WorkerId, sandbox: Option<&Sandbox>) {
+    let Some(sandbox) = sandbox.filter(|sandbox| sandbox.enabled) else {
+        log::warn!(worker = worker.0; "worker runs without its sandbox");
+        return;
+    };
+    let missing = sandbox.parts.iter();
+    for part in missing.filter(|part| part.state == SandboxState::Inactive) {
+        log::warn!(worker = worker.0, part = part.name; "worker's sandbox has a gap: {}", part.detail);
     }
 }
