@@ -15,6 +15,7 @@
 mod backend;
 mod capability;
 mod digest;
+pub mod driver;
 mod error;
 mod flavour;
 mod manifest;
@@ -30,6 +31,7 @@ pub use backend::{
 };
 pub use capability::{Absence, Capability, DeviceInfo, DeviceKind};
 pub use digest::{Digest, DigestError, FILE_CHUNK_BYTES};
+pub use driver::{DriverPath, DriverPathKind};
 pub use error::{BackendError, LoadError, ProbeError, RunError};
 pub use flavour::{Flavour, FlavourError, FlavourFile, RUNTIME_FILE_NAME, TRACT_FLAVOUR};
 pub use manifest::{

@@ -37,4 +37,4 @@ mod sys;
 mod turn;
 
 pub use backend::OrtBackend;
-pub use providers::CPU_PROVIDER;
+pub use providers::{CPU_PROVIDER, driver_paths};

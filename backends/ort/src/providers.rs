@@ -3,7 +3,7 @@
 
 use crate::failure::{backend_error, register_error};
 use crate::sys;
-use mote_api::{Absence, BackendError, DeviceInfo, DeviceKind, LoadError};
+use mote_api::{Absence, BackendError, DeviceInfo, DeviceKind, DriverPath, LoadError, driver};
 use ort::device::Device;
 use ort::environment::Environment;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
@@ -27,6 +27,8 @@ pub(crate) struct Provider {
     pub(crate) device_name: &'static str,
     /// Options used unless the request sets the same key.
     defaults: &'static [(&'static str, &'static str)],
+    /// What its driver opens.
+    driver: &'static [DriverPath],
     register: Register,
 }
 
@@ -46,6 +48,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
+        driver: &[],
         register: Register::Cpu,
     },
     Provider {
@@ -53,6 +56,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Gpu,
         device_name: "NVIDIA GPU",
         defaults: &[],
+        driver: driver::NVIDIA,
         register: Register::Configured(configured::<ep::CUDA>),
     },
     Provider {
@@ -60,6 +64,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Gpu,
         device_name: "NVIDIA GPU",
         defaults: &[],
+        driver: driver::NVIDIA,
         register: Register::Configured(configured::<ep::TensorRT>),
     },
     Provider {
@@ -67,6 +72,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Npu,
         device_name: "Ascend NPU",
         defaults: &[],
+        driver: driver::ASCEND,
         register: Register::Configured(configured::<ep::CANN>),
     },
     Provider {
@@ -74,6 +80,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Npu,
         device_name: "Intel NPU",
         defaults: &[("device_type", "NPU")],
+        driver: driver::INTEL,
         register: Register::Configured(configured::<ep::OpenVINO>),
     },
     Provider {
@@ -81,6 +88,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Npu,
         device_name: "Hexagon NPU",
         defaults: &[("backend_type", "htp")],
+        driver: driver::QUALCOMM,
         register: Register::Configured(configured::<ep::QNN>),
     },
     Provider {
@@ -88,6 +96,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Npu,
         device_name: "Rockchip NPU",
         defaults: &[],
+        driver: driver::ROCKCHIP,
         register: Register::Plain(|| ep::RKNPU::default().build()),
     },
     Provider {
@@ -95,6 +104,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Npu,
         device_name: "AMD NPU",
         defaults: &[],
+        driver: driver::AMD,
         register: Register::Configured(configured::<ep::Vitis>),
     },
     Provider {
@@ -102,6 +112,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
+        driver: &[],
         register: Register::Configured(configured::<ep::XNNPACK>),
     },
     Provider {
@@ -109,9 +120,17 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
+        driver: &[],
         register: Register::Plain(|| ep::ACL::default().build()),
     },
 ];
+
+/// What the driver of a provider opens; without a name, those of all providers.
+pub fn driver_paths(provider: Option<&str>) -> impl Iterator<Item = &'static DriverPath> {
+    let rows = PROVIDERS.iter();
+    let rows = rows.filter(move |row| provider.is_none_or(|name| row.name == name));
+    rows.flat_map(|row| row.driver)
+}
 
 fn configured<P>(options: &Options) -> ExecutionProviderDispatch
 where

@@ -38,8 +38,8 @@ mod sys;
 pub use model_file::TFLITE_BYTES_MAX;
 
 use mote_api::{
-    Backend, BackendKind, Capability, DeviceInfo, DeviceKind, LoadError, LoadRequest, Model,
-    ProbeError,
+    Backend, BackendKind, Capability, DeviceInfo, DeviceKind, DriverPath, LoadError, LoadRequest,
+    Model, ProbeError, driver,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -50,6 +50,14 @@ pub const CPU: &str = "TFLITE-CPU";
 pub const XNNPACK: &str = "XNNPACK";
 /// An external delegate by path.
 pub const EXTERNAL: &str = "EXTERNAL";
+
+/// What the driver of a provider opens: of an external delegate, whatever such delegates open.
+pub fn driver_paths(provider: &str) -> &'static [DriverPath] {
+    match provider {
+        EXTERNAL => driver::DELEGATES,
+        _ => &[],
+    }
+}
 
 /// A loaded TensorFlow Lite library.
 pub struct TfliteBackend {

@@ -39,6 +39,8 @@ struct State {
     busy: bool,
     /// How often it began to.
     turns: u64,
+    /// Whether the watcher waits for a change.
+    is_watched: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -62,16 +64,21 @@ impl Inbox {
     /// The next command if one was read already; the engine goes on computing meanwhile.
     pub fn try_next(&self) -> Option<Command> {
         let mut state = lock(&self.state);
-        if !state.busy {
-            state.busy = true;
-            state.turns += 1;
-            self.changed.notify_all();
-        }
+        let begins = !state.busy;
+        state.busy = true;
+        state.turns += u64::from(begins);
         let command = state.ahead.pop_front();
-        if command.is_some() {
-            self.changed.notify_all();
+        if begins || command.is_some() {
+            self.notify(&state);
         }
         command
+    }
+
+    /// Wakes the watcher if it waits: telling nobody is a system call, too.
+    fn notify(&self, state: &State) {
+        if state.is_watched {
+            self.changed.notify_one();
+        }
     }
 
     /// Waits for the next command; the engine has nothing to compute.
@@ -91,7 +98,7 @@ impl Inbox {
         let mut state = lock(&self.state);
         state.busy = false;
         let command = state.ahead.pop_front();
-        self.changed.notify_all();
+        self.notify(&state);
         command
     }
 
@@ -120,11 +127,24 @@ impl Inbox {
         }
     }
 
+    /// The watcher's only way to wait.
+    fn wait_while<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        condition: impl FnMut(&mut State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        state.is_watched = true;
+        let waited = self.changed.wait_while(state, condition);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.is_watched = false;
+        state
+    }
+
     fn watch(&self) {
         loop {
-            let is_idle = |state: &mut State| !state.busy;
-            let state = self.changed.wait_while(lock(&self.state), is_idle);
-            let turn = state.unwrap_or_else(PoisonError::into_inner).turns;
+            let turn = self
+                .wait_while(lock(&self.state), |state| !state.busy)
+                .turns;
             std::thread::sleep(WATCH_AFTER);
             if lock(&self.state).turns != turn {
                 continue;
@@ -141,8 +161,7 @@ impl Inbox {
                 let mut state = lock(&self.state);
                 state.ahead.push_back(command);
                 let is_full = |state: &mut State| state.busy && state.ahead.len() >= COMMANDS_MAX;
-                let state = self.changed.wait_while(state, is_full);
-                drop(state.unwrap_or_else(PoisonError::into_inner));
+                drop(self.wait_while(state, is_full));
             }
         }
     }

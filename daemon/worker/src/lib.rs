@@ -6,12 +6,14 @@
 //! * [`serve`]: the process itself: handshake, [`inbox`], [`engine`] on the main thread.
 //! * [`engine`]: runs jobs step by step; between steps it obeys cancel, pause and credit.
 //! * [`stream`]: a client's stream, one thread each, straight from the client's socket.
+//! * [`sandbox`]: what the process gives up before it reads anything of a vendor or a model.
 //! * [`probe`]: the short-lived form that only tells what works here.
 //!
 //! The release binary knows three backends ([`registry`]); the test suite builds its own binary
 //! over this library that knows the scripted one too.
 
 pub mod registry;
+pub mod sandbox;
 
 mod buffers;
 mod convert;

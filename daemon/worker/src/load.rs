@@ -121,7 +121,7 @@ pub fn load(
         load_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         rss_bytes: resident_bytes(),
         library_version: library_version.clone(),
-        sandbox: None,
+        sandbox: crate::sandbox::state(),
     };
     let policy = Policy {
         follow: command.threads_follow_load,

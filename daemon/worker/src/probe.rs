@@ -2,19 +2,24 @@
 
 use crate::link::{Link, LinkError};
 use crate::registry::Open;
+use crate::sandbox::{self, Mode, Scope};
 use crate::status::chain;
 use mote_api::{Absence, BackendKind, Capability, Flavour, FlavourError, ProbeError};
 use mote_wire::types::WorkerEvent;
 use std::path::Path;
 
-/// Probes the flavour in `folder`, or the built-in one, and tells the broker.
-pub fn probe(folder: Option<&Path>, open: Open, link: &Link) -> Result<(), LinkError> {
-    let capabilities = match folder {
-        None => of(&Flavour::tract(""), Path::new(""), open),
-        Some(folder) => match Flavour::read(folder) {
-            Ok(flavour) => of(&flavour, folder, open),
-            Err(error) => vec![unreadable(folder, &error)],
-        },
+/// Probes the flavour in `folder`, or the built-in one, in the sandbox, and tells the broker.
+pub fn probe(folder: Option<&Path>, open: Open, mode: Mode, link: &Link) -> Result<(), LinkError> {
+    let (flavour, folder) = match folder {
+        None => (Ok(Flavour::tract("")), Path::new("")),
+        Some(folder) => (Flavour::read(folder), folder),
+    };
+    let capabilities = match flavour {
+        Ok(flavour) => {
+            sandbox::enter(mode, &Scope::of_probe(&flavour, folder));
+            of(&flavour, folder, open)
+        }
+        Err(error) => vec![unreadable(folder, &error)],
     };
     let capabilities_json = match serde_json::to_vec(&capabilities) {
         Ok(json) => json,

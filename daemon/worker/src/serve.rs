@@ -6,9 +6,11 @@ use crate::inbox::Inbox;
 use crate::link::{Link, LinkError};
 use crate::probe;
 use crate::registry::Open;
+use crate::sandbox::{self, MODE_VARIABLE, Mode, Scope};
 use clap::Parser;
-use mote_wire::Connection;
-use mote_wire::types::WorkerEvent;
+use mote_wire::types::{Command, WorkerEvent};
+use mote_wire::{Connection, Frame, RecvHalf, WireError, frame_to_command};
+use std::io::Write;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +35,12 @@ pub struct Options {
     /// Folder of the runtime to probe; without one the built-in runtime is probed
     #[arg(long)]
     pub flavour_folder: Option<PathBuf>,
+    /// Whether to give up what the work does not need
+    #[arg(long, env = MODE_VARIABLE, value_enum, default_value_t)]
+    pub sandbox: Mode,
+    /// Enter a sandbox without a model, print what holds of it as JSON, and leave
+    #[arg(long)]
+    pub report_sandbox: bool,
 }
 
 /// Why a worker ended badly.
@@ -53,6 +61,12 @@ pub enum WorkerError {
     /// The broker could not be told something.
     #[error("lost the broker")]
     Link(#[from] LinkError),
+    /// The broker did not say what is to be loaded.
+    #[error("cannot read from the broker")]
+    Receive(#[from] WireError),
+    /// The report cannot be printed.
+    #[error("cannot print the report")]
+    Report(#[source] std::io::Error),
 }
 
 /// Runs a worker with the backends that `open` knows.
@@ -69,13 +83,16 @@ pub fn main_with(open: Open) -> ExitCode {
 }
 
 fn serve(options: &Options, open: Open) -> Result<(), WorkerError> {
+    if options.report_sandbox {
+        return report(options.sandbox);
+    }
     let fd = options.socket_fd;
     let connection =
         crate::inherited::socket(fd).map_err(|cause| WorkerError::NoBroker { fd, cause })?;
     let connection = Connection::new(connection, mote_wire::Link::Worker);
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
         .map_err(WorkerError::ParentDeath)?;
-    let (sender, receiver) = connection.split();
+    let (sender, mut receiver) = connection.split();
     let link = Link::new(sender);
     let pid = nix::unistd::getpid().as_raw();
     link.send(WorkerEvent::Hello {
@@ -86,13 +103,40 @@ fn serve(options: &Options, open: Open) -> Result<(), WorkerError> {
         return Ok(probe::probe(
             options.flavour_folder.as_deref(),
             open,
+            options.sandbox,
             &link,
         )?);
     }
+    // Before the first thread: Landlock binds only those that are made from here on.
+    sandbox::enter(options.sandbox, &scope(&mut receiver)?);
     let running = Running::default();
     let inbox = Inbox::start(receiver, running.clone());
     Engine::new(link, open, running).run(&inbox)?;
     // Streams may still be in a run of a library that cannot be told to stop: leave without
     // waiting for them, as a kill would.
     std::process::exit(0);
+}
+
+/// What the first command, which is left where it is, has this process open. A broker that does not
+/// begin with a model gets a process that can open none.
+fn scope(receiver: &mut RecvHalf) -> Result<Scope, WireError> {
+    let first = receiver.peek()?.filter(|frame| frame.fds.is_empty());
+    let command = first.map(|frame| {
+        frame_to_command(Frame {
+            bytes: frame.bytes.clone(),
+            fds: Vec::new(),
+        })
+    });
+    Ok(match command {
+        Some(Ok(Command::LoadModel(command))) => Scope::of_load(&command),
+        _ => Scope::default(),
+    })
+}
+
+fn report(mode: Mode) -> Result<(), WorkerError> {
+    let sandbox = sandbox::enter(mode, &Scope::default());
+    let printed = serde_json::to_string(&sandbox).map_err(std::io::Error::from);
+    printed
+        .and_then(|json| writeln!(std::io::stdout(), "{json}"))
+        .map_err(WorkerError::Report)
 }

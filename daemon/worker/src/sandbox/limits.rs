@@ -1,0 +1,62 @@
+//! Limits of a worker, and where it stands when memory runs out.
+
+use super::sys;
+use mote_wire::limits::BUFFER_BYTES_MAX;
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::path::Path;
+
+/// Core dumps would hold prompts and outputs.
+const CORE_BYTES: u64 = 0;
+/// Buffers and streams of all clients, the files of a model, devices; the broker has twice as many.
+const DESCRIPTORS_MAX: u64 = 8_192;
+/// The largest of buffers, and clips of hours; an encoder that runs wild stops there.
+const FILE_BYTES_MAX: u64 = 4 * BUFFER_BYTES_MAX;
+/// Messages of POSIX queues: there are none.
+const QUEUE_BYTES: u64 = 0;
+/// Real-time priorities: a worker must not keep the machine from others.
+const REAL_TIME_PRIORITY: u64 = 0;
+/// How much sooner than the broker a worker is ended for want of memory: its jobs begin anew.
+const OOM_SCORE_RAISE: i32 = 300;
+const OOM_SCORE_MAX: i32 = 1_000;
+const OOM_SCORE_PATH: &str = "/proc/self/oom_score_adj";
+
+// Not limited here: processes, which are counted per user and not per worker (the filter lets none
+// be made; threads are for the control group to count), address space, which weights are mapped
+// into and drivers reserve terabytes of, and locked memory, which devices need.
+const LIMITS: &[(Resource, u64)] = &[
+    (Resource::RLIMIT_CORE, CORE_BYTES),
+    (Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX),
+    (Resource::RLIMIT_FSIZE, FILE_BYTES_MAX),
+    (Resource::RLIMIT_MSGQUEUE, QUEUE_BYTES),
+    (Resource::RLIMIT_RTPRIO, REAL_TIME_PRIORITY),
+];
+
+/// Sets the limits; they cannot be raised again.
+pub fn limit() -> Result<(), Errno> {
+    sys::ignore_file_size_signal()?;
+    for (resource, wanted) in LIMITS {
+        let (_, hard) = getrlimit(*resource)?;
+        let limit = hard.min(*wanted);
+        setrlimit(*resource, limit, limit)?;
+    }
+    Ok(())
+}
+
+/// Whether they hold.
+pub fn are_set() -> bool {
+    let holds = |(resource, wanted): &(Resource, u64)| {
+        getrlimit(*resource).is_ok_and(|(soft, hard)| soft <= *wanted && hard <= *wanted)
+    };
+    LIMITS.iter().all(holds)
+}
+
+/// Has the kernel end this process before the broker, from which it has its score.
+pub fn volunteer() -> std::io::Result<String> {
+    let path = Path::new(OOM_SCORE_PATH);
+    let text = std::fs::read_to_string(path)?;
+    let score: i32 = text.trim().parse().map_err(std::io::Error::other)?;
+    let score = score.saturating_add(OOM_SCORE_RAISE).min(OOM_SCORE_MAX);
+    std::fs::write(path, score.to_string())?;
+    Ok(format!("score {score}"))
+}

@@ -1,0 +1,207 @@
+//! What a worker may open: known before anything of a model or a vendor is read.
+
+use crate::registry;
+use mote_api::{
+    BackendKind, Candidate, DriverPath, DriverPathKind, Flavour, MANIFEST_FILE_NAME, Manifest,
+    Paths, driver,
+};
+use mote_wire::types::LoadModel;
+use std::path::{Path, PathBuf};
+
+/// What may be done with a path and all beneath it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read.
+    Read,
+    /// Read, write, and requests of its own.
+    Device,
+    /// Read, write, make, remove.
+    Write,
+}
+
+/// What the system libraries read, seen with strace under ONNX Runtime, TFLite and tract.
+const SYSTEM: &[(&str, Access, &str)] = &[
+    ("/etc/ld.so.cache", Access::Read, "where libraries are"),
+    ("/lib", Access::Read, "system libraries"),
+    ("/lib64", Access::Read, "system libraries"),
+    ("/usr/lib", Access::Read, "system libraries"),
+    ("/usr/lib64", Access::Read, "system libraries"),
+    ("/usr/local/lib", Access::Read, "system libraries"),
+    ("/etc/localtime", Access::Read, "times in messages"),
+    ("/usr/share/zoneinfo", Access::Read, "times in messages"),
+    ("/dev/null", Access::Device, "libraries discard there"),
+    ("/dev/urandom", Access::Read, "seeds, before getrandom"),
+    ("/proc/self", Access::Read, "memory, maps, control group"),
+    ("/proc/cpuinfo", Access::Read, "features of the processor"),
+    ("/proc/meminfo", Access::Read, "memory of the machine"),
+    (
+        "/proc/stat",
+        Access::Read,
+        "processors, in older C libraries",
+    ),
+    ("/proc/sys/kernel/osrelease", Access::Read, "kernel version"),
+    ("/proc/sys/vm/overcommit_memory", Access::Read, "allocators"),
+    ("/proc/sys/vm/max_map_count", Access::Read, "allocators"),
+    (
+        "/sys/devices/system/cpu",
+        Access::Read,
+        "caches and cores: how many threads",
+    ),
+    (
+        "/sys/devices/system/node",
+        Access::Read,
+        "which memory is near",
+    ),
+    ("/sys/fs/cgroup", Access::Read, "processors allowed"),
+    (
+        "/sys/kernel/mm/transparent_hugepage",
+        Access::Read,
+        "allocators",
+    ),
+];
+/// Folders of libraries that the administrator named.
+const LIBRARY_PATH_VARIABLE: &str = "LD_LIBRARY_PATH";
+/// Under the cache folder; what providers compile is kept there.
+const COMPILED_FOLDER: &str = "compiled";
+
+/// What a worker may open beside what every worker may.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    paths: Vec<(PathBuf, Access)>,
+    /// Whether a provider talks to a driver of its own.
+    pub drivers: bool,
+}
+
+impl Scope {
+    /// For a model that is to be loaded. What cannot be read of the command is left out: loading
+    /// refuses it.
+    pub fn of_load(command: &LoadModel) -> Self {
+        let mut scope = Self::default();
+        let flavour = serde_json::from_slice::<Flavour>(&command.flavour_json);
+        if let Ok(flavour) = &flavour {
+            scope.runtime(flavour, Path::new(&command.flavour_folder));
+        }
+        let candidate = serde_json::from_slice::<Candidate>(&command.candidate_json);
+        if let Ok(candidate) = &candidate {
+            scope.driver(registry::driver_paths(
+                candidate.backend,
+                Some(&candidate.provider),
+            ));
+        }
+        if let Ok(manifest) = serde_json::from_slice(&command.manifest_json) {
+            scope.model(&manifest, Path::new(&command.folder));
+        }
+        let compiled = Paths::from_env().cache.join(COMPILED_FOLDER);
+        scope.add(compiled, Access::Write);
+        scope
+    }
+
+    /// For a probe of a flavour: any of its providers may turn out to work.
+    pub fn of_probe(flavour: &Flavour, folder: &Path) -> Self {
+        let mut scope = Self::default();
+        scope.runtime(flavour, folder);
+        scope.driver(registry::driver_paths(flavour.backend, None));
+        scope
+    }
+
+    /// Allows more.
+    pub fn add(&mut self, path: impl Into<PathBuf>, access: Access) {
+        self.paths.push((path.into(), access));
+    }
+
+    /// Everything that may be opened, what every worker may included.
+    pub fn paths(&self) -> impl Iterator<Item = (&Path, Access)> {
+        let system = SYSTEM
+            .iter()
+            .map(|(path, access, _)| (Path::new(path), *access));
+        let own = self
+            .paths
+            .iter()
+            .map(|(path, access)| (path.as_path(), *access));
+        system.chain(own)
+    }
+
+    fn runtime(&mut self, flavour: &Flavour, folder: &Path) {
+        if flavour.backend == BackendKind::Tract {
+            return;
+        }
+        self.add(folder, Access::Read);
+        if let Some(folder) = flavour.library_path(folder).parent() {
+            self.add(folder, Access::Read);
+        }
+        let named = std::env::var_os(LIBRARY_PATH_VARIABLE).unwrap_or_default();
+        let absolute = std::env::split_paths(&named).filter(|path| path.is_absolute());
+        for path in absolute.collect::<Vec<_>>() {
+            self.add(path, Access::Read);
+        }
+    }
+
+    /// A described model's folder, and where links of it lead that the catalogue let pass; of a
+    /// store with lone files, those of this model alone.
+    fn model(&mut self, manifest: &Manifest, folder: &Path) {
+        let variants = manifest.variants.iter().map(|variant| variant.file.clone());
+        let listed = manifest.files.keys().map(PathBuf::from);
+        let files = variants.chain(listed).map(|file| folder.join(file));
+        let files: Vec<_> = files.filter_map(|file| file.canonicalize().ok()).collect();
+        if folder.join(MANIFEST_FILE_NAME).exists() || has_one_model(folder) {
+            self.add(folder, Access::Read);
+            let real = folder
+                .canonicalize()
+                .unwrap_or_else(|_| folder.to_path_buf());
+            let elsewhere = files.iter().filter(|file| !file.starts_with(&real));
+            for file in elsewhere.cloned().collect::<Vec<_>>() {
+                self.add(file, Access::Read);
+            }
+        } else {
+            for file in files {
+                self.add(file, Access::Read);
+            }
+        }
+    }
+
+    fn driver(&mut self, paths: Vec<&DriverPath>) {
+        self.drivers |= !paths.is_empty();
+        let buses = self.drivers.then_some(driver::BUSES).unwrap_or_default();
+        for path in paths.into_iter().chain(buses) {
+            let access = match path.kind {
+                DriverPathKind::Device => Access::Device,
+                DriverPathKind::Read => Access::Read,
+                DriverPathKind::Write => Access::Write,
+            };
+            for found in expand(path.path) {
+                self.add(found, access);
+            }
+        }
+    }
+}
+
+/// Weights may lie beside a lone model file in a folder made for it.
+fn has_one_model(folder: &Path) -> bool {
+    let Ok(listing) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    let paths = listing.filter_map(|entry| Some(entry.ok()?.path()));
+    paths
+        .filter(|path| Manifest::inferred(path).is_some())
+        .count()
+        == 1
+}
+
+/// The paths that a row of the table of drivers stands for: a star at the end is any rest of a name.
+fn expand(pattern: &str) -> Vec<PathBuf> {
+    let Some(start) = pattern.strip_suffix('*') else {
+        return vec![pattern.into()];
+    };
+    let Some((folder, start)) = start.rsplit_once('/') else {
+        return Vec::new();
+    };
+    let Ok(listing) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let entries = listing.filter_map(Result::ok);
+    let matching = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().starts_with(start.as_bytes())
+    });
+    matching.map(|entry| entry.path()).collect()
+}
