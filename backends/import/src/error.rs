@@ -1,19 +1,19 @@
 //! Why an import fails.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use thiserror::Error;
 
 use crate::{
-    checkpoint::CheckpointError, gguf::GgufError, onnx::CheckError, recipe::RecipeError,
-    tokenizer::TokenizerError,
+    NAME_BYTES_MAX, checkpoint::CheckpointError, gguf::GgufError, onnx::CheckError,
+    recipe::RecipeError, tokenizer::TokenizerError,
 };
 
 /// Why an import fails. Nothing is left behind in any case.
 #[derive(Debug, Error)]
 pub enum ImportError {
     /// An option is out of range or does not fit the checkpoint.
-    #[error("import option {option:?} is not usable")]
+    #[error("{option}")]
     Option {
         /// Which option.
         option: ImportOption,
@@ -57,7 +57,7 @@ pub enum ImportError {
         tensor: String,
     },
     /// The target format cannot express the model.
-    #[error("the target format cannot express this model: {obstacle:?}")]
+    #[error("the target format cannot express {obstacle}")]
     Inexpressible {
         /// What it cannot express.
         obstacle: Obstacle,
@@ -119,7 +119,26 @@ pub enum ImportOption {
     /// [`ImportOptions::name`](crate::ImportOptions::name)
     Name,
     /// [`ImportOptions::context_tokens`](crate::ImportOptions::context_tokens)
-    ContextTokens,
+    ContextTokens {
+        /// What the checkpoint allows.
+        tokens_max: usize,
+    },
+}
+
+impl fmt::Display for ImportOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name => write!(
+                f,
+                "a model's name is 1 to {NAME_BYTES_MAX} letters, digits, `.`, `_` and `-`, and \
+                 does not begin with `.`"
+            ),
+            Self::ContextTokens { tokens_max } => write!(
+                f,
+                "the checkpoint allows a context of 1 to {tokens_max} tokens"
+            ),
+        }
+    }
 }
 
 /// What a target format cannot express.
@@ -131,4 +150,14 @@ pub enum Obstacle {
     UntiedHead,
     /// A dense feed-forward block.
     DenseFeedForward,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HeadDim => "heads of another width than the hidden size over their number",
+            Self::UntiedHead => "an output head apart from the embedding",
+            Self::DenseFeedForward => "dense feed-forward blocks: carve the model with a recipe",
+        })
+    }
 }

@@ -127,6 +127,7 @@ impl Job<'_> {
             name: &self.options.name,
             licence: &self.options.licence.id,
             source: &self.describe_source(),
+            description: &self.describe(),
             precision,
             context_tokens: self.options.context_tokens,
             config: self.source.config(),
@@ -193,6 +194,17 @@ impl Job<'_> {
         folder.write(LICENCE_FILE, self.options.licence.text.as_bytes())
     }
 
+    fn describe(&self) -> String {
+        let name = &self.options.source_name;
+        match self.recipe.map(Recipe::shape) {
+            None => name.clone(),
+            Some(shape) => format!(
+                "{name} as a Mixture of Experts, {} of {} per token",
+                shape.experts_per_token, shape.experts
+            ),
+        }
+    }
+
     fn describe_source(&self) -> String {
         let base = format!("{} GGUF {}", self.options.source_name, self.source_digest);
         match self.recipe {
@@ -226,7 +238,9 @@ fn check_context(options: &ImportOptions, config: &ModelConfig) -> Result<(), Im
         Ok(())
     } else {
         Err(ImportError::Option {
-            option: ImportOption::ContextTokens,
+            option: ImportOption::ContextTokens {
+                tokens_max: config.context_tokens,
+            },
         })
     }
 }

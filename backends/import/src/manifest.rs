@@ -27,6 +27,7 @@ struct Manifest<'a> {
     task: &'static str,
     licence: &'a str,
     source: &'a str,
+    description: &'a str,
     variant: [Variant; 1],
     text: Text<'a>,
     files: BTreeMap<&'a str, String>,
@@ -71,6 +72,7 @@ pub(crate) struct ManifestParts<'a> {
     pub name: &'a str,
     pub licence: &'a str,
     pub source: &'a str,
+    pub description: &'a str,
     pub precision: Precision,
     pub context_tokens: usize,
     pub config: &'a ModelConfig,
@@ -94,6 +96,7 @@ pub(crate) fn toml(parts: &ManifestParts<'_>) -> Result<String, ImportError> {
         task: "text-generation",
         licence: parts.licence,
         source: parts.source,
+        description: parts.description,
         variant: [Variant {
             name: format!("onnxruntime-{precision}{suffix}"),
             backend: "onnxruntime",

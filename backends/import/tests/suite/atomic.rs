@@ -187,7 +187,9 @@ fn impossible_options_are_named() {
         (|options| options.context_tokens = 0) as fn(&mut ImportOptions),
         |options| options.context_tokens = 4097,
     ] {
-        assert_eq!(refusal(change), ImportOption::ContextTokens);
+        let option = refusal(change);
+        assert_eq!(option, ImportOption::ContextTokens { tokens_max: 4096 });
+        assert!(option.to_string().contains("4096"));
     }
 }
 

@@ -369,6 +369,11 @@ fn the_manifest_tells_what_is_in_the_folder() {
     let source = manifest["source"].as_str().expect("the source is text");
     assert!(source.contains(&imported.report.source.to_string()));
     assert!(source.ends_with("1 of 2 experts per token"), "{source}");
+    let description = manifest["description"].as_str().expect("it is text");
+    assert!(
+        description.ends_with("Mixture of Experts, 1 of 2 per token"),
+        "{description}"
+    );
     let variant = &manifest["variant"][0];
     assert_eq!(variant["name"].as_str(), Some("onnxruntime-int8"));
     assert_eq!(
