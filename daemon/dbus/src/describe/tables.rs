@@ -1,0 +1,352 @@
+//! The interfaces.
+
+use super::Change::{Never, Signalled, Silent};
+use super::{Change, Interface, Member, Property};
+
+type Arguments = &'static [(&'static str, &'static str)];
+
+const OPTIONS: (&str, &str) = ("options", "a{sv}");
+
+const fn method(
+    name: &'static str,
+    inputs: Arguments,
+    outputs: Arguments,
+    about: &'static str,
+) -> Member {
+    Member {
+        name,
+        inputs,
+        outputs,
+        about,
+    }
+}
+
+const fn signal(name: &'static str, outputs: Arguments, about: &'static str) -> Member {
+    method(name, &[], outputs, about)
+}
+
+const fn property(
+    name: &'static str,
+    kind: &'static str,
+    change: Change,
+    about: &'static str,
+) -> Property {
+    Property {
+        name,
+        kind,
+        change,
+        about,
+    }
+}
+
+/// The service itself.
+pub const MANAGER: Interface = Interface {
+    name: "org.moted.Inference1.Manager",
+    about: "The service. A model is named as in the store, or by its use: use:chat",
+    methods: &[
+        method("ListModels", &[OPTIONS], &[("models", "aa{sv}")], ""),
+        method(
+            "ListDevices",
+            &[OPTIONS],
+            &[("devices", "aa{sv}")],
+            "Options: refresh b (probe anew)",
+        ),
+        method("Status", &[OPTIONS], &[("status", "a{sv}")], ""),
+        method(
+            "Explain",
+            &[("model", "s"), OPTIONS],
+            &[("explanation", "a{sv}")],
+            "Where a model would run, and why not elsewhere. Options of work",
+        ),
+        method(
+            "OpenSession",
+            &[("model", "s"), OPTIONS],
+            &[("session", "o"), ("socket", "h")],
+            "A connection of the wire, on which nothing was said yet: begin with Hello. Options: token s",
+        ),
+        method(
+            "Generate",
+            &[("model", "s"), ("messages", "a(ss)"), OPTIONS],
+            &[("job", "o")],
+            "Text that answers messages (role, content). Options of work, and: token s, prompt s (instead of messages), \
+             tokens_max u, temperature d, top_k u, top_p d, min_p d, repetition_penalty d, seed t, stop as, stream b \
+             (false: no TokensAdded), text b (true: the whole text in Finished)",
+        ),
+        method(
+            "TransformClip",
+            &[("model", "s"), ("input", "h"), ("output", "h"), OPTIONS],
+            &[("job", "o")],
+            "A clip file, put through a model. The output is opened for reading and writing. Options of work, and: \
+             token s, factor u, format s (mp4-av1, gif, png-stream), frames_max t, width_max u, height_max u, \
+             frame_rate u, encoder_speed u, preview_every u, contact_sheet h",
+        ),
+        method(
+            "HoldModel",
+            &[("model", "s"), ("reason", "s"), OPTIONS],
+            &[("hold", "o")],
+            "Keeps a model from being evicted, until Release or until the caller leaves the bus. Options: token s",
+        ),
+        method(
+            "Load",
+            &[("model", "s"), OPTIONS],
+            &[],
+            "Returns when it is loaded. Options of work: priority s (interactive, normal, background), deadline_ms t, \
+             require_backend s, require_flavour s, require_provider s, require_variant s, forbid_cpu b, threads_max u",
+        ),
+        method(
+            "Unload",
+            &[("model", "s"), OPTIONS],
+            &[],
+            "Needs org.moted.Inference1.unload-models when others hold or use it",
+        ),
+        method(
+            "Rescan",
+            &[OPTIONS],
+            &[],
+            "Reads stores and runtimes anew. Needs org.moted.Inference1.manage-models",
+        ),
+    ],
+    signals: &[],
+    properties: &[
+        property("Version", "u", Never, "Of this interface"),
+        property("ServerVersion", "s", Never, "Of the daemon"),
+        property("WireVersion", "u", Never, "Spoken on sessions"),
+        property("Models", "u", Signalled, ""),
+        property("Devices", "u", Signalled, ""),
+        property("Uses", "a{ss}", Never, "Models by their use"),
+    ],
+};
+
+/// A model.
+pub const MODEL: Interface = Interface {
+    name: "org.moted.Inference1.Model",
+    about: "A model of the stores",
+    methods: &[],
+    signals: &[],
+    properties: &[
+        property("Name", "s", Never, ""),
+        property("Kind", "s", Signalled, "Its task"),
+        property("Description", "s", Signalled, ""),
+        property("Licence", "s", Signalled, ""),
+        property("Digest", "s", Signalled, ""),
+        property("Bytes", "t", Signalled, "Of all its files"),
+        property("WeightsBytes", "t", Signalled, "Of its largest variant"),
+        property("Variants", "av", Signalled, "Dictionaries"),
+        property("Loaded", "b", Signalled, ""),
+        property("Holds", "u", Signalled, "Through HoldModel"),
+        property(
+            "Problem",
+            "a{sv}",
+            Signalled,
+            "Why it cannot be served; empty when it can",
+        ),
+    ],
+};
+
+/// A device.
+pub const DEVICE: Interface = Interface {
+    name: "org.moted.Inference1.Device",
+    about: "A device, or one that a runtime knows of and that is not there",
+    methods: &[],
+    signals: &[],
+    properties: &[
+        property("Id", "s", Never, "Stable on this machine"),
+        property(
+            "Kind",
+            "s",
+            Signalled,
+            "cpu, gpu, npu; empty when it is not there",
+        ),
+        property("Name", "s", Signalled, ""),
+        property(
+            "Available",
+            "b",
+            Signalled,
+            "Proven to work by a provider at least",
+        ),
+        property(
+            "Providers",
+            "av",
+            Signalled,
+            "Dictionaries, one for each way to use it",
+        ),
+        property(
+            "Reason",
+            "a{sv}",
+            Signalled,
+            "Why it is not available; empty when it is",
+        ),
+    ],
+};
+
+/// A caller's own connection to the wire.
+pub const SESSION: Interface = Interface {
+    name: "org.moted.Inference1.Session",
+    about: "A socket handed out by OpenSession. It lives until it is closed or its caller leaves the bus",
+    methods: &[method("Close", &[OPTIONS], &[], "Ends the connection")],
+    signals: &[],
+    properties: &[property("Model", "s", Never, "As OpenSession was told")],
+};
+
+/// A caller's work.
+pub const JOB: Interface = Interface {
+    name: "org.moted.Inference1.Job",
+    about: "Work. Its signals go to its caller only, and it ends when that leaves the bus",
+    methods: &[
+        method(
+            "Cancel",
+            &[OPTIONS],
+            &[],
+            "Finished tells when it has ended",
+        ),
+        method(
+            "Release",
+            &[OPTIONS],
+            &[],
+            "Forgets a job that has ended, and says that all its signals were read",
+        ),
+    ],
+    signals: &[
+        signal(
+            "TokensAdded",
+            &[("text", "s"), ("tokens", "u")],
+            "Whole characters; tokens counts those in this signal",
+        ),
+        signal(
+            "ProgressChanged",
+            &[
+                ("stage", "s"),
+                ("done", "t"),
+                ("total", "t"),
+                ("remaining_ms", "t"),
+            ],
+            "0 where it is not known",
+        ),
+        signal(
+            "Preview",
+            &[
+                ("frame", "t"),
+                ("width", "u"),
+                ("height", "u"),
+                ("png", "h"),
+            ],
+            "A picture in a sealed memfd",
+        ),
+        signal(
+            "Finished",
+            &[("status", "s"), ("receipt", "a{sv}")],
+            "ok, or the status's name; the receipt then has message and the status's fields. With the option text: \
+             text s, or text_memfd h when it is long, and text_cut b",
+        ),
+    ],
+    properties: &[
+        property("Model", "s", Never, ""),
+        property(
+            "State",
+            "s",
+            Signalled,
+            "queued, running, ok, or the name of the status it failed with",
+        ),
+        property(
+            "Progress",
+            "(sttt)",
+            Silent,
+            "As ProgressChanged told it last",
+        ),
+        property("Receipt", "a{sv}", Signalled, "Empty until it has ended"),
+    ],
+};
+
+/// A model kept in memory.
+pub const HOLD: Interface = Interface {
+    name: "org.moted.Inference1.Hold",
+    about: "A model that is not evicted as long as this is there",
+    methods: &[method("Release", &[OPTIONS], &[], "")],
+    signals: &[],
+    properties: &[
+        property("Model", "s", Never, ""),
+        property("Reason", "s", Never, ""),
+    ],
+};
+
+/// Objects and their properties at once.
+pub const OBJECT_MANAGER: Interface = Interface {
+    name: "org.freedesktop.DBus.ObjectManager",
+    about: "",
+    methods: &[method(
+        "GetManagedObjects",
+        &[],
+        &[("objects", "a{oa{sa{sv}}}")],
+        "Models, devices, and the caller's own sessions, jobs and holds",
+    )],
+    signals: &[
+        signal(
+            "InterfacesAdded",
+            &[("object", "o"), ("interfaces", "a{sa{sv}}")],
+            "",
+        ),
+        signal(
+            "InterfacesRemoved",
+            &[("object", "o"), ("interfaces", "as")],
+            "",
+        ),
+    ],
+    properties: &[],
+};
+
+/// This description.
+pub const INTROSPECTABLE: Interface = Interface {
+    name: "org.freedesktop.DBus.Introspectable",
+    about: "",
+    methods: &[method("Introspect", &[], &[("xml", "s")], "")],
+    signals: &[],
+    properties: &[],
+};
+
+/// Signs of life.
+pub const PEER: Interface = Interface {
+    name: "org.freedesktop.DBus.Peer",
+    about: "",
+    methods: &[
+        method("Ping", &[], &[], ""),
+        method("GetMachineId", &[], &[("machine_id", "s")], ""),
+    ],
+    signals: &[],
+    properties: &[],
+};
+
+/// Properties of any interface.
+pub const PROPERTIES: Interface = Interface {
+    name: "org.freedesktop.DBus.Properties",
+    about: "",
+    methods: &[
+        method(
+            "Get",
+            &[("interface", "s"), ("property", "s")],
+            &[("value", "v")],
+            "",
+        ),
+        method(
+            "GetAll",
+            &[("interface", "s")],
+            &[("properties", "a{sv}")],
+            "",
+        ),
+        method(
+            "Set",
+            &[("interface", "s"), ("property", "s"), ("value", "v")],
+            &[],
+            "",
+        ),
+    ],
+    signals: &[signal(
+        "PropertiesChanged",
+        &[
+            ("interface", "s"),
+            ("changed", "a{sv}"),
+            ("invalidated", "as"),
+        ],
+        "",
+    )],
+    properties: &[],
+};
