@@ -1,1 +1,30 @@
-//! Client of Mote for C and C++.
+//! The client of Mote for C and C++: a C ABI over `mote-client`.
+//!
+//! What each function does, who owns what, and what may be called from which thread is said in
+//! `include/mote.h`, which is written by hand. This crate keeps to it:
+//!
+//! - Handles are opaque: a `Box` that C holds, gives back to the matching `mote_*_free`, and lends
+//!   for the time of a call.
+//! - Structs that may grow begin with their size; [`structs`] holds all of them.
+//! - What C hands over is turned into checked Rust values in `door`, the only module with unsafe
+//!   code, and refused with `MOTE_ERROR_INVALID` and the argument's name.
+//! - No panic crosses the ABI: every function runs inside `call`.
+
+mod buffer;
+mod call;
+mod client;
+mod clip;
+pub mod codes;
+mod door;
+mod error;
+mod failure;
+mod generation;
+mod infer;
+mod job;
+mod json;
+mod options;
+mod receipt;
+mod result;
+mod stream;
+pub mod structs;
+mod tensor;

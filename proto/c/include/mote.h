@@ -1,0 +1,686 @@
+/*
+ * The client of Mote for C and C++.
+ *
+ * Mote is a system service that runs models: tensors in and out, text, clips. This library talks to
+ * the daemon over its Unix socket and shared memory. C99; also C++.
+ *
+ * Rules that hold for every function, unless it says otherwise:
+ *
+ *  - STATUS. A function that can fail returns a mote_status_t, MOTE_OK (0) when all went well. Its
+ *    last parameter, `error`, may be NULL. Otherwise *error is set: to NULL on success, to a new
+ *    mote_error_t on failure, which the caller frees with mote_error_free(). What *error held
+ *    before is neither read nor freed.
+ *  - OWNERSHIP. What a function gives through a pointer to a pointer belongs to the caller, who
+ *    frees it with the mote_*_free() of its type; on failure NULL is given. A `const` pointer that
+ *    is returned, or found in a struct that was filled in, is borrowed: it says how long it holds.
+ *    What the caller passes in is only read during the call; nothing of it is kept.
+ *  - FREEING. mote_*_free(NULL) does nothing. Handles may be freed in any order: what is left of a
+ *    client's work after mote_client_free() fails with MOTE_ERROR_CONNECTION_CLOSED. A handle must
+ *    not be freed while another thread is inside a call with it.
+ *  - NULL. A NULL or other wrong argument is refused with MOTE_ERROR_INVALID, whose field "field"
+ *    names the argument ("client", "inputs[0].name", ...). Functions without a status return NULL
+ *    or 0 for a NULL handle.
+ *  - THREADS. Handles may be used from any thread, and a client from several at once. Calls with
+ *    the same stream, generation or transform take turns, except that cancelling never waits.
+ *    Nothing here may be called from a signal handler, nor in a child after fork().
+ *  - BLOCKING. Calls wait for the daemon as long as it takes. `deadline_ms` in the options bounds
+ *    work; generations and transforms can be cancelled from another thread.
+ *  - TEXT is UTF-8 and ends with NUL.
+ *  - STRUCTS that begin with `size` may grow: set it to sizeof, best with the MOTE_*_INIT macro,
+ *    and unused fields to 0. Programs built against an older header go on working. Structs without
+ *    `size` never change.
+ *
+ * The library never writes to stdout, installs no signal handler and raises no SIGPIPE.
+ */
+#ifndef MOTE_H
+#define MOTE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The ABI this header describes. It changes only with the number in libmote.so.N. */
+#define MOTE_ABI_VERSION 1
+
+/* A number that is not known. */
+#define MOTE_UNKNOWN UINT64_MAX
+
+/* ---- Status ---- */
+
+/* Why a call failed: one of the constants below. More may be added; numbers are never reused. */
+typedef int32_t mote_status_t;
+
+enum {
+  MOTE_OK = 0,
+
+  /* Said by the daemon. In brackets, the fields of the error. */
+  MOTE_ERROR_MODEL_NOT_FOUND = 10,     /* [model, similar] */
+  MOTE_ERROR_NO_BACKEND = 11,          /* [rejected] nothing here can run the model */
+  MOTE_ERROR_BUSY = 12,                /* [retry_after_ms] */
+  MOTE_ERROR_OVER_BUDGET = 13,         /* [what, need_bytes, have_bytes] */
+  MOTE_ERROR_DEADLINE_EXCEEDED = 14,   /* [deadline_ms] */
+  MOTE_ERROR_WORKER_DIED = 15,         /* [signal, exit_code] signal is 0 when it exited */
+  MOTE_ERROR_INVALID = 16,             /* [field, why] also said by this library */
+  MOTE_ERROR_CANCELLED = 17,
+  MOTE_ERROR_LIMIT_EXCEEDED = 18,      /* [what, have, limit] */
+  MOTE_ERROR_UNSUPPORTED = 19,         /* [what] */
+  MOTE_ERROR_MODEL_CORRUPT = 20,       /* [file, why] */
+  MOTE_ERROR_CONTEXT_OVERFLOW = 21,    /* [prompt_tokens, context_tokens] */
+  MOTE_ERROR_REVOKED = 22,             /* [why] the stream was ended by the daemon */
+  MOTE_ERROR_COMPUTE_FAILED = 23,      /* [operation, cause] */
+  MOTE_ERROR_INTERNAL = 24,            /* [operation, cause] also said by this library */
+  MOTE_ERROR_SHUTTING_DOWN = 25,
+  MOTE_ERROR_VERSION_UNSUPPORTED = 26, /* [version_min, version_max] */
+
+  /* Said by this library. */
+  MOTE_ERROR_CANNOT_CONNECT = 100,    /* [path, errno] nobody listens there, or no permission */
+  MOTE_ERROR_CONNECTION_CLOSED = 101, /* the daemon has gone, or the client or stream is closed */
+  MOTE_ERROR_CONNECTION_FAILED = 102,
+  MOTE_ERROR_PROTOCOL = 103,      /* the daemon breaks the rules of the wire */
+  MOTE_ERROR_CANNOT_SEND = 104,   /* the request is too large for a frame */
+  MOTE_ERROR_NO_MEMORY = 105,     /* [need_bytes, errno] no shared memory */
+  MOTE_ERROR_OUT_OF_RANGE = 106   /* [offset, need_bytes, have_bytes] */
+};
+
+/* Name of a status, such as "model_not_found"; "unknown" for other numbers. Static. */
+const char *mote_status_name(mote_status_t status);
+
+/* Why a call failed, with the fields that belong to its status. Never changes; any thread. */
+typedef struct mote_error mote_error_t;
+
+/* The status that the call returned; MOTE_OK for NULL. */
+mote_status_t mote_error_status(const mote_error_t *error);
+
+/* What happened and every cause of it, for people. Borrowed from the error. */
+const char *mote_error_message(const mote_error_t *error);
+
+/*
+ * A field that is a text ("field", "why", "model", "what", ...) as it is, or one that is a list
+ * ("rejected", "similar") as JSON. NULL when the error has none of this name. Borrowed from the
+ * error.
+ */
+const char *mote_error_text(const mote_error_t *error, const char *field);
+
+/* A field that is a number ("retry_after_ms", "need_bytes", "signal", ...). Returns 1 and sets
+ * *value, or returns 0 and leaves it alone when the error has none of this name. */
+int32_t mote_error_number(const mote_error_t *error, const char *field, int64_t *value);
+
+/*
+ * All of it: {"status": "busy", "message": "...", "retry_after_ms": 40}. "rejected" is a list of
+ * {"flavour", "provider", "variant", "reason": {"code", "fields": {...}, "message"}}. Borrowed
+ * from the error.
+ */
+const char *mote_error_json(const mote_error_t *error);
+
+void mote_error_free(mote_error_t *error);
+
+/* ---- Library ---- */
+
+/* MOTE_ABI_VERSION of the library that was loaded. */
+int32_t mote_abi_version(void);
+
+/* Version of the library that was loaded, such as "0.1.0". Static. */
+const char *mote_version(void);
+
+/* Frees a text that a function gave through a char **. */
+void mote_string_free(char *text);
+
+/* ---- Connection ---- */
+
+/* A connection to the daemon. Freeing it closes it, and with it everything that is open on it:
+ * work, streams, registered buffers, pins. */
+typedef struct mote_client mote_client_t;
+
+/*
+ * Connects to the daemon that listens at `path`. NULL or "" takes $MOTE_SOCKET, or else this user's
+ * daemon at $XDG_RUNTIME_DIR/mote/mote.sock, or else the system's at /run/mote/mote.sock. `name` is
+ * the program's, for the daemon's status and logs.
+ */
+mote_status_t mote_connect(const char *path, const char *name, mote_client_t **client,
+                           mote_error_t **error);
+
+void mote_client_free(mote_client_t *client);
+
+/* Version of the daemon. Borrowed from the client. */
+const char *mote_server_version(const mote_client_t *client);
+
+/* What the daemon accepts. */
+typedef struct mote_limits {
+  size_t size;
+  uint64_t frame_bytes_max;
+  uint64_t inline_bytes_max; /* tensors up to here travel in the request itself */
+  uint64_t buffer_bytes_max;
+  uint64_t prompt_bytes_max;
+  uint32_t fds_per_frame_max;
+  uint32_t open_requests_max; /* on one connection */
+  uint32_t credit_max;
+  uint32_t buffers_max; /* on one connection, and on one stream */
+} mote_limits_t;
+
+#define MOTE_LIMITS_INIT {sizeof(mote_limits_t), 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* Fills in *limits, whose size is set. */
+mote_status_t mote_limits(const mote_client_t *client, mote_limits_t *limits,
+                          mote_error_t **error);
+
+/* ---- Options ---- */
+
+enum {
+  MOTE_PRIORITY_DEFAULT = 0, /* normal */
+  MOTE_PRIORITY_INTERACTIVE = 1,
+  MOTE_PRIORITY_NORMAL = 2,
+  MOTE_PRIORITY_BACKGROUND = 3
+};
+
+/* What every piece of work may ask for. Zeros leave the choice to the daemon; so does passing NULL
+ * for the whole struct. */
+typedef struct mote_options {
+  size_t size;
+  /* Take this backend ("onnxruntime", "tract", "tflite"), runtime flavour, provider
+   * ("CPUExecutionProvider", "XNNPACK", ...) or variant and nothing else. */
+  const char *require_backend;
+  const char *require_flavour;
+  const char *require_provider;
+  const char *require_variant;
+  uint64_t deadline_ms;  /* from the request to its last step; 0 is none */
+  int32_t priority;      /* MOTE_PRIORITY_* */
+  int32_t forbid_cpu;    /* not 0: refuse to run any node on the CPU */
+  uint32_t threads_max;  /* threads to compute with */
+  uint32_t credit;       /* tokens or previews the daemon may be ahead of the reader */
+} mote_options_t;
+
+#define MOTE_OPTIONS_INIT {sizeof(mote_options_t), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* ---- Models, devices, the daemon itself ----
+ *
+ * Reports are JSON, one object or list. *json belongs to the caller, who frees it with
+ * mote_string_free(). Fields may be added; absent values are null. Shapes are lists of dimensions,
+ * of which those decided at run time are null. Element types are "f32", "i64", ...
+ */
+
+/*
+ * The catalogue: a list of
+ *   {"name", "task", "description", "licence", "source", "digest", "bytes", "loaded", "pinned",
+ *    "variants": [{"name", "backend", "precision", "weights_bytes"}],
+ *    "problem": why it cannot be served (as mote_error_json() without "message"), or null}
+ */
+mote_status_t mote_models_json(const mote_client_t *client, char **json, mote_error_t **error);
+
+/*
+ * One model:
+ *   {"model": as in the catalogue, "folder", "manifest_toml", "inferred",
+ *    "inputs": [{"name", "dtype", "shape"}], "outputs": likewise}
+ * Inputs and outputs are there only when it is loaded.
+ */
+mote_status_t mote_model_json(const mote_client_t *client, const char *model, char **json,
+                              mote_error_t **error);
+
+/* As mote_model_json(), loading the model first. */
+mote_status_t mote_loaded_model_json(const mote_client_t *client, const char *model, char **json,
+                                     mote_error_t **error);
+
+/*
+ * Devices and providers as they were probed last: a list of
+ *   {"flavour", "backend", "library_version", "provider",
+ *    "device": {"id", "kind": "cpu"|"gpu"|"npu", "name"} or null,
+ *    "absence": {"code", "fields", "message"}, or null when it was proven to work}
+ */
+mote_status_t mote_devices_json(const mote_client_t *client, char **json, mote_error_t **error);
+
+/* As mote_devices_json(), probing anew. */
+mote_status_t mote_probe_devices_json(const mote_client_t *client, char **json,
+                                      mote_error_t **error);
+
+/*
+ * Where a model would run with these options, and why not elsewhere:
+ *   {"model", "model_digest",
+ *    "chosen": {"variant", "backend", "flavour", "library_version", "provider", "device",
+ *               "precision"}, or null when nothing can run it,
+ *    "rejected": as in mote_error_json(), "placement": [{"provider", "nodes", "time_us"}],
+ *    "placement_read_back", "need_bytes", "budget_bytes", "notes": [text]}
+ */
+mote_status_t mote_explain_json(const mote_client_t *client, const char *model,
+                                const mote_options_t *options, char **json, mote_error_t **error);
+
+/*
+ * The daemon at a glance:
+ *   {"server_version", "uptime_ms", "rss_bytes", "connections", "jobs_running", "jobs_queued",
+ *    "streams", "buffers", "budget_bytes", "reserved_bytes", "machine_load": "idle"|"busy",
+ *    "workers": [{"pid", "model", "flavour", "state": "starting"|"loading"|"ready"|"stopping",
+ *                 "reserved_bytes", "rss_bytes", "jobs", "streams"}]}
+ */
+mote_status_t mote_daemon_json(const mote_client_t *client, char **json, mote_error_t **error);
+
+/* Loads a model, so that the first work on it need not wait. */
+mote_status_t mote_load(const mote_client_t *client, const char *model,
+                        const mote_options_t *options, mote_error_t **error);
+
+/* Unloads a model. */
+mote_status_t mote_unload(const mote_client_t *client, const char *model, mote_error_t **error);
+
+/* Keeps a model from being evicted for as long as this connection lives. */
+mote_status_t mote_pin(const mote_client_t *client, const char *model, mote_error_t **error);
+
+/* Takes a pin back. */
+mote_status_t mote_unpin(const mote_client_t *client, const char *model, mote_error_t **error);
+
+/* Has the daemon read its model stores and runtime folders again. */
+mote_status_t mote_rescan(const mote_client_t *client, mote_error_t **error);
+
+/* ---- Receipts ---- */
+
+/* What a result was computed by, on, and how. Borrowed from the result, stream, generation or
+ * transform that it is of. Never changes; any thread. */
+typedef struct mote_receipt mote_receipt_t;
+
+/* The fields of a receipt. Texts are borrowed from it. Times are wall time. */
+typedef struct mote_receipt_info {
+  size_t size;
+  const char *model;
+  const char *model_digest;
+  const char *variant;
+  const char *backend;
+  const char *flavour;
+  const char *library_version;
+  const char *precision;
+  const char *device_id;
+  const char *device_kind; /* "cpu", "gpu", "npu" */
+  const char *device_name;
+  const char *throttle; /* "none", "unknown", or what slowed the device down */
+  uint64_t queue_us;
+  uint64_t load_us;    /* 0 when it was loaded already */
+  uint64_t prefill_us; /* text: reading the prompt */
+  uint64_t decode_us;  /* text: writing the answer */
+  uint64_t compute_us; /* inside the inference library */
+  uint64_t total_us;
+  uint64_t media_decode_us;
+  uint64_t media_encode_us;
+  uint64_t steps; /* runs of the model */
+  uint64_t prompt_tokens;
+  uint64_t cached_tokens;
+  uint64_t generated_tokens;
+  uint64_t frames_in;
+  uint64_t frames_out;
+  uint64_t bytes_copied; /* between the client's memory and the library's */
+  uint64_t seed;         /* what the sampler drew with, when has_seed */
+  int32_t has_seed;
+  int32_t local;               /* 0: another machine computed it */
+  int32_t placement_read_back; /* the library told itself where nodes ran */
+  int32_t spin;
+  uint32_t threads;
+  uint32_t thread_changes;
+  uint32_t preemptions;
+  uint32_t retries;           /* times it began anew because its worker died */
+  uint32_t experts;           /* mixture of experts: per layer; otherwise 0 */
+  uint32_t experts_per_token; /* mixture of experts; otherwise 0 */
+} mote_receipt_info_t;
+
+#define MOTE_RECEIPT_INFO_INIT                                                                 \
+  {sizeof(mote_receipt_info_t),                                                                \
+   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+   0, 0, 0, 0, 0, 0}
+
+/* Fills in *info, whose size is set. */
+mote_status_t mote_receipt_info(const mote_receipt_t *receipt, mote_receipt_info_t *info,
+                                mote_error_t **error);
+
+/*
+ * All of a receipt as JSON: the fields above by the same names ("device": {"id", "kind", "name"};
+ * "seed", "experts" and "experts_per_token" null when there are none) and
+ *   "placement": [{"provider", "nodes", "time_us"}], "rejected": as in mote_error_json().
+ * Borrowed from the receipt.
+ */
+const char *mote_receipt_json(const mote_receipt_t *receipt);
+
+/* ---- Shared memory ---- */
+
+/* Memory that the daemon maps too: tensors in it are named, not sent or copied. */
+typedef struct mote_buffer mote_buffer_t;
+
+/* Tensors in buffers begin at multiples of this. */
+#define MOTE_BUFFER_ALIGNMENT_BYTES 64
+
+/* A buffer of `bytes` zeroes for use with mote_infer(), until it is freed. */
+mote_status_t mote_buffer_create(const mote_client_t *client, uint64_t bytes,
+                                 mote_buffer_t **buffer, mote_error_t **error);
+
+/*
+ * Its memory, page-aligned, readable and writable until the buffer is freed. The daemon writes to
+ * it only during calls that name it in a target, and reads it only during calls that name it in an
+ * input; meanwhile it must not be written by others, or the result is unspecified.
+ */
+void *mote_buffer_data(const mote_buffer_t *buffer);
+
+/* Its size. */
+uint64_t mote_buffer_bytes(const mote_buffer_t *buffer);
+
+void mote_buffer_free(mote_buffer_t *buffer);
+
+/* ---- Tensors ---- */
+
+/* Element types; all tensors are dense, row-major and in native byte order. */
+enum {
+  MOTE_DTYPE_F32 = 1,
+  MOTE_DTYPE_F16 = 2,
+  MOTE_DTYPE_BF16 = 3,
+  MOTE_DTYPE_F64 = 4,
+  MOTE_DTYPE_I8 = 5,
+  MOTE_DTYPE_U8 = 6,
+  MOTE_DTYPE_I16 = 7,
+  MOTE_DTYPE_U16 = 8,
+  MOTE_DTYPE_I32 = 9,
+  MOTE_DTYPE_U32 = 10,
+  MOTE_DTYPE_I64 = 11,
+  MOTE_DTYPE_U64 = 12,
+  MOTE_DTYPE_BOOL = 13 /* one byte, 0 or 1 */
+};
+
+/* An input: `bytes` bytes at `data`, which are copied, or the tensor at `offset` of `buffer`, which
+ * is not copied; `data` is NULL then. Set the rest to 0. */
+typedef struct mote_tensor {
+  const char *name;
+  const uint64_t *shape; /* `rank` dimensions, outermost first */
+  uint32_t rank;
+  int32_t dtype; /* MOTE_DTYPE_* */
+  const void *data;
+  size_t bytes;
+  const mote_buffer_t *buffer;
+  uint64_t offset; /* a multiple of 64 */
+  uint64_t reserved[2];
+} mote_tensor_t;
+
+/* Where an output goes: `bytes` bytes at `offset` of `buffer`. Set the rest to 0. */
+typedef struct mote_target {
+  const char *name;
+  const uint64_t *shape; /* what is expected, when the model's own is not fixed; or NULL */
+  uint32_t rank;
+  uint32_t flags; /* 0 */
+  const mote_buffer_t *buffer;
+  uint64_t offset; /* a multiple of 64 */
+  uint64_t bytes;
+  uint64_t reserved[2];
+} mote_target_t;
+
+/* One run of a model. */
+typedef struct mote_infer_args {
+  size_t size;
+  const char *model;
+  const mote_tensor_t *inputs;
+  size_t input_count;
+  const mote_target_t *targets; /* outputs without one come back in the result */
+  size_t target_count;
+  const mote_options_t *options; /* or NULL */
+} mote_infer_args_t;
+
+#define MOTE_INFER_ARGS_INIT {sizeof(mote_infer_args_t), 0, 0, 0, 0, 0, 0}
+
+/* What a run or a push gave. Never changes; any thread. */
+typedef struct mote_result mote_result_t;
+
+/*
+ * Runs a model once and waits for its outputs. `result` may be NULL when all outputs that matter
+ * have targets. Ends early only by `deadline_ms`.
+ */
+mote_status_t mote_infer(const mote_client_t *client, const mote_infer_args_t *args,
+                         mote_result_t **result, mote_error_t **error);
+
+/* An output. What it points to is borrowed from the result. */
+typedef struct mote_output {
+  size_t size;
+  const char *name;
+  const uint64_t *shape;
+  uint32_t rank;
+  int32_t dtype;    /* MOTE_DTYPE_* */
+  const void *data; /* aligned for its element type; NULL when there are no bytes */
+  size_t bytes;
+  int32_t in_buffer; /* not 0: data is in the caller's buffer, and holds as long as that does */
+  uint32_t flags;    /* 0 */
+} mote_output_t;
+
+#define MOTE_OUTPUT_INIT {sizeof(mote_output_t), 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* How many outputs a result has. Those with a target may be left out. */
+size_t mote_result_output_count(const mote_result_t *result);
+
+/* Fills in *output, whose size is set, with the output at `index`. */
+mote_status_t mote_result_output(const mote_result_t *result, size_t index, mote_output_t *output,
+                                 mote_error_t **error);
+
+/* As mote_result_output(), by name. */
+mote_status_t mote_result_find(const mote_result_t *result, const char *name,
+                               mote_output_t *output, mote_error_t **error);
+
+/* The receipt of a run; NULL for a push, whose stream has one when it is closed. Borrowed from the
+ * result. */
+const mote_receipt_t *mote_result_receipt(const mote_result_t *result);
+
+/* Time inside the inference library. */
+uint64_t mote_result_compute_us(const mote_result_t *result);
+
+/* Bytes copied between the client's memory and the library's. */
+uint64_t mote_result_bytes_copied(const mote_result_t *result);
+
+void mote_result_free(mote_result_t *result);
+
+/* ---- Streams ---- */
+
+/* A model that keeps its state from push to push, on a socket straight to the process that runs it.
+ * Freeing it ends it. */
+typedef struct mote_stream mote_stream_t;
+
+/* Opens a stream, loading the model first if need be. */
+mote_status_t mote_stream_open(const mote_client_t *client, const char *model,
+                               const mote_options_t *options, mote_stream_t **stream,
+                               mote_error_t **error);
+
+/* What a push takes and gives: {"inputs": [{"name", "dtype", "shape"}], "outputs": likewise}.
+ * Borrowed from the stream. */
+const char *mote_stream_json(const mote_stream_t *stream);
+
+/* A buffer of `bytes` zeroes for use with this stream. */
+mote_status_t mote_stream_buffer_create(const mote_stream_t *stream, uint64_t bytes,
+                                        mote_buffer_t **buffer, mote_error_t **error);
+
+/* Makes a buffer of the client or of another stream usable with this one too. */
+mote_status_t mote_stream_register(const mote_stream_t *stream, const mote_buffer_t *buffer,
+                                   mote_error_t **error);
+
+/* Makes room for another buffer; freeing a buffer does not by itself. */
+mote_status_t mote_stream_unregister(const mote_stream_t *stream, const mote_buffer_t *buffer,
+                                     mote_error_t **error);
+
+/* One step of a stream. */
+typedef struct mote_push_args {
+  size_t size;
+  const mote_tensor_t *inputs;
+  size_t input_count;
+  const mote_target_t *targets;
+  size_t target_count;
+} mote_push_args_t;
+
+#define MOTE_PUSH_ARGS_INIT {sizeof(mote_push_args_t), 0, 0, 0, 0}
+
+/* Takes one step and waits for its outputs. `result` may be NULL. After a refusal
+ * (MOTE_ERROR_INVALID, ...) the stream goes on; after MOTE_ERROR_REVOKED and
+ * MOTE_ERROR_CONNECTION_* it is over. */
+mote_status_t mote_stream_push(const mote_stream_t *stream, const mote_push_args_t *args,
+                               mote_result_t **result, mote_error_t **error);
+
+/* Ends a stream in good order. *receipt, if asked for, is what computed it, over all its steps; it
+ * is borrowed from the stream, which is still to be freed. */
+mote_status_t mote_stream_close(const mote_stream_t *stream, const mote_receipt_t **receipt,
+                                mote_error_t **error);
+
+void mote_stream_free(mote_stream_t *stream);
+
+/* ---- Events of generations and transforms ---- */
+
+enum {
+  MOTE_EVENT_NONE = 0,     /* it is over: MOTE_EVENT_DONE was told before */
+  MOTE_EVENT_ACCEPTED = 1, /* queue_position */
+  MOTE_EVENT_PROGRESS = 2, /* stage, done, total, remaining_ms */
+  MOTE_EVENT_TOKEN = 3,    /* token_index, token_id, text, text_bytes */
+  MOTE_EVENT_PREVIEW = 4,  /* frame_index, width, height, png, png_bytes */
+  MOTE_EVENT_DONE = 5      /* finish, receipt */
+};
+
+enum {
+  MOTE_STAGE_QUEUED = 1,
+  MOTE_STAGE_LOADING = 2,
+  MOTE_STAGE_PREFILL = 3,
+  MOTE_STAGE_DECODE = 4,
+  MOTE_STAGE_TRANSFORM = 5,
+  MOTE_STAGE_ENCODE = 6
+};
+
+/* Why an answer ended. */
+enum {
+  MOTE_FINISH_COMPLETE = 1,
+  MOTE_FINISH_END_OF_ANSWER = 2,
+  MOTE_FINISH_STOP_STRING = 3,
+  MOTE_FINISH_TOKENS_MAX = 4,
+  MOTE_FINISH_CONTEXT_FULL = 5
+};
+
+/* Something that happened. Fields that do not belong to its kind are 0. Kinds may be added: ignore
+ * those you do not know. */
+typedef struct mote_event {
+  size_t size;
+  int32_t kind;            /* MOTE_EVENT_* */
+  uint32_t queue_position; /* requests ahead of this one */
+  int32_t stage;           /* MOTE_STAGE_* */
+  int32_t finish;          /* MOTE_FINISH_* */
+  uint64_t done;           /* tokens, frames or bytes */
+  uint64_t total;          /* likewise, or MOTE_UNKNOWN */
+  uint64_t remaining_ms;   /* expected, or MOTE_UNKNOWN */
+  uint32_t token_index;    /* from 0 */
+  uint32_t token_id;
+  const char *text; /* whole characters; "" while one is incomplete. Holds until the next call */
+  size_t text_bytes;
+  uint64_t frame_index; /* the output frame that a preview shows */
+  uint32_t width;
+  uint32_t height;
+  const uint8_t *png; /* a PNG file. Holds until the next call */
+  size_t png_bytes;
+  const mote_receipt_t *receipt; /* holds until the generation or transform is freed */
+} mote_event_t;
+
+#define MOTE_EVENT_INIT {sizeof(mote_event_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* ---- Text ---- */
+
+/* One message of a conversation. */
+typedef struct mote_message {
+  const char *role; /* "system", "user", "assistant", ...: what the model's template knows */
+  const char *content;
+} mote_message_t;
+
+/* How tokens are drawn. All 0 takes the likeliest token each time; so does passing NULL for the
+ * whole struct. */
+typedef struct mote_sampling {
+  size_t size;
+  uint64_t seed;    /* the same seed gives the same tokens; used when has_seed is not 0 */
+  int32_t has_seed; /* 0: the daemon draws one, and the receipt tells it */
+  float temperature; /* 0 takes the likeliest token, whatever else is set; 1 draws by the model's own
+                        chances */
+  uint32_t top_k;    /* only the k likeliest; 0 is all */
+  float top_p;       /* only the likeliest that together reach p; 0 is all */
+  float min_p;       /* only those at least this share as likely as the likeliest; 0 is all */
+  float repetition_penalty; /* 0 is none */
+} mote_sampling_t;
+
+#define MOTE_SAMPLING_INIT {sizeof(mote_sampling_t), 0, 0, 0, 0, 0, 0, 0}
+
+/* Text to be answered: either messages, put through the model's chat template, or a prompt. */
+typedef struct mote_generate_args {
+  size_t size;
+  const char *model;
+  const mote_message_t *messages;
+  size_t message_count;
+  const char *prompt;
+  const char *const *stop; /* the answer ends before the first of these */
+  size_t stop_count;
+  const mote_sampling_t *sampling; /* or NULL */
+  const mote_options_t *options;   /* or NULL */
+  uint32_t tokens_max; /* of the answer; 0 takes what the context leaves, at most 1,024 */
+  uint32_t flags;      /* 0 */
+} mote_generate_args_t;
+
+#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* An answer while it is written. Freed before its end, it is cancelled. */
+typedef struct mote_generation mote_generation_t;
+
+/* Begins to answer a prompt. */
+mote_status_t mote_generate(const mote_client_t *client, const mote_generate_args_t *args,
+                            mote_generation_t **generation, mote_error_t **error);
+
+/*
+ * Waits for the next event and fills in *event, whose size is set. MOTE_EVENT_DONE or an error is
+ * the last; from then on there is MOTE_EVENT_NONE. A refusal of the request itself, such as
+ * MOTE_ERROR_MODEL_NOT_FOUND, comes from here too.
+ */
+mote_status_t mote_generation_next(const mote_generation_t *generation, mote_event_t *event,
+                                   mote_error_t **error);
+
+/* Asks the daemon to end it; mote_generation_next() then fails with MOTE_ERROR_CANCELLED within one
+ * step of the model, also where it is waiting in another thread. Does nothing to one that is over.
+ */
+mote_status_t mote_generation_cancel(const mote_generation_t *generation, mote_error_t **error);
+
+void mote_generation_free(mote_generation_t *generation);
+
+/* ---- Clips ---- */
+
+enum {
+  MOTE_CLIP_MP4_AV1 = 1,
+  MOTE_CLIP_GIF = 2,
+  MOTE_CLIP_PNG_STREAM = 3 /* PNG files one after another */
+};
+
+/* A clip to be transformed, from file to file. The daemon is passed duplicates of the descriptors:
+ * the caller's stay open and his. Start from MOTE_TRANSFORM_ARGS_INIT: 0 is a descriptor. */
+typedef struct mote_transform_args {
+  size_t size;
+  const char *model;
+  const mote_options_t *options; /* or NULL */
+  int32_t input_fd;              /* opened for reading */
+  int32_t output_fd;             /* opened for reading and writing */
+  int32_t contact_sheet_fd;      /* likewise, for a PNG with some of the frames; -1 is none */
+  int32_t output_format;         /* MOTE_CLIP_* */
+  int32_t encoder_speed;         /* AV1: 0 (slow, small) to 10; -1 leaves it to the daemon */
+  uint32_t factor;               /* frames out per frame in: 2 or 4 */
+  uint64_t frames_max;           /* frames to read; 0 is all */
+  uint32_t width_max;            /* frames are scaled down to fit; 0 leaves them */
+  uint32_t height_max;
+  uint32_t frame_rate;    /* of an input that does not say; 0 takes 24 */
+  uint32_t preview_every; /* a preview of about every n-th output frame; 0 is none */
+} mote_transform_args_t;
+
+#define MOTE_TRANSFORM_ARGS_INIT \
+  {sizeof(mote_transform_args_t), 0, 0, -1, -1, -1, MOTE_CLIP_MP4_AV1, -1, 2, 0, 0, 0, 0, 0}
+
+/* A clip while it is transformed. Freed before its end, it is cancelled. */
+typedef struct mote_transform mote_transform_t;
+
+/* Begins to transform a clip. */
+mote_status_t mote_transform_clip(const mote_client_t *client, const mote_transform_args_t *args,
+                                  mote_transform_t **transform, mote_error_t **error);
+
+/* As mote_generation_next(). After MOTE_EVENT_DONE the output is written. */
+mote_status_t mote_transform_next(const mote_transform_t *transform, mote_event_t *event,
+                                  mote_error_t **error);
+
+/* As mote_generation_cancel(). What was written to the output by then is no clip. */
+mote_status_t mote_transform_cancel(const mote_transform_t *transform, mote_error_t **error);
+
+void mote_transform_free(mote_transform_t *transform);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

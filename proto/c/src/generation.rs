@@ -1,0 +1,131 @@
+//! `mote_generation_t`: an answer while it is written.
+
+use crate::call::{Out, call, free, give};
+use crate::client::{MoteClient, client};
+use crate::door::{Filled, Given};
+use crate::error::MoteError;
+use crate::failure::Failure;
+use crate::job::{self, Job, JobEvent};
+use crate::options::{no_flags, options, unless_zero};
+use crate::structs::{Event, GenerateArgs, Sampling};
+use mote_client::{ChatMessage, Generate, Generation, GenerationEvent, Prompt};
+
+/// An answer while it is written.
+pub struct MoteGeneration(Job<Generation>);
+
+impl From<GenerationEvent> for JobEvent {
+    fn from(event: GenerationEvent) -> Self {
+        match event {
+            GenerationEvent::Accepted { queue_position } => Self::Accepted { queue_position },
+            GenerationEvent::Progress(progress) => Self::Progress(progress),
+            GenerationEvent::Token(token) => Self::Token(token),
+            GenerationEvent::Done(done) => Self::Done(done),
+        }
+    }
+}
+
+/// See `mote.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn mote_generate(
+    given: Option<&MoteClient>,
+    args: Given<'_, GenerateArgs<'_>>,
+    generation: Out<'_, MoteGeneration>,
+    error: Out<'_, MoteError>,
+) -> i32 {
+    call(error, || {
+        give(generation, "generation", || {
+            let client = client(given)?;
+            let generation = client.generate(request(args.required("args")?)?)?;
+            let canceller = generation.canceller();
+            Ok(MoteGeneration(Job::new(generation, canceller)))
+        })
+    })
+}
+
+fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
+    no_flags(args.flags, "flags")?;
+    let stops = args.stop.take(args.stop_count, "stop")?;
+    let stop = |(index, stop): (usize, &crate::door::Text<'_>)| {
+        Ok(stop.required(format_args!("stop[{index}]"))?.to_owned())
+    };
+    Ok(Generate {
+        model: args.model.required("model")?.into(),
+        prompt: prompt(&args)?,
+        tokens_max: unless_zero(args.tokens_max),
+        sampling: args
+            .sampling
+            .optional("sampling")?
+            .map_or_else(Default::default, sampling),
+        stop: stops
+            .iter()
+            .enumerate()
+            .map(stop)
+            .collect::<Result<_, Failure>>()?,
+        options: options(args.options)?,
+    })
+}
+
+fn prompt(args: &GenerateArgs<'_>) -> Result<Prompt, Failure> {
+    let messages = args.messages.take(args.message_count, "messages")?;
+    match (args.prompt.optional("prompt")?, messages) {
+        (None, []) => Err(Failure::invalid(
+            "prompt",
+            "neither it nor messages are given",
+        )),
+        (Some(prompt), []) => Ok(Prompt::Plain(prompt.into())),
+        (Some(_), _) => Err(Failure::invalid("prompt", "is given, and messages as well")),
+        (None, messages) => {
+            let mut conversation = Vec::with_capacity(messages.len());
+            for (index, message) in messages.iter().enumerate() {
+                let role = message
+                    .role
+                    .required(format_args!("messages[{index}].role"))?;
+                let content = message
+                    .content
+                    .required(format_args!("messages[{index}].content"))?;
+                conversation.push(ChatMessage {
+                    role: role.into(),
+                    content: content.into(),
+                });
+            }
+            Ok(Prompt::Messages(conversation))
+        }
+    }
+}
+
+/// In C a temperature of 0 is given, and greedy, whatever else is set.
+fn sampling(given: Sampling) -> mote_client::Sampling {
+    mote_client::Sampling {
+        temperature: Some(given.temperature),
+        top_k: unless_zero(given.top_k),
+        top_p: unless_zero(given.top_p),
+        min_p: unless_zero(given.min_p),
+        repetition_penalty: unless_zero(given.repetition_penalty),
+        seed: (given.has_seed != 0).then_some(given.seed),
+    }
+}
+
+/// See `mote.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn mote_generation_next(
+    generation: Option<&MoteGeneration>,
+    event: Filled<'_, Event>,
+    error: Out<'_, MoteError>,
+) -> i32 {
+    job::next(generation.map(|it| &it.0), "generation", event, error)
+}
+
+/// See `mote.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn mote_generation_cancel(
+    generation: Option<&MoteGeneration>,
+    error: Out<'_, MoteError>,
+) -> i32 {
+    job::cancel(generation.map(|it| &it.0), "generation", error)
+}
+
+/// See `mote.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn mote_generation_free(generation: Option<Box<MoteGeneration>>) {
+    free(generation);
+}

@@ -1,0 +1,183 @@
+//! Work that tells what happens: an answer, a clip.
+
+use crate::call::{Out, call};
+use crate::codes::*;
+use crate::door::Filled;
+use crate::error::MoteError;
+use crate::failure::Failure;
+use crate::receipt::MoteReceipt;
+use crate::structs::Event;
+use mote_client::{Canceller, ClientError, Done, FinishReason, Preview, Progress, Stage, Token};
+use std::ptr;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Work under way: the iterator over its events, and what cancels it meanwhile.
+pub(crate) struct Job<I> {
+    work: Mutex<Work<I>>,
+    canceller: Canceller,
+    receipt: OnceLock<MoteReceipt>,
+}
+
+struct Work<I> {
+    events: I,
+    /// Text or picture of the event that C was told last.
+    content: Vec<u8>,
+}
+
+/// One event of either kind of work.
+pub(crate) enum JobEvent {
+    Accepted { queue_position: u32 },
+    Progress(Progress),
+    Token(Token),
+    Preview(Preview),
+    Done(Box<Done>),
+}
+
+impl<I, E> Job<I>
+where
+    I: Iterator<Item = Result<E, ClientError>>,
+    E: Into<JobEvent>,
+{
+    pub(crate) fn new(events: I, canceller: Canceller) -> Self {
+        let content = Vec::new();
+        Self {
+            work: Mutex::new(Work { events, content }),
+            canceller,
+            receipt: OnceLock::new(),
+        }
+    }
+
+    fn next(&self) -> Result<Event, Failure> {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = match work.events.next() {
+            None => return Ok(EMPTY),
+            Some(event) => event?.into(),
+        };
+        Ok(match event {
+            JobEvent::Accepted { queue_position } => Event {
+                kind: MOTE_EVENT_ACCEPTED,
+                queue_position,
+                ..EMPTY
+            },
+            JobEvent::Progress(progress) => Event {
+                kind: MOTE_EVENT_PROGRESS,
+                stage: stage_number(progress.stage),
+                done: progress.done,
+                total: progress.total.unwrap_or(MOTE_UNKNOWN),
+                remaining_ms: progress.remaining_ms.unwrap_or(MOTE_UNKNOWN),
+                ..EMPTY
+            },
+            JobEvent::Token(token) => work.show_token(token),
+            JobEvent::Preview(preview) => work.show_preview(preview),
+            JobEvent::Done(done) => {
+                let finish = finish_number(done.finish);
+                let receipt = self.receipt.get_or_init(|| MoteReceipt::new(done.receipt));
+                Event {
+                    kind: MOTE_EVENT_DONE,
+                    finish,
+                    receipt: ptr::from_ref(receipt),
+                    ..EMPTY
+                }
+            }
+        })
+    }
+}
+
+impl<I> Work<I> {
+    fn show_token(&mut self, token: Token) -> Event {
+        self.content.clear();
+        self.content.extend_from_slice(token.text.as_bytes());
+        self.content.push(0);
+        Event {
+            kind: MOTE_EVENT_TOKEN,
+            token_index: token.index,
+            token_id: token.id,
+            text: self.content.as_ptr().cast(),
+            text_bytes: token.text.len(),
+            ..EMPTY
+        }
+    }
+
+    fn show_preview(&mut self, preview: Preview) -> Event {
+        self.content = preview.png;
+        Event {
+            kind: MOTE_EVENT_PREVIEW,
+            frame_index: preview.frame_index,
+            width: preview.width,
+            height: preview.height,
+            png: self.content.as_ptr(),
+            png_bytes: self.content.len(),
+            ..EMPTY
+        }
+    }
+}
+
+/// Tells the next event; `name` is the handle's.
+pub(crate) fn next<I, E>(
+    job: Option<&Job<I>>,
+    name: &str,
+    event: Filled<'_, Event>,
+    error: Out<'_, MoteError>,
+) -> i32
+where
+    I: Iterator<Item = Result<E, ClientError>>,
+    E: Into<JobEvent>,
+{
+    call(error, || {
+        let job = job.ok_or_else(|| Failure::null(name))?;
+        // Before the event is taken, or it would be lost.
+        event.check("event")?;
+        event.fill("event", EMPTY)?;
+        event.fill("event", job.next()?)
+    })
+}
+
+/// Cancels work; `name` is the handle's.
+pub(crate) fn cancel<I>(job: Option<&Job<I>>, name: &str, error: Out<'_, MoteError>) -> i32 {
+    call(error, || {
+        let job = job.ok_or_else(|| Failure::null(name))?;
+        Ok(job.canceller.cancel()?)
+    })
+}
+
+const EMPTY: Event = Event {
+    size: size_of::<Event>(),
+    kind: MOTE_EVENT_NONE,
+    queue_position: 0,
+    stage: 0,
+    finish: 0,
+    done: 0,
+    total: 0,
+    remaining_ms: 0,
+    token_index: 0,
+    token_id: 0,
+    text: ptr::null(),
+    text_bytes: 0,
+    frame_index: 0,
+    width: 0,
+    height: 0,
+    png: ptr::null(),
+    png_bytes: 0,
+    receipt: ptr::null(),
+};
+
+fn stage_number(stage: Stage) -> i32 {
+    match stage {
+        Stage::Queued => MOTE_STAGE_QUEUED,
+        Stage::Loading => MOTE_STAGE_LOADING,
+        Stage::Prefill => MOTE_STAGE_PREFILL,
+        Stage::Decode => MOTE_STAGE_DECODE,
+        Stage::Transform => MOTE_STAGE_TRANSFORM,
+        Stage::Encode => MOTE_STAGE_ENCODE,
+    }
+}
+
+fn finish_number(finish: FinishReason) -> i32 {
+    match finish {
+        FinishReason::Complete => MOTE_FINISH_COMPLETE,
+        FinishReason::EndOfAnswer => MOTE_FINISH_END_OF_ANSWER,
+        FinishReason::StopString => MOTE_FINISH_STOP_STRING,
+        FinishReason::TokensMax => MOTE_FINISH_TOKENS_MAX,
+        FinishReason::ContextFull => MOTE_FINISH_CONTEXT_FULL,
+    }
+}

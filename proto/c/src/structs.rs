@@ -1,0 +1,233 @@
+//! The structs of `mote.h`, field by field.
+
+use crate::buffer::MoteBuffer;
+use crate::door::{Bytes, Given, Lent, List, Text, sized, structs};
+use crate::receipt::MoteReceipt;
+use std::ffi::{c_char, c_void};
+
+/// How a struct lies in memory: what the header must agree with.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Name in the header.
+    pub name: &'static str,
+    /// Size of it all.
+    pub bytes: usize,
+    /// Name, offset and size of each field.
+    pub fields: Vec<(&'static str, usize, usize)>,
+}
+
+structs! {
+    /// What the daemon accepts.
+    mote_limits_t = Limits {
+        size: usize,
+        frame_bytes_max: u64,
+        inline_bytes_max: u64,
+        buffer_bytes_max: u64,
+        prompt_bytes_max: u64,
+        fds_per_frame_max: u32,
+        open_requests_max: u32,
+        credit_max: u32,
+        buffers_max: u32,
+    }
+
+    /// What every piece of work may ask for.
+    mote_options_t = Options<'a> {
+        size: usize,
+        require_backend: Text<'a>,
+        require_flavour: Text<'a>,
+        require_provider: Text<'a>,
+        require_variant: Text<'a>,
+        deadline_ms: u64,
+        priority: i32,
+        forbid_cpu: i32,
+        threads_max: u32,
+        credit: u32,
+    }
+
+    /// An input. Arrays of it are passed, so it keeps its size.
+    mote_tensor_t = Tensor<'a> {
+        name: Text<'a>,
+        shape: List<'a, u64>,
+        rank: u32,
+        dtype: i32,
+        data: Bytes<'a>,
+        bytes: usize,
+        buffer: Lent<'a, MoteBuffer>,
+        offset: u64,
+        reserved: [u64; 2],
+    }
+
+    /// Where an output goes. Arrays of it are passed, so it keeps its size.
+    mote_target_t = Target<'a> {
+        name: Text<'a>,
+        shape: List<'a, u64>,
+        rank: u32,
+        flags: u32,
+        buffer: Lent<'a, MoteBuffer>,
+        offset: u64,
+        bytes: u64,
+        reserved: [u64; 2],
+    }
+
+    /// One run of a model.
+    mote_infer_args_t = InferArgs<'a> {
+        size: usize,
+        model: Text<'a>,
+        inputs: List<'a, Tensor<'a>>,
+        input_count: usize,
+        targets: List<'a, Target<'a>>,
+        target_count: usize,
+        options: Given<'a, Options<'a>>,
+    }
+
+    /// One step of a stream.
+    mote_push_args_t = PushArgs<'a> {
+        size: usize,
+        inputs: List<'a, Tensor<'a>>,
+        input_count: usize,
+        targets: List<'a, Target<'a>>,
+        target_count: usize,
+    }
+
+    /// An output.
+    mote_output_t = Output {
+        size: usize,
+        name: *const c_char,
+        shape: *const u64,
+        rank: u32,
+        dtype: i32,
+        data: *const c_void,
+        bytes: usize,
+        in_buffer: i32,
+        flags: u32,
+    }
+
+    /// One message of a conversation. Arrays of it are passed, so it keeps its size.
+    mote_message_t = Message<'a> {
+        role: Text<'a>,
+        content: Text<'a>,
+    }
+
+    /// How tokens are drawn.
+    mote_sampling_t = Sampling {
+        size: usize,
+        seed: u64,
+        has_seed: i32,
+        temperature: f32,
+        top_k: u32,
+        top_p: f32,
+        min_p: f32,
+        repetition_penalty: f32,
+    }
+
+    /// Text to be answered.
+    mote_generate_args_t = GenerateArgs<'a> {
+        size: usize,
+        model: Text<'a>,
+        messages: List<'a, Message<'a>>,
+        message_count: usize,
+        prompt: Text<'a>,
+        stop: List<'a, Text<'a>>,
+        stop_count: usize,
+        sampling: Given<'a, Sampling>,
+        options: Given<'a, Options<'a>>,
+        tokens_max: u32,
+        flags: u32,
+    }
+
+    /// A clip to be transformed.
+    mote_transform_args_t = TransformArgs<'a> {
+        size: usize,
+        model: Text<'a>,
+        options: Given<'a, Options<'a>>,
+        input_fd: i32,
+        output_fd: i32,
+        contact_sheet_fd: i32,
+        output_format: i32,
+        encoder_speed: i32,
+        factor: u32,
+        frames_max: u64,
+        width_max: u32,
+        height_max: u32,
+        frame_rate: u32,
+        preview_every: u32,
+    }
+
+    /// Something that happens while work goes on.
+    mote_event_t = Event {
+        size: usize,
+        kind: i32,
+        queue_position: u32,
+        stage: i32,
+        finish: i32,
+        done: u64,
+        total: u64,
+        remaining_ms: u64,
+        token_index: u32,
+        token_id: u32,
+        text: *const c_char,
+        text_bytes: usize,
+        frame_index: u64,
+        width: u32,
+        height: u32,
+        png: *const u8,
+        png_bytes: usize,
+        receipt: *const MoteReceipt,
+    }
+
+    /// What a result was computed by, on, and how.
+    mote_receipt_info_t = ReceiptInfo {
+        size: usize,
+        model: *const c_char,
+        model_digest: *const c_char,
+        variant: *const c_char,
+        backend: *const c_char,
+        flavour: *const c_char,
+        library_version: *const c_char,
+        precision: *const c_char,
+        device_id: *const c_char,
+        device_kind: *const c_char,
+        device_name: *const c_char,
+        throttle: *const c_char,
+        queue_us: u64,
+        load_us: u64,
+        prefill_us: u64,
+        decode_us: u64,
+        compute_us: u64,
+        total_us: u64,
+        media_decode_us: u64,
+        media_encode_us: u64,
+        steps: u64,
+        prompt_tokens: u64,
+        cached_tokens: u64,
+        generated_tokens: u64,
+        frames_in: u64,
+        frames_out: u64,
+        bytes_copied: u64,
+        seed: u64,
+        has_seed: i32,
+        local: i32,
+        placement_read_back: i32,
+        spin: i32,
+        threads: u32,
+        thread_changes: u32,
+        preemptions: u32,
+        retries: u32,
+        experts: u32,
+        experts_per_token: u32,
+    }
+}
+
+// The last field of the first version stays when fields are added.
+sized! {
+    Limits ends with buffers_max: u32,
+    Options<'_> ends with credit: u32,
+    InferArgs<'_> ends with options: *const c_void,
+    PushArgs<'_> ends with target_count: usize,
+    Output ends with flags: u32,
+    Sampling ends with repetition_penalty: f32,
+    GenerateArgs<'_> ends with flags: u32,
+    TransformArgs<'_> ends with preview_every: u32,
+    Event ends with receipt: *const c_void,
+    ReceiptInfo ends with experts_per_token: u32,
+}
