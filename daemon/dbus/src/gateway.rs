@@ -13,10 +13,8 @@ use crate::names::{BUS, SERVICE};
 use crate::polkit::Policy;
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::pin::pin;
-use std::str::FromStr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -39,15 +37,14 @@ pub enum BusAddress {
     At(String),
 }
 
-impl FromStr for BusAddress {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text {
+impl From<&str> for BusAddress {
+    /// `system`, `session`, or an address.
+    fn from(text: &str) -> Self {
+        match text {
             "system" => Self::System,
             "session" => Self::Session,
             address => Self::At(address.to_owned()),
-        })
+        }
     }
 }
 

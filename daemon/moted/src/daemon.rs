@@ -1,5 +1,6 @@
 //! The loop: carries events to the core and its effects out.
 
+use crate::bus::{self, BusOptions, Visitor};
 use crate::catalogue;
 use crate::core::{Core, Effect, Event, Settings};
 use crate::flavours::{self, Installed};
@@ -44,6 +45,8 @@ pub struct Options {
     pub budget_bytes: u64,
     /// An unused model is unloaded after this.
     pub idle_unload: Duration,
+    /// The service on D-Bus, if there is to be one.
+    pub bus: Option<BusOptions>,
 }
 
 /// Why the daemon could not start.
@@ -117,15 +120,19 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         prober: JoinSet::new(),
         options,
     };
-    daemon.serve(listener, &mut inbox, stop).await;
+    let (visitors, gateway) = bus::start(daemon.options.bus.clone());
+    daemon.serve((listener, visitors), &mut inbox, stop).await;
     daemon.leave().await;
+    if let Some(gateway) = gateway {
+        gateway.abort();
+    }
     Ok(())
 }
 
 impl Daemon {
     async fn serve(
         &mut self,
-        listener: Listener,
+        (listener, mut visitors): (Listener, mpsc::Receiver<Visitor>),
         inbox: &mut mpsc::Receiver<Event>,
         stop: impl Future<Output = ()>,
     ) {
@@ -157,6 +164,10 @@ impl Daemon {
                                 Some(Instant::now() + Duration::from_millis(ACCEPT_PAUSE_MS));
                         }
                     }
+                    continue;
+                }
+                Some((socket, peer)) = visitors.recv() => {
+                    self.accept(socket, peer);
                     continue;
                 }
                 () = &mut stop, if listener.is_some() => {

@@ -6,9 +6,10 @@
 //! * [`core`]: the one owner of all state, a state machine without I/O.
 //! * [`policy`]: planner, ledger, queue, load, history: plain structs the core asks.
 //! * [`catalogue`] and [`flavours`]: what lies on the disk.
-//! * [`listen`] and [`session`]: clients. [`workers`] and [`probe`]: child processes.
+//! * [`listen`], [`bus`] and [`session`]: clients. [`workers`] and [`probe`]: child processes.
 #![deny(unsafe_code)]
 
+pub mod bus;
 pub mod catalogue;
 pub mod core;
 pub mod daemon;

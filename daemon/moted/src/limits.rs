@@ -6,6 +6,8 @@ use mote_wire::limits::{CREDIT_MAX, OPEN_REQUESTS_MAX};
 
 /// Queued frames that are sent together.
 pub const FRAMES_AT_ONCE_MAX: usize = 32;
+/// Connections that the D-Bus gateway made and that wait to be served.
+pub const BUS_VISITORS_MAX: usize = 64;
 /// Connections at once.
 pub const CONNECTIONS_MAX: usize = 256;
 /// Connections of one user at once.

@@ -4,6 +4,8 @@
 use anyhow::Context;
 use clap::Parser;
 use mote_api::Paths;
+use mote_dbus::BusAddress;
+use moted::bus::BusOptions;
 use moted::daemon::{self, Options};
 use moted::limits::IDLE_UNLOAD_MS;
 use moted::{logging, machine};
@@ -38,6 +40,12 @@ struct Arguments {
     /// Unload a model that was not used for this long
     #[arg(long, value_name = "MS", default_value_t = IDLE_UNLOAD_MS)]
     idle_unload_ms: u64,
+    /// D-Bus to serve on: system, session, an address, or none
+    #[arg(long, value_name = "BUS", default_value = "none")]
+    bus: String,
+    /// Model of a use, for callers on D-Bus that ask for use:chat; may be given several times
+    #[arg(long = "use", value_name = "USE=MODEL", value_parser = use_of_model)]
+    uses: Vec<(String, String)>,
     /// Leave when standard input is closed: for a daemon that belongs to one program
     #[arg(long)]
     exit_on_stdin_close: bool,
@@ -60,8 +68,17 @@ impl Arguments {
                 .budget_bytes
                 .unwrap_or_else(machine::default_budget_bytes),
             idle_unload: Duration::from_millis(self.idle_unload_ms),
+            bus: (self.bus != "none").then(|| BusOptions {
+                address: BusAddress::from(self.bus.as_str()),
+                uses: self.uses.into_iter().collect(),
+            }),
         }
     }
+}
+
+fn use_of_model(text: &str) -> Result<(String, String), &'static str> {
+    let (name, model) = text.split_once('=').ok_or("write it as chat=MODEL")?;
+    Ok((name.to_owned(), model.to_owned()))
 }
 
 fn main() -> anyhow::Result<()> {
