@@ -24,10 +24,16 @@ def _load():
 _POOL = _load()
 
 
+# Releases before 4.22, as distributions ship them, make classes by a factory that has to be kept.
+_make_class = getattr(message_factory, "GetMessageClass", None) or (
+    message_factory.MessageFactory(_POOL).GetPrototype
+)
+
+
 @lru_cache(maxsize=None)
 def message(name: str):
     """The class of the message ``mote.v1.<name>``."""
-    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"mote.v1.{name}"))
+    return _make_class(_POOL.FindMessageTypeByName(f"mote.v1.{name}"))
 
 
 def enum_word(name: str, number: int) -> str:
