@@ -1,7 +1,12 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Heading over the options that every verb has.
+const EVERYWHERE: &str = "Options of every verb";
 
 /// Run distilled Mixture-of-Experts language models and short-clip video models through Mote, the
 /// one service that owns this machine's accelerators.
@@ -9,16 +14,16 @@ use std::path::PathBuf;
 #[command(name = "mote", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
     /// Print results as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
     /// No progress and no notes
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = EVERYWHERE)]
     pub quiet: bool,
     /// The daemon's socket [default: $MOTE_SOCKET, $XDG_RUNTIME_DIR/mote/mote.sock]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", help_heading = EVERYWHERE)]
     pub socket: Option<PathBuf>,
     /// Start a daemon for this command alone, and end it afterwards
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub private: bool,
     #[command(subcommand)]
     pub verb: Verb,
@@ -36,6 +41,8 @@ pub enum Verb {
         #[arg(long)]
         refresh: bool,
     },
+    /// What protects this machine from models and drivers, and what of it does not hold
+    Doctor,
     /// List, inspect, install and remove models
     #[command(subcommand)]
     Models(Models),
@@ -82,6 +89,7 @@ pub enum Verb {
 
 /// What every piece of work may ask for.
 #[derive(Debug, Args, Default, Clone)]
+#[command(next_help_heading = "Where and how it runs")]
 pub struct Work {
     /// Take this backend (onnxruntime, tflite, tract) and nothing else
     #[arg(long)]
@@ -186,12 +194,55 @@ pub struct Import {
     /// Name of the model [default: after the weights and the recipe]
     #[arg(long)]
     pub name: Option<String>,
-    /// Also write the weights as a Hugging Face folder here
-    #[arg(long, value_name = "FOLDER")]
-    pub hugging_face: Option<PathBuf>,
+    /// Also write the weights for other programs: `hf` as a Hugging Face folder, `gguf` as a GGUF
+    /// file of a Mixture of Experts [default folder: NAME-hf, NAME-gguf]
+    #[arg(long, value_name = "FORMAT[=FOLDER]")]
+    pub also: Vec<Also>,
     /// Replace a model of this name
     #[arg(long)]
     pub replace: bool,
+}
+
+/// The weights in the format of other programs.
+#[derive(Clone, Debug)]
+pub struct Also {
+    pub format: AlsoFormat,
+    pub folder: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlsoFormat {
+    Hf,
+    Gguf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AlsoParseError {
+    #[error("the formats are hf and gguf")]
+    Format,
+    #[error("the folder has no name")]
+    Folder,
+}
+
+impl FromStr for Also {
+    type Err = AlsoParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (format, folder) = match text.split_once('=') {
+            Some((format, folder)) => (format, Some(PathBuf::from(folder))),
+            None => (text, None),
+        };
+        let format = match format {
+            "hf" => AlsoFormat::Hf,
+            "gguf" => AlsoFormat::Gguf,
+            _ => return Err(AlsoParseError::Format),
+        };
+        match &folder {
+            Some(folder) if folder.file_name().is_none() => Err(AlsoParseError::Folder),
+            _ => Ok(Self { format, folder }),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -230,8 +281,8 @@ pub struct Generate {
     /// Give the prompt to the model as it is, without its chat template
     #[arg(long, conflicts_with = "system")]
     pub raw: bool,
-    /// Tokens of the answer at most
-    #[arg(long)]
+    /// Tokens of the answer at most [default: what the context leaves, up to 1024]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub tokens_max: Option<u32>,
     /// 0 is greedy
     #[arg(long)]
@@ -270,23 +321,23 @@ pub struct Clip {
     /// Where the result goes: .mp4, .gif, or a folder for .png frames
     #[arg(long, short)]
     pub out: PathBuf,
-    /// Frames out per frame in
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=4))]
+    /// Frames out per frame in: 2 or 4
+    #[arg(long, default_value_t = 2, value_parser = factor)]
     pub factor: u32,
     /// Also write a contact sheet (PNG) here
     #[arg(long, value_name = "FILE")]
     pub contact_sheet: Option<PathBuf>,
-    /// Frames to read
-    #[arg(long)]
+    /// Frames to read [default: all]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub frames_max: Option<u64>,
     /// Scale down to this width
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub width_max: Option<u32>,
     /// Scale down to this height
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub height_max: Option<u32>,
     /// Frames per second of frames that do not say
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub frame_rate: Option<u32>,
     /// AV1 speed: 0 is slow and small, 10 is fast
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10))]
@@ -299,6 +350,18 @@ pub struct Clip {
     pub receipt: bool,
     #[command(flatten)]
     pub work: Work,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("frames grow by a factor of 2 or 4")]
+struct FactorError;
+
+fn factor(text: &str) -> Result<u32, FactorError> {
+    match text {
+        "2" => Ok(2),
+        "4" => Ok(4),
+        _ => Err(FactorError),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -319,4 +382,6 @@ pub enum BenchWhat {
     Daemon,
     /// Prefill and decode, idle and beside a busy loop
     Text,
+    /// Frames per second of the sample clip, and what takes the time
+    Clip,
 }

@@ -3,8 +3,10 @@
 use crate::args::Cli;
 use anyhow::{Context, Result, bail};
 use mote_client::{Client, ClientError};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const CLIENT_NAME: &str = concat!("mote ", env!("CARGO_PKG_VERSION"));
@@ -16,8 +18,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A connection, and the daemon behind it when it is our own.
 pub struct Daemon {
-    /// The connection.
-    pub client: Client,
+    /// The connection, which work that is waited for may share.
+    pub client: Arc<Client>,
     private: Option<Private>,
 }
 
@@ -32,7 +34,10 @@ impl Daemon {
             .clone()
             .unwrap_or_else(mote_wire::paths::user_socket);
         match Client::connect(&path, CLIENT_NAME) {
-            Ok(client) => Ok(Self { client, private: None }),
+            Ok(client) => Ok(Self {
+                client: Arc::new(client),
+                private: None,
+            }),
             Err(error @ ClientError::Connect { .. }) => Err(error).with_context(|| {
                 "no daemon answers; start `moted`, or let this command have its own with --private"
             }),
@@ -54,7 +59,7 @@ impl Daemon {
         let private = Private::start(store)?;
         let client = private.connect()?;
         Ok(Self {
-            client,
+            client: Arc::new(client),
             private: Some(private),
         })
     }
@@ -99,6 +104,8 @@ impl Private {
             // The daemon leaves when this pipe closes: with us, however we end.
             .arg("--exit-on-stdin-close")
             .stdin(Stdio::piped())
+            // Ctrl-C in a terminal is for us: we cancel first, and then let the daemon go.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         let mut private = Self {

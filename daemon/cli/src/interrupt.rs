@@ -1,10 +1,11 @@
 //! Ctrl-C: the first asks for a clean end, the second ends at once.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mote_client::{Canceller, ClientError, Status};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -41,6 +42,36 @@ pub fn pressed() -> bool {
 /// An error once Ctrl-C was pressed.
 pub fn check() -> Result<(), Interrupted> {
     if pressed() { Err(Interrupted) } else { Ok(()) }
+}
+
+/// Sleeps, but not beyond Ctrl-C.
+pub fn sleep(duration: Duration) -> Result<(), Interrupted> {
+    let since = Instant::now();
+    while let Some(left) = duration.checked_sub(since.elapsed()) {
+        check()?;
+        std::thread::sleep(left.min(POLL_INTERVAL));
+    }
+    check()
+}
+
+/// Waits for work that nothing can cancel, but not beyond Ctrl-C: what is left behind then ends with
+/// this process, and the daemon cancels it when the connection is gone.
+pub fn wait<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    std::thread::Builder::new()
+        .name("work".into())
+        .spawn(move || {
+            // Whoever was interrupted does not wait for the result.
+            let _ignored_when_left = sender.send(work());
+        })
+        .context("cannot start to work")?;
+    loop {
+        match receiver.recv_timeout(POLL_INTERVAL) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) => check()?,
+            Err(RecvTimeoutError::Disconnected) => bail!("the work has panicked"),
+        }
+    }
 }
 
 /// Cancels a request of the daemon when Ctrl-C is pressed while this value lives.

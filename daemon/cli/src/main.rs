@@ -14,6 +14,7 @@ mod daemon;
 mod fetch;
 mod interrupt;
 mod magika;
+mod output;
 mod pngs;
 mod receipt;
 mod store;
@@ -24,25 +25,47 @@ use anyhow::Result;
 use args::{Cli, Models, Verb};
 use clap::Parser;
 use daemon::Daemon;
-use interrupt::Interrupted;
-use mote_client::{Client, ClientError};
+use mote_client::{Client, ClientError, Status};
+use serde::Serialize;
 use std::process::ExitCode;
-use ui::Ui;
+use std::sync::Arc;
+use ui::{OutputClosed, Ui};
 
 /// As a shell tells of a program that SIGINT ended.
 const EXIT_INTERRUPTED: u8 = 130;
+/// As a shell tells of a program that SIGPIPE ended.
+const EXIT_OUTPUT_CLOSED: u8 = 141;
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let cli = Cli::parse();
     match interrupt::install().and_then(|()| run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<Interrupted>() => ExitCode::from(EXIT_INTERRUPTED),
+        // Whatever else went wrong after Ctrl-C went wrong because of it.
+        Err(_) if interrupt::pressed() => ExitCode::from(EXIT_INTERRUPTED),
+        // The report has said what.
+        Err(error) if error.is::<commands::doctor::Unwell>() => ExitCode::FAILURE,
+        Err(error) if error.is::<OutputClosed>() => ExitCode::from(EXIT_OUTPUT_CLOSED),
         Err(error) => {
             report(&cli, &error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error that is no status of the daemon.
+#[derive(Serialize)]
+struct Failure {
+    status: &'static str,
+}
+
+/// What went wrong, as JSON: a status of the daemon with its fields, or else `failed`; and the same
+/// for people.
+#[derive(Serialize)]
+struct Report<'a, S: Serialize> {
+    #[serde(flatten)]
+    status: S,
+    message: &'a str,
 }
 
 fn report(cli: &Cli, error: &anyhow::Error) {
@@ -52,21 +75,31 @@ fn report(cli: &Cli, error: &anyhow::Error) {
             Some(ClientError::Refused(status)) => Some(status),
             _ => None,
         });
+    let message = match status {
+        Some(Status::ModelNotFound { .. }) => {
+            format!("{error:#}; `mote models list` shows those that are there")
+        }
+        _ => format!("{error:#}"),
+    };
+    let message = message.as_str();
     let ui = Ui {
         json: cli.json,
-        quiet: cli.quiet,
+        // Errors are told to those who want no notes, too.
+        quiet: false,
     };
-    match (cli.json, status) {
-        (true, Some(status)) => {
-            if let Err(error) = ui.result(status, "") {
-                log::error!("{error:#}");
-            }
+    let told = match (cli.json, status) {
+        (true, Some(status)) => ui.result(&Report { status, message }, ""),
+        (true, None) => {
+            let status = Failure { status: "failed" };
+            ui.result(&Report { status, message }, "")
         }
-        _ => Ui {
-            json: false,
-            quiet: false,
+        (false, _) => {
+            ui.note(format!("mote: {message}"));
+            Ok(())
         }
-        .note(format!("mote: {error:#}")),
+    };
+    if let Err(error) = told {
+        log::error!("{error:#}");
     }
 }
 
@@ -89,18 +122,16 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Models(verb @ (Models::Install { .. } | Models::Remove { .. })) => {
             commands::models::change(verb, running(cli).as_ref(), ui)
         }
+        Verb::Doctor => commands::doctor::doctor(cli, ui),
         Verb::Bench(args) => commands::bench::bench(args, ui),
         Verb::BenchPeer { role } => bench::floor::serve(role),
-        Verb::Completions { shell } => {
-            commands::completions::completions(*shell);
-            Ok(())
-        }
+        Verb::Completions { shell } => commands::completions::completions(*shell, ui),
         Verb::Manual { folder } => commands::completions::manual(folder),
         verb => with_daemon(&Daemon::reach(cli)?.client, verb, ui),
     }
 }
 
-fn with_daemon(client: &Client, verb: &Verb, ui: &Ui) -> Result<()> {
+fn with_daemon(client: &Arc<Client>, verb: &Verb, ui: &Ui) -> Result<()> {
     match verb {
         Verb::Status => commands::control::status(client, ui),
         Verb::Devices { refresh } => commands::control::devices(client, *refresh, ui),

@@ -61,10 +61,16 @@ pub fn join(folder: &Path) -> Result<OwnedFd> {
     Ok(memfd.into_fd())
 }
 
-/// Writes each PNG file of a stream into a new folder as `frame-00000.png`, …
+/// Whether a file is one that [`split`] writes.
+pub fn is_frame(name: &str) -> bool {
+    let number = name
+        .strip_prefix("frame-")
+        .and_then(|rest| rest.strip_suffix(".png"));
+    number.is_some_and(|number| number.len() >= 5 && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Writes each PNG file of a stream into a folder as `frame-00000.png`, …
 pub fn split(stream: &File, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot create {}", folder.display()))?;
     let mut stream = stream;
     stream.rewind().context("cannot rewind the frames")?;
     let mut reader = BufReader::new(stream);

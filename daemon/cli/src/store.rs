@@ -26,6 +26,7 @@ pub fn install(
 ) -> Result<(String, PathBuf)> {
     let paths = Paths::from_env();
     let store = &paths.stores[0];
+    ensure!(source.exists(), "there is no {}", source.display());
     let mut manifest = manifest_of(source)?;
     if let Some(name) = name {
         ensure!(Manifest::is_name(name), "{name:?} cannot name a model");

@@ -4,10 +4,15 @@
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
+
+/// Nobody reads the results any more, as when `head` has seen enough.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+pub struct OutputClosed;
 
 /// The user's wishes about output.
 #[derive(Clone, Copy, Debug)]
@@ -29,22 +34,27 @@ impl Ui {
 
     /// A result: `value` as JSON, or else the text.
     pub fn result(&self, value: &impl Serialize, text: impl std::fmt::Display) -> Result<()> {
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, value).context("cannot write the result")?;
-            writeln!(out)
+        let mut bytes = if self.json {
+            serde_json::to_vec_pretty(value).context("cannot write the result")?
         } else {
-            writeln!(out, "{text}")
-        }
-        .context("cannot write the result")
+            text.to_string().into_bytes()
+        };
+        bytes.push(b'\n');
+        self.raw(&bytes)
     }
 
     /// A piece of streamed text, as it is.
     pub fn stream(&self, text: &str) -> Result<()> {
+        self.raw(text.as_bytes())
+    }
+
+    /// Bytes for standard output, as they are.
+    pub fn raw(&self, bytes: &[u8]) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .context("cannot write")
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(OutputClosed.into()),
+            written => written.context("cannot write to standard output"),
+        }
     }
 
     /// Progress over bytes.

@@ -1,5 +1,7 @@
 //! `mote bench`: this machine, the daemon, and the floor beside them, in one run.
 
+mod clip;
+
 use crate::args::{Bench, BenchWhat};
 use crate::bench::floor::{self, BusyLoop};
 use crate::bench::process;
@@ -31,6 +33,7 @@ struct Report {
     ipc: Option<Ipc>,
     daemon: Option<Broker>,
     text: Option<Text>,
+    clip: Option<clip::Clip>,
 }
 
 #[derive(Serialize)]
@@ -93,6 +96,9 @@ pub fn bench(args: &Bench, ui: &Ui) -> Result<()> {
     if wanted(BenchWhat::Text) {
         report.text = text(ui)?;
     }
+    if wanted(BenchWhat::Clip) {
+        report.clip = clip::measure(ui)?;
+    }
     ui.result(&report, report_text(&report))
 }
 
@@ -109,9 +115,9 @@ fn broker(ui: &Ui) -> Result<Broker> {
     let spinner = ui.spinner("watch the broker idle");
     let daemon = Daemon::private()?;
     let pid = daemon.private_pid().context("the daemon is private")?;
-    std::thread::sleep(SETTLE);
+    interrupt::sleep(SETTLE)?;
     let before = process::wake_ups(pid)?;
-    std::thread::sleep(IDLE_WATCH);
+    interrupt::sleep(IDLE_WATCH)?;
     let woken = process::wake_ups(pid)? - before;
     spinner.finish_and_clear();
     Ok(Broker {
@@ -357,5 +363,6 @@ fn report_text(report: &Report) -> String {
             ));
         }
     }
+    lines.extend(report.clip.as_ref().map(clip::text));
     lines.join("\n")
 }

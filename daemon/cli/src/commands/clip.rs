@@ -2,6 +2,7 @@
 
 use crate::args::Clip;
 use crate::interrupt;
+use crate::output::{PendingFile, PendingFolder, keep_all, parent_of};
 use crate::pngs;
 use crate::receipt::receipt_text;
 use crate::ui::Ui;
@@ -15,33 +16,22 @@ use std::path::{Path, PathBuf};
 
 /// Transforms a clip file.
 pub fn clip(client: &Client, args: &Clip, ui: &Ui) -> Result<()> {
-    ensure!(args.factor != 3, "frames grow by a factor of 2 or 4");
-    let result = Target::create(&args.out, args.force)?;
-    let done = match transform(client, args, &result, ui) {
-        Ok(done) => done,
-        Err(error) => {
-            result.discard();
-            return Err(error);
-        }
-    };
-    let frames = done.receipt.frames_out;
-    let path = result.keep()?;
+    let results = Results::create(args)?;
+    let done = transform(client, args, &results, ui)?;
+    results.keep()?;
     if args.receipt && !ui.json {
         ui.note(receipt_text(&done.receipt));
     }
-    ui.result(&done, format!("{frames} frames in {}", path.display()))
+    let frames = done.receipt.frames_out;
+    ui.result(&done, format!("{frames} frames in {}", args.out.display()))
 }
 
 /// Sends the clip through the daemon; progress on standard error, Ctrl-C cancels.
-pub fn transform(client: &Client, args: &Clip, target: &Target, ui: &Ui) -> Result<Done> {
-    let contact_sheet = match &args.contact_sheet {
-        Some(path) => Some(create(path, args.force)?.into()),
-        None => None,
-    };
+pub fn transform(client: &Client, args: &Clip, results: &Results, ui: &Ui) -> Result<Done> {
     let request = TransformClip {
         model: args.model.clone(),
         factor: args.factor,
-        output_format: target.format,
+        output_format: results.format,
         frames_max: args.frames_max,
         width_max: args.width_max,
         height_max: args.height_max,
@@ -50,8 +40,8 @@ pub fn transform(client: &Client, args: &Clip, target: &Target, ui: &Ui) -> Resu
         preview_every: None,
         options: options(&args.work),
         input: open_input(&args.input)?,
-        output: target.descriptor()?,
-        contact_sheet,
+        output: results.clip.descriptor()?,
+        contact_sheet: results.sheet.as_ref().map(descriptor).transpose()?,
     };
     let bar = ui.count_bar("load", 0);
     let transform = client.transform_clip(request)?;
@@ -85,94 +75,104 @@ fn open_input(path: &Path) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn create(path: &Path, force: bool) -> Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true);
-    if force {
-        options.create(true).truncate(true)
-    } else {
-        options.create_new(true)
-    };
-    options
-        .open(path)
-        .with_context(|| match path.exists() && !force {
-            true => format!("{} exists; replace it with --force", path.display()),
-            false => format!("cannot create {}", path.display()),
-        })
+fn descriptor(pending: &PendingFile) -> Result<OwnedFd> {
+    let file = pending.file().try_clone();
+    Ok(file.context("cannot hand a result's file on")?.into())
 }
 
-/// Where the result goes: beside its final place until it is complete.
-pub struct Target {
-    /// How it is written.
-    pub format: ClipFormat,
-    path: PathBuf,
-    file: tempfile::NamedTempFile,
+/// Where results go: beside their final places until all are complete.
+pub struct Results {
+    format: ClipFormat,
+    clip: Place,
+    sheet: Option<PendingFile>,
 }
 
-impl Target {
+enum Place {
+    File(PendingFile),
+    /// PNG files one after another in a file without a name, and the folder they are to fill.
+    Folder {
+        stream: File,
+        path: PathBuf,
+    },
+}
+
+impl Results {
     /// By the name's extension; a name without one is a folder of PNG files.
-    pub fn create(path: &Path, force: bool) -> Result<Self> {
-        let format = match path.extension().and_then(|extension| extension.to_str()) {
+    pub fn create(args: &Clip) -> Result<Self> {
+        let (path, force) = (args.out.as_path(), args.force);
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let format = match extension.map(str::to_ascii_lowercase).as_deref() {
             Some("mp4") => ClipFormat::Mp4Av1,
             Some("gif") => ClipFormat::Gif,
             None => ClipFormat::PngStream,
             Some(other) => bail!("clips are written as .mp4, .gif or a folder, not .{other}"),
         };
-        if path.exists() && !force {
-            bail!("{} exists; replace it with --force", path.display());
-        }
-        let folder = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let file = tempfile::Builder::new()
-            .prefix(".mote-clip-")
-            .tempfile_in(folder)
-            .with_context(|| format!("cannot create a file in {}", folder.display()))?;
+        ensure!(
+            args.contact_sheet.as_deref() != Some(path),
+            "the clip and its contact sheet cannot be one file"
+        );
+        let sheet = args.contact_sheet.as_deref();
         Ok(Self {
             format,
-            path: path.to_path_buf(),
-            file,
+            clip: match format {
+                ClipFormat::PngStream => Place::folder(path, force)?,
+                ClipFormat::Mp4Av1 | ClipFormat::Gif => {
+                    Place::File(PendingFile::create(path, force)?)
+                }
+            },
+            sheet: sheet
+                .map(|sheet| PendingFile::create(sheet, force))
+                .transpose()?,
         })
     }
 
-    fn descriptor(&self) -> Result<OwnedFd> {
-        let file = self
-            .file
-            .as_file()
-            .try_clone()
-            .context("cannot hand the result's file on")?;
-        Ok(file.into())
-    }
-
-    /// Puts the complete result in its place.
-    pub fn keep(self) -> Result<PathBuf> {
-        if self.format == ClipFormat::PngStream {
-            pngs::split(self.file.as_file(), &self.path)?;
-            return Ok(self.path);
-        }
-        let failed = || format!("cannot put {} in place", self.path.display());
-        set_permissions(self.file.as_file())?;
-        self.file
-            .persist(&self.path)
-            .map_err(|error| error.error)
-            .with_context(failed)?;
-        Ok(self.path)
-    }
-
-    fn discard(self) {
-        if let Err(error) = self.file.close() {
-            log::warn!("cannot remove an unfinished result: {error}");
+    /// Puts the complete results in their places.
+    pub fn keep(self) -> Result<()> {
+        let mut files: Vec<_> = self.sheet.into_iter().collect();
+        match self.clip {
+            Place::File(clip) => {
+                files.push(clip);
+                keep_all(files)
+            }
+            Place::Folder { stream, path } => {
+                let folder = PendingFolder::create(&path)?;
+                pngs::split(&stream, &folder.folder())?;
+                keep_all(files)?;
+                folder.keep(pngs::is_frame)
+            }
         }
     }
 }
 
-/// As a file made without a detour would have them: all that the user's mask allows.
-fn set_permissions(file: &File) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    nix::sys::stat::umask(mask);
-    let mode = 0o666 & !mask.bits();
-    file.set_permissions(std::fs::Permissions::from_mode(mode))
-        .context("cannot set the result's permissions")
+impl Place {
+    fn folder(path: &Path, force: bool) -> Result<Self> {
+        ensure!(
+            path.is_dir() || !path.exists(),
+            "{} is a file; frames go into a folder",
+            path.display()
+        );
+        if path.exists() && !force {
+            bail!(
+                "{} exists; replace the frames in it with --force",
+                path.display()
+            );
+        }
+        let parent = parent_of(path)?;
+        let stream = tempfile::tempfile_in(parent)
+            .with_context(|| format!("cannot create a file in {}", parent.display()))?;
+        Ok(Self::Folder {
+            stream,
+            path: path.to_owned(),
+        })
+    }
+
+    fn descriptor(&self) -> Result<OwnedFd> {
+        match self {
+            Self::File(pending) => descriptor(pending),
+            Self::Folder { stream, .. } => {
+                let file = stream.try_clone();
+                Ok(file.context("cannot hand the frames' file on")?.into())
+            }
+        }
+    }
 }

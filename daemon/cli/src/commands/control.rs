@@ -1,12 +1,14 @@
 //! `mote status`, `mote devices`, `mote explain`.
 
 use crate::args::Work;
+use crate::interrupt;
 use crate::receipt::explanation_text;
 use crate::ui::{Ui, bytes_text};
 use crate::work::options;
 use anyhow::Result;
 use mote_client::Client;
-use mote_wire::types::{Capability, StatusReport};
+use mote_wire::types::{Capability, Sandbox, SandboxState, StatusReport, WorkerInfo};
+use std::sync::Arc;
 
 /// What the daemon is doing.
 pub fn status(client: &Client, ui: &Ui) -> Result<()> {
@@ -38,27 +40,45 @@ fn status_text(report: &StatusReport) -> String {
     ];
     for worker in &report.workers {
         lines.push(format!(
-            "  worker  {:>7} {} on {}: {:?}, {} resident, {} jobs, {} streams",
+            "  worker  {:>7} {} on {}: {:?}, {} resident, {} jobs, {} streams{}",
             worker.pid,
             worker.model,
             worker.flavour,
             worker.state,
             bytes_text(worker.rss_bytes),
             worker.jobs,
-            worker.streams
+            worker.streams,
+            sandbox_note(worker)
         ));
     }
     lines.join("\n")
 }
 
-/// What works here, and why the rest does not.
-pub fn devices(client: &Client, refresh: bool, ui: &Ui) -> Result<()> {
-    let spinner = ui.spinner("probe");
-    let found = if refresh {
-        client.probe_devices()
-    } else {
-        client.devices()
+/// Nothing as long as the worker is kept in its sandbox, or has not loaded its model yet.
+fn sandbox_note(worker: &WorkerInfo) -> &'static str {
+    let whole = |sandbox: &Sandbox| {
+        let mut parts = sandbox.parts.iter();
+        parts.all(|part| part.state != SandboxState::Inactive)
     };
+    match &worker.sandbox {
+        Some(sandbox) if !sandbox.enabled => "; WITHOUT A SANDBOX",
+        Some(sandbox) if !whole(sandbox) => "; its sandbox has gaps, see `mote doctor`",
+        _ => "",
+    }
+}
+
+/// What works here, and why the rest does not.
+pub fn devices(client: &Arc<Client>, refresh: bool, ui: &Ui) -> Result<()> {
+    let spinner = ui.spinner("probe");
+    let client = Arc::clone(client);
+    let found = interrupt::wait(move || {
+        let found = if refresh {
+            client.probe_devices()
+        } else {
+            client.devices()
+        };
+        Ok(found?)
+    });
     spinner.finish_and_clear();
     let found = found?;
     let lines: Vec<_> = found.iter().map(capability_text).collect();

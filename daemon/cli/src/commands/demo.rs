@@ -18,8 +18,10 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 const RUNTIME: &str = "onnxruntime-cpu";
-const CLIPS: &str = "sample-clips";
-const CLIP_FILE: &str = "bikes.mp4";
+/// The fetched item with clips.
+pub const CLIPS: &str = "sample-clips";
+/// The clip of it that is shown.
+pub const CLIP_FILE: &str = "bikes.mp4";
 const ANSWER_TOKENS_MAX: u32 = 96;
 /// RIFE takes a fraction of a second for a frame of this width on a small machine.
 const CLIP_WIDTH: u32 = 448;
@@ -100,7 +102,7 @@ fn prepare(args: &Demo, paths: &Paths, shown: &mut Shown, ui: &Ui) -> Result<()>
             precision: PrecisionArg::Int8,
             context_tokens: 2048,
             name: None,
-            hugging_face: None,
+            also: Vec::new(),
             replace: false,
         };
         import::import_into(&import, paths, ui)?;
@@ -195,13 +197,13 @@ fn smooth(client: &Client, args: &Demo, paths: &Paths, shown: &mut Shown, ui: &U
         receipt: true,
         work: Work::default(),
     };
-    let target = clip::Target::create(&request.out, true)?;
-    let done = clip::transform(client, &request, &target, ui)?;
-    let path = target.keep()?;
+    let results = clip::Results::create(&request)?;
+    let done = clip::transform(client, &request, &results, ui)?;
+    results.keep()?;
     ui.note(format!(
         "{} frames in {}\n",
         done.receipt.frames_out,
-        path.display()
+        request.out.display()
     ));
     ui.note(receipt_text(&done.receipt));
     explain(client, "rife", ui)?;

@@ -5,7 +5,7 @@ use crate::interrupt;
 use crate::receipt::receipt_text;
 use crate::ui::Ui;
 use crate::work::options;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use mote_client::{Client, GenerationEvent};
 use mote_wire::limits::PROMPT_BYTES_MAX;
 use mote_wire::types::{ChatMessage, Done, Prompt, Sampling};
@@ -24,7 +24,14 @@ pub struct Answer {
 
 /// Answers a prompt.
 pub fn generate(client: &Client, args: &Generate, ui: &Ui) -> Result<()> {
-    let answer = stream(client, request(args)?, ui)?;
+    let answer = match stream(client, request(args)?, ui) {
+        Err(error) if interrupt::pressed() && !ui.json => {
+            // What was said so far is no whole line.
+            ui.stream("\n")?;
+            return Err(error);
+        }
+        answer => answer?,
+    };
     if ui.json {
         return ui.result(&answer, "");
     }
@@ -40,6 +47,8 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
         "-" => from_stdin()?,
         text => text.to_owned(),
     };
+    let is_blank = text.trim().is_empty() && !args.raw;
+    ensure!(!text.is_empty() && !is_blank, "the prompt is empty");
     let message = |role: &str, content: String| ChatMessage {
         role: role.into(),
         content,

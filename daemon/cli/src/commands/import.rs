@@ -1,11 +1,11 @@
 //! `mote import`.
 
-use crate::args::{Import, PrecisionArg};
+use crate::args::{AlsoFormat, Import, PrecisionArg};
 use crate::fetch::{self, Pins};
 use crate::interrupt;
 use crate::ui::{Ui, bytes_text};
-use anyhow::{Context, Result, bail};
-use mote_api::Paths;
+use anyhow::{Context, Result, bail, ensure};
+use mote_api::{Manifest, Paths};
 use mote_import::{
     Carve, Element, ImportOptions, ImportReport, Licence, Precision, Progress, Stage, Storage,
     Target,
@@ -31,15 +31,64 @@ struct Imported {
     parameters: u64,
     experts_per_token: Option<usize>,
     peak_resident_bytes: Option<u64>,
+    also: Vec<Written>,
 }
 
-/// Imports a checkpoint into the store.
+/// The weights in the format of other programs.
+#[derive(Serialize)]
+struct Written {
+    format: AlsoFormat,
+    folder: PathBuf,
+    weights_bytes: u64,
+}
+
+/// Folders that go away again unless they are kept.
+#[derive(Default)]
+struct Unfinished(Vec<PathBuf>);
+
+impl Unfinished {
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            if let Err(error) = std::fs::remove_dir_all(folder) {
+                log::warn!("cannot remove {}: {error}", folder.display());
+            }
+        }
+    }
+}
+
+/// Imports a checkpoint into the store, and writes it for other programs. All of it, or nothing.
 pub fn import(args: &Import, ui: &Ui) -> Result<()> {
     let paths = Paths::from_env();
-    let report = import_into(args, &paths, ui)?;
-    if let Some(folder) = &args.hugging_face {
-        write_hugging_face(args, folder, &paths, ui)?;
+    let name = name(args)?;
+    check_store(args, &paths, &name)?;
+    let also = targets(args, &name)?;
+    let (mut unfinished, mut written) = (Unfinished::default(), Vec::new());
+    for (format, folder) in also {
+        let target = match format {
+            AlsoFormat::Hf => Target::HuggingFace(Element::F32),
+            AlsoFormat::Gguf => Target::Gguf,
+        };
+        let what = match format {
+            AlsoFormat::Hf => "for Hugging Face",
+            AlsoFormat::Gguf => "as GGUF",
+        };
+        ui.note(format!("write the weights {what} in {}", folder.display()));
+        let report = run(&options(args, &paths, &folder, target)?, ui)?;
+        unfinished.0.push(folder.clone());
+        written.push(Written {
+            format,
+            folder,
+            weights_bytes: report.weights_bytes,
+        });
     }
+    let report = import_into(args, &paths, ui)?;
+    unfinished.keep();
     let imported = Imported {
         name: report.name.clone(),
         folder: report.folder.clone(),
@@ -47,36 +96,83 @@ pub fn import(args: &Import, ui: &Ui) -> Result<()> {
         parameters: report.parameters,
         experts_per_token: report.moe.map(|moe| moe.experts_per_token),
         peak_resident_bytes: report.peak_resident_bytes,
+        also: written,
     };
+    let text = text(&imported, &report);
+    ui.result(&imported, text)
+}
+
+fn text(imported: &Imported, report: &ImportReport) -> String {
     let moe = report.moe.map_or(String::new(), |moe| {
         format!(
             ", {} of {} routed experts per token",
             moe.experts_per_token, moe.experts
         )
     });
-    let text = format!(
+    let mut lines = vec![format!(
         "{} imported: {} of weights{moe} in {}",
-        report.name,
-        bytes_text(report.weights_bytes),
-        report.folder.display()
-    );
-    ui.result(&imported, text)
+        imported.name,
+        bytes_text(imported.weights_bytes),
+        imported.folder.display()
+    )];
+    lines.extend(imported.also.iter().map(|written| {
+        format!(
+            "also written: {} of weights in {}",
+            bytes_text(written.weights_bytes),
+            written.folder.display()
+        )
+    }));
+    lines.join("\n")
 }
 
-/// Imports a checkpoint into the store and answers what was made.
-pub fn import_into(args: &Import, paths: &Paths, ui: &Ui) -> Result<ImportReport> {
-    let name = match (&args.name, &args.recipe) {
+/// What `--also` asks for, before anything is written.
+fn targets(args: &Import, name: &str) -> Result<Vec<(AlsoFormat, PathBuf)>> {
+    let mut targets: Vec<(AlsoFormat, PathBuf)> = Vec::new();
+    for also in &args.also {
+        let suffix = match also.format {
+            AlsoFormat::Hf => "hf",
+            AlsoFormat::Gguf => "gguf",
+        };
+        if also.format == AlsoFormat::Gguf && args.recipe.is_none() {
+            bail!("--also gguf writes Mixtures of Experts: it goes with --recipe");
+        }
+        let own = || PathBuf::from(format!("{name}-{suffix}"));
+        let folder = also.folder.clone().unwrap_or_else(own);
+        if folder.exists() {
+            bail!("{} is there already", folder.display());
+        }
+        if targets.iter().any(|(_, other)| *other == folder) {
+            bail!("--also names {} twice", folder.display());
+        }
+        targets.push((also.format, folder));
+    }
+    Ok(targets)
+}
+
+fn name(args: &Import) -> Result<String> {
+    Ok(match (&args.name, &args.recipe) {
         (Some(name), _) => name.clone(),
         (None, Some(recipe)) if recipe == MOE_RECIPE => MOE_RECIPE.to_owned(),
         (None, None) if args.gguf.is_none() => DEFAULT_MODEL.to_owned(),
         (None, _) => bail!("name the model with --name"),
-    };
+    })
+}
+
+fn check_store(args: &Import, paths: &Paths, name: &str) -> Result<()> {
+    ensure!(Manifest::is_name(name), "{name:?} cannot name a model");
+    if paths.stores[0].join(name).exists() && !args.replace {
+        bail!("there is a model {name:?} already; replace it with --replace");
+    }
+    Ok(())
+}
+
+/// Imports a checkpoint into the store and answers what was made.
+pub fn import_into(args: &Import, paths: &Paths, ui: &Ui) -> Result<ImportReport> {
+    let name = name(args)?;
+    check_store(args, paths, &name)?;
     let store = &paths.stores[0];
     std::fs::create_dir_all(store).with_context(|| format!("cannot create {}", store.display()))?;
     let folder = store.join(&name);
-    if folder.exists() && !args.replace {
-        bail!("there is a model {name:?} already; replace it with --replace");
-    }
     // A model that is replaced stays in place until the new one is complete.
     let fresh = store.join(format!(".{name}-import-{}", std::process::id()));
     let storage = match args.precision {
@@ -85,27 +181,17 @@ pub fn import_into(args: &Import, paths: &Paths, ui: &Ui) -> Result<ImportReport
         PrecisionArg::F32 => Storage::F32,
     };
     let target = Target::Mote(Precision::uniform(storage));
-    let mut options = options(args, paths, &fresh, target)?;
-    options.name.clone_from(&name);
-    let mut report = run(&options, ui)?;
+    let mut report = run(&options(args, paths, &fresh, target)?, ui)?;
+    let unfinished = Unfinished(vec![fresh.clone()]);
     fetch::put_in_place(&fresh, &folder)?;
+    unfinished.keep();
     report.folder = folder;
     Ok(report)
 }
 
-fn write_hugging_face(args: &Import, folder: &Path, paths: &Paths, ui: &Ui) -> Result<()> {
-    let options = options(args, paths, folder, Target::HuggingFace(Element::F32))?;
-    run(&options, ui)?;
-    Ok(())
-}
-
 fn options(args: &Import, paths: &Paths, folder: &Path, target: Target) -> Result<ImportOptions> {
     let (source, licence) = source(args, paths)?;
-    let name = args
-        .name
-        .clone()
-        .unwrap_or_else(|| DEFAULT_MODEL.to_owned());
-    let mut options = ImportOptions::new(source, folder, name);
+    let mut options = ImportOptions::new(source, folder, name(args)?);
     options.source_name = match &args.gguf {
         Some(path) => path
             .file_name()

@@ -1,13 +1,15 @@
 //! `mote models`.
 
 use crate::args::Models;
+use crate::interrupt;
 use crate::store;
 use crate::ui::{Ui, bytes_text};
 use anyhow::Result;
 use mote_client::Client;
-use mote_wire::types::{ModelDetails, ModelInfo, TensorSpec};
+use mote_wire::types::{DType, ModelDetails, ModelInfo, TensorSpec};
 use serde::Serialize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Serialize)]
 struct Stored {
@@ -63,7 +65,7 @@ fn line(model: &ModelInfo) -> String {
     let backends: Vec<_> = model.variants.iter().map(|v| v.backend.as_str()).collect();
     let loaded = if model.loaded { "loaded" } else { "" };
     format!(
-        "{:22} {:20} {:>11} {:7} {} {}",
+        "{:22} {:20} {:>11} {:7} {:20} {}",
         model.name,
         model.task,
         bytes_text(model.bytes),
@@ -71,15 +73,21 @@ fn line(model: &ModelInfo) -> String {
         backends.join(", "),
         model.description
     )
+    .trim_end()
+    .to_owned()
 }
 
 /// One model.
-pub fn inspect(client: &Client, model: &str, load: bool, ui: &Ui) -> Result<()> {
+pub fn inspect(client: &Arc<Client>, model: &str, load: bool, ui: &Ui) -> Result<()> {
     let details = if load {
-        client.inspect_loaded(model)
+        let spinner = ui.spinner("load");
+        let (client, model) = (Arc::clone(client), model.to_owned());
+        let details = interrupt::wait(move || Ok(client.inspect_loaded(&model)?));
+        spinner.finish_and_clear();
+        details?
     } else {
-        client.inspect(model)
-    }?;
+        client.inspect(model)?
+    };
     ui.result(&details, details_text(&details))
 }
 
@@ -133,10 +141,15 @@ pub fn spec_text(spec: &TensorSpec) -> String {
         .shape
         .iter()
         .map(|dim| dim.map_or("?".to_owned(), |dim| dim.to_string()));
-    let dtype = format!("{:?}", spec.dtype).to_lowercase();
     format!(
-        "{} {dtype} [{}]",
+        "{} {} [{}]",
         spec.name,
+        dtype_text(spec.dtype),
         dims.collect::<Vec<_>>().join(", ")
     )
+}
+
+/// `f32`.
+pub fn dtype_text(dtype: DType) -> String {
+    format!("{dtype:?}").to_lowercase()
 }

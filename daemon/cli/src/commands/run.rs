@@ -2,15 +2,18 @@
 
 use crate::args::Run;
 use crate::arrays::{self, Array};
-use crate::commands::models::spec_text;
+use crate::commands::models::{dtype_text, spec_text};
+use crate::interrupt;
+use crate::output::PendingFolder;
 use crate::ui::Ui;
 use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
 use mote_api::{InputHint, Manifest};
-use mote_client::{Client, Input};
+use mote_client::{Client, InferResult, Input, OwnedTensor};
 use mote_wire::types::{DType, ModelDetails, TensorSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(Serialize)]
 struct Output {
@@ -29,55 +32,30 @@ struct Ran {
 }
 
 /// Runs a model once.
-pub fn run(client: &Client, args: &Run, ui: &Ui) -> Result<()> {
+pub fn run(client: &Arc<Client>, args: &Run, ui: &Ui) -> Result<()> {
+    for given in &args.inputs {
+        let (_, file) = named(given);
+        ensure!(file.is_file(), "there is no file {}", file.display());
+    }
+    let out = args.out.as_deref().map(PendingFolder::create).transpose()?;
     let spinner = ui.spinner("load");
-    // Inputs and outputs are known once it is loaded, and it is loaded where it is to run.
-    client.load(&args.model, &options(&args.work))?;
-    let details = client.inspect(&args.model)?;
+    let details = load(client, args)?;
     let manifest = Manifest::parse(&details.manifest_toml, Path::new(&args.model))
         .context("the daemon's manifest does not parse")?;
     let mut inputs = Vec::new();
     for given in &args.inputs {
         inputs.push(input(given, args, &details, &manifest)?);
     }
-    let given: Vec<_> = inputs
-        .iter()
-        .map(|(name, array)| as_input(name, array))
-        .collect();
-    let result = client.infer(&args.model, &given, &[], &options(&args.work));
+    spinner.set_prefix("run");
+    let result = infer(client, args, inputs);
     spinner.finish_and_clear();
     let result = result?;
-    if let Some(folder) = &args.out {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
-    }
     let mut outputs = Vec::new();
     for tensor in &result.outputs {
-        let bytes = tensor
-            .bytes()
-            .context("an output did not come back")?
-            .to_vec();
-        let array = Array {
-            dtype: tensor.dtype,
-            shape: tensor.shape.clone(),
-            bytes,
-        };
-        let file = match &args.out {
-            None => None,
-            Some(folder) => {
-                let path = folder.join(format!("{}.npy", file_name(&tensor.name)));
-                arrays::write_npy(&path, &array)?;
-                Some(path)
-            }
-        };
-        let (name, largest) = (tensor.name.clone(), array.largest());
-        outputs.push(Output {
-            name,
-            dtype: array.dtype,
-            shape: array.shape,
-            file,
-            largest,
-        });
+        outputs.push(output(tensor, args.out.as_deref(), out.as_ref())?);
+    }
+    if let Some(out) = out {
+        out.keep(|_| false)?;
     }
     let ran = Ran {
         outputs,
@@ -87,18 +65,84 @@ pub fn run(client: &Client, args: &Run, ui: &Ui) -> Result<()> {
     ui.result(&ran, text)
 }
 
+/// Inputs and outputs are known once it is loaded, and it is loaded where it is to run.
+fn load(client: &Arc<Client>, args: &Run) -> Result<ModelDetails> {
+    let details = client.inspect(&args.model)?;
+    let verb = match details.model.task.as_str() {
+        "text-generation" => Some("generate"),
+        "frame-interpolation" => Some("clip"),
+        _ => None,
+    };
+    if let Some(verb) = verb {
+        bail!("{} is run by `mote {verb}`", args.model);
+    }
+    let (client, model) = (Arc::clone(client), args.model.clone());
+    let options = options(&args.work);
+    interrupt::wait(move || {
+        client.load(&model, &options)?;
+        Ok(client.inspect(&model)?)
+    })
+}
+
+fn infer(client: &Arc<Client>, args: &Run, inputs: Vec<(String, Array)>) -> Result<InferResult> {
+    let (client, model) = (Arc::clone(client), args.model.clone());
+    let options = options(&args.work);
+    interrupt::wait(move || {
+        let given: Vec<_> = inputs
+            .iter()
+            .map(|(name, array)| Input::bytes(name, array.dtype, &array.shape, &array.bytes))
+            .collect();
+        Ok(client.infer(&model, &given, &[], &options)?)
+    })
+}
+
+/// What is told of an output, which is also written when there is a folder for it.
+fn output(
+    tensor: &OwnedTensor,
+    folder: Option<&Path>,
+    pending: Option<&PendingFolder>,
+) -> Result<Output> {
+    let bytes = tensor.bytes().context("an output did not come back")?;
+    let array = Array {
+        dtype: tensor.dtype,
+        shape: tensor.shape.clone(),
+        bytes: bytes.to_vec(),
+    };
+    let mut file = None;
+    if let (Some(folder), Some(pending)) = (folder, pending) {
+        let name = format!("{}.npy", file_name(&tensor.name));
+        arrays::write_npy(&pending.folder().join(&name), &array)?;
+        file = Some(folder.join(name));
+    }
+    Ok(Output {
+        name: tensor.name.clone(),
+        dtype: array.dtype,
+        largest: array.largest(),
+        shape: array.shape,
+        file,
+    })
+}
+
 fn text(ran: &Ran, manifest: &Manifest, details: &ModelDetails) -> String {
     let labels = manifest.labels.as_ref().and_then(|file| {
         // A label is an extra: without the file the number alone is shown.
         std::fs::read_to_string(Path::new(&details.folder).join(file)).ok()
     });
     let lines = ran.outputs.iter().map(|output| {
-        let dtype = format!("{:?}", output.dtype).to_lowercase();
+        let dtype = dtype_text(output.dtype);
         let mut line = format!("{} {dtype} {:?}", output.name, output.shape);
         if let Some((index, value)) = output.largest {
-            let label = labels.as_ref().and_then(|labels| labels.lines().nth(index));
+            let position = position(index as u64, &output.shape);
+            // Labels name the last dimension; the others are batches.
+            let class = position
+                .last()
+                .and_then(|&class| usize::try_from(class).ok());
+            let label = labels
+                .as_ref()
+                .zip(class)
+                .and_then(|(labels, class)| labels.lines().nth(class));
             let label = label.map_or(String::new(), |label| format!(" {label:?}"));
-            line.push_str(&format!(", largest {value:.6} at {index}{label}"));
+            line.push_str(&format!(", largest {value:.6} at {position:?}{label}"));
         }
         if let Some(file) = &output.file {
             line.push_str(&format!(" → {}", file.display()));
@@ -111,8 +155,14 @@ fn text(ran: &Ran, manifest: &Manifest, details: &ModelDetails) -> String {
         .join("\n")
 }
 
-fn as_input<'a>(name: &'a str, array: &'a Array) -> Input<'a> {
-    Input::bytes(name, array.dtype, &array.shape, &array.bytes)
+/// Where the element that is `index`-th in row-major order lies.
+fn position(mut index: u64, shape: &[u64]) -> Vec<u64> {
+    let mut position = vec![0; shape.len()];
+    for (place, &dim) in position.iter_mut().zip(shape).rev() {
+        let dim = dim.max(1);
+        (*place, index) = (index % dim, index / dim);
+    }
+    position
 }
 
 /// Names of tensors may hold slashes and colons.
@@ -127,16 +177,21 @@ fn file_name(name: &str) -> String {
     name.chars().map(keep).collect()
 }
 
+/// `NAME=FILE`, or a file alone.
+fn named(given: &str) -> (Option<&str>, &Path) {
+    match given.split_once('=') {
+        Some((name, file)) => (Some(name), Path::new(file)),
+        None => (None, Path::new(given)),
+    }
+}
+
 fn input(
     given: &str,
     args: &Run,
     details: &ModelDetails,
     manifest: &Manifest,
 ) -> Result<(String, Array)> {
-    let (name, file) = match given.split_once('=') {
-        Some((name, file)) => (Some(name), Path::new(file)),
-        None => (None, Path::new(given)),
-    };
+    let (name, file) = named(given);
     let spec = match name {
         Some(name) => details.inputs.iter().find(|spec| spec.name == name),
         None if details.inputs.len() == 1 => details.inputs.first(),
@@ -153,9 +208,9 @@ fn input(
     };
     ensure!(
         array.dtype == spec.dtype,
-        "{} holds {:?}, the input wants {}",
+        "{} holds {}, the input wants {}",
         file.display(),
-        array.dtype,
+        dtype_text(array.dtype),
         spec_text(spec)
     );
     Ok((spec.name.clone(), array))
@@ -202,4 +257,16 @@ fn picture_size(spec: &TensorSpec, args: &Run, channels_first: bool) -> Result<O
         width.parse().context("--size")?,
         height.parse().context("--size")?,
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::position;
+
+    #[test]
+    fn positions_are_row_major() {
+        assert_eq!(position(0, &[]), []);
+        assert_eq!(position(347, &[3, 214]), [1, 133]);
+        assert_eq!(position(23, &[2, 3, 4]), [1, 2, 3]);
+    }
 }

@@ -93,7 +93,15 @@ pub fn fetch(item: &Item, paths: &Paths, ui: &Ui) -> Result<Fetched> {
 /// Replaces `folder` by `ready` in one rename; an old folder is moved aside first and put back
 /// when the rename fails.
 pub fn put_in_place(ready: &Path, folder: &Path) -> Result<()> {
-    let aside = folder.with_extension("replaced");
+    let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
+        bail!("{} has no name", folder.display());
+    };
+    // Hidden: a daemon that scans meanwhile must not take it for a model.
+    let aside = parent.join(format!(
+        ".{}-replaced-{}",
+        name.to_string_lossy(),
+        std::process::id()
+    ));
     let had_one = folder.exists();
     if had_one {
         std::fs::rename(folder, &aside)
