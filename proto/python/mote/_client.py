@@ -139,7 +139,8 @@ class Client:
         """Streams an answer: an iterator over pieces of text.
 
         ``prompt`` is one user message, or a list of ``{"role": …, "content": …}``, or with ``raw``
-        what the model is to continue as it is. ``tokens_max`` 0 takes what the context leaves.
+        what the model is to continue as it is. ``tokens_max`` 0 takes what the context leaves,
+        at most 1,024.
         ``sampling``: temperature, top_k, top_p, min_p, repetition_penalty, seed; none is greedy.
         """
         body = _schema.message("Generate")(
