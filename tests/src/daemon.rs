@@ -22,6 +22,8 @@ pub struct Setup {
     pub scripted: bool,
     /// Memory for models.
     pub budget_bytes: Option<u64>,
+    /// Workers without their sandbox.
+    pub sandbox_off: bool,
 }
 
 /// A running daemon; it is killed when this value is dropped.
@@ -55,6 +57,8 @@ impl Daemon {
         for folder in runtimes.iter().chain(runtimes.is_empty().then_some(&empty)) {
             command.arg("--runtimes").arg(folder);
         }
+        let sandbox = if setup.sandbox_off { "off" } else { "on" };
+        command.env("MOTE_SANDBOX", sandbox);
         if let Some(bytes) = setup.budget_bytes {
             command.arg("--budget-bytes").arg(bytes.to_string());
         }

@@ -136,25 +136,29 @@ impl Scope {
         }
     }
 
-    /// A described model's folder, and where links of it lead that the catalogue let pass; of a
-    /// store with lone files, those of this model alone.
+    /// A described model's folder, and where its links lead within the store, the folder around it;
+    /// of a folder with several lone files, this model's alone. Links out of there are not followed,
+    /// whatever the catalogue saw before.
     fn model(&mut self, manifest: &Manifest, folder: &Path) {
+        let is_described = folder.join(MANIFEST_FILE_NAME).exists();
+        let around = match folder.parent() {
+            Some(store) if is_described => store,
+            _ => folder,
+        };
+        let inside = |path: &Path| {
+            let real = path.canonicalize().ok();
+            real.filter(|real| real.starts_with(around))
+        };
+        if (is_described || has_one_model(folder))
+            && let Some(real) = inside(folder)
+        {
+            self.add(real, Access::Read);
+        }
         let variants = manifest.variants.iter().map(|variant| variant.file.clone());
         let listed = manifest.files.keys().map(PathBuf::from);
-        let files = variants.chain(listed).map(|file| folder.join(file));
-        let files: Vec<_> = files.filter_map(|file| file.canonicalize().ok()).collect();
-        if folder.join(MANIFEST_FILE_NAME).exists() || has_one_model(folder) {
-            self.add(folder, Access::Read);
-            let real = folder
-                .canonicalize()
-                .unwrap_or_else(|_| folder.to_path_buf());
-            let elsewhere = files.iter().filter(|file| !file.starts_with(&real));
-            for file in elsewhere.cloned().collect::<Vec<_>>() {
-                self.add(file, Access::Read);
-            }
-        } else {
-            for file in files {
-                self.add(file, Access::Read);
+        for file in variants.chain(listed) {
+            if let Some(real) = inside(&folder.join(file)) {
+                self.add(real, Access::Read);
             }
         }
     }
