@@ -55,10 +55,14 @@ pub fn serve_within(
     for model in models {
         write(store.path(), model)?;
     }
+    // A marker lies where no worker could leave it from within its sandbox.
+    let mut scripts = models.iter().flat_map(|model| &model.scripts);
+    let sandbox_off = scripts.any(|script| script.contains("fault_marker"));
     let daemon = Daemon::start(&Setup {
         stores: vec![store.path().into()],
         scripted: true,
         budget_bytes,
+        sandbox_off,
         ..Setup::default()
     })?;
     Ok((daemon, store))
