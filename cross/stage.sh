@@ -28,29 +28,11 @@ stage_mote() {
   put systemd/udev/49-mote-accelerators.rules "$root/usr/lib/udev/rules.d/49-mote-accelerators.rules"
   put systemd/etc/moted.env "$root/etc/mote/moted.env"
   put systemd/examples/cpu-only.conf "$root/usr/share/doc/mote/examples/cpu-only.conf"
-  stage_dbus "$root"
+  MOTE_ROOT=$root MOTE_TOP=$top sh "$cross/dbus-files"
   stage_manual "$root"
   stage_completions "$root"
   "$cross/licences" "$target" | gzip -9n > "$stage/third-party.txt.gz"
   put "$stage/third-party.txt.gz" "$root/usr/share/doc/mote/third-party.txt.gz"
-}
-
-# What is in systemd/dbus, each by its kind.
-stage_dbus() {
-  local root=$1 file
-  [ -d systemd/dbus ] || return 0
-  find systemd/dbus -type f | sort | while read -r file; do
-    case "$file" in
-      *.md) ;;
-      *.conf) put "$file" "$root/usr/share/dbus-1/system.d/${file##*/}" ;;
-      */session/*.service | */services/*.service) put "$file" "$root/usr/share/dbus-1/services/${file##*/}" ;;
-      *.service) put "$file" "$root/usr/share/dbus-1/system-services/${file##*/}" ;;
-      *.policy) put "$file" "$root/usr/share/polkit-1/actions/${file##*/}" ;;
-      *.rules) put "$file" "$root/usr/share/polkit-1/rules.d/${file##*/}" ;;
-      *.xml) put "$file" "$root/usr/share/dbus-1/interfaces/${file##*/}" ;;
-      *) die "where does $file go?" ;;
-    esac
-  done
 }
 
 stage_manual() {
