@@ -1,6 +1,7 @@
 //! Reaching a daemon: the one that runs, or one of our own.
 
 use crate::args::Cli;
+use crate::interrupt;
 use anyhow::{Context, Result, bail};
 use mote_client::{Client, ClientError};
 use std::os::unix::process::CommandExt;
@@ -33,7 +34,8 @@ impl Daemon {
             .socket
             .clone()
             .unwrap_or_else(mote_wire::paths::user_socket);
-        match Client::connect(&path, CLIENT_NAME) {
+        // A daemon that is stuck does not greet.
+        match interrupt::wait(move || Ok(Client::connect(&path, CLIENT_NAME)))? {
             Ok(client) => Ok(Self {
                 client: Arc::new(client),
                 private: None,

@@ -79,6 +79,11 @@ fn report(cli: &Cli, error: &anyhow::Error) {
         Some(Status::ModelNotFound { .. }) => {
             format!("{error:#}; `mote models list` shows those that are there")
         }
+        Some(Status::NoBackend { rejected }) if !cli.json => {
+            let mut lines = vec!["nothing here can run this model as it is asked for".to_owned()];
+            lines.extend(receipt::rejected_texts(rejected));
+            lines.join("\n  not taken: ")
+        }
         _ => format!("{error:#}"),
     };
     let message = message.as_str();

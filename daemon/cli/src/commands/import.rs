@@ -81,6 +81,7 @@ pub fn import(args: &Import, ui: &Ui) -> Result<()> {
         ui.note(format!("write the weights {what} in {}", folder.display()));
         let report = run(&options(args, &paths, &folder, target)?, ui)?;
         unfinished.0.push(folder.clone());
+        interrupt::check()?;
         written.push(Written {
             format,
             folder,
@@ -183,6 +184,7 @@ pub fn import_into(args: &Import, paths: &Paths, ui: &Ui) -> Result<ImportReport
     let target = Target::Mote(Precision::uniform(storage));
     let mut report = run(&options(args, paths, &fresh, target)?, ui)?;
     let unfinished = Unfinished(vec![fresh.clone()]);
+    interrupt::check()?;
     fetch::put_in_place(&fresh, &folder)?;
     unfinished.keep();
     report.folder = folder;
@@ -263,6 +265,8 @@ fn run(options: &ImportOptions, ui: &Ui) -> Result<ImportReport> {
     };
     let report = mote_import::import(options, &mut progress);
     bar.finish_and_clear();
-    interrupt::check()?;
+    if report.is_err() {
+        interrupt::check()?;
+    }
     report.with_context(|| format!("cannot import {}", options.source.display()))
 }

@@ -189,3 +189,38 @@ pub fn text(clip: &Clip) -> String {
         clip.threads
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_follow_from_the_median_receipt() {
+        let mut measured = Measured::default();
+        for us in [3_000_000, 1_000_000, 2_000_000] {
+            measured.push(Receipt {
+                total_us: us + 500,
+                queue_us: 200,
+                load_us: 300,
+                media_decode_us: us / 10,
+                compute_us: us / 2,
+                media_encode_us: us / 5,
+                frames_in: 6,
+                frames_out: 11,
+                ..Receipt::default()
+            });
+        }
+        let clip = measured.clip();
+        assert_eq!((clip.frames_per_s, clip.ms_per_frame), (5.5, 2000.0 / 11.0));
+        assert_eq!(clip.inference_ms_per_new_frame, 200.0);
+        let shares = [
+            clip.shares.decode,
+            clip.shares.inference,
+            clip.shares.encode,
+            clip.shares.rest,
+        ];
+        for (share, wanted) in shares.iter().zip([0.1, 0.5, 0.2, 0.2]) {
+            assert!((share - wanted).abs() < 1e-9, "{shares:?}");
+        }
+    }
+}
