@@ -45,6 +45,16 @@ pub const BUSES: &[DriverPath] = &[
     read("/sys/module", "versions and parameters of drivers"),
 ];
 
+/// Where ONNX Runtime looks for devices as it starts, on whatever provider: without, it warns that
+/// it found none. Seen with strace.
+pub const DISCOVERY: &[DriverPath] = &[
+    read(
+        "/sys/bus/pci",
+        "devices on PCI (ONNX Runtime's device discovery)",
+    ),
+    read("/sys/devices/pci*", "where its links lead"),
+];
+
 /// NVIDIA GPUs: nodes as the NVIDIA Container Toolkit and Jetson's mount lists name them.
 pub const NVIDIA: &[DriverPath] = &[
     device(

@@ -48,7 +48,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
-        driver: &[],
+        driver: driver::DISCOVERY,
         register: Register::Cpu,
     },
     Provider {
@@ -112,7 +112,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
-        driver: &[],
+        driver: driver::DISCOVERY,
         register: Register::Configured(configured::<ep::XNNPACK>),
     },
     Provider {
@@ -120,7 +120,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
-        driver: &[],
+        driver: driver::DISCOVERY,
         register: Register::Plain(|| ep::ACL::default().build()),
     },
 ];

@@ -164,7 +164,8 @@ impl Scope {
     }
 
     fn driver(&mut self, paths: Vec<&DriverPath>) {
-        self.drivers |= !paths.is_empty();
+        let mut kinds = paths.iter().map(|path| path.kind);
+        self.drivers |= kinds.any(|kind| kind == DriverPathKind::Device);
         let buses = self.drivers.then_some(driver::BUSES).unwrap_or_default();
         for path in paths.into_iter().chain(buses) {
             let access = match path.kind {
