@@ -121,8 +121,16 @@ fn dependencies_point_one_way() -> Result<()> {
             "tokenizers",
         ],
     );
+    // The C client is the Rust client in other clothes.
+    forbid("mote-c", BACKENDS);
+    forbid("mote-c", &["zbus"]);
+    let direct = edges.get("mote-c").context("mote-c is no package")?;
+    let may = ["mote-client", "mote-wire", "serde", "serde_json"];
+    for name in direct {
+        assert!(may.contains(&name.as_str()), "mote-c depends on {name}");
+    }
     // The contract knows nobody; the backends' contract knows no backend and no wire.
-    for package in ["mote-wire", "mote-client"] {
+    for package in ["mote-wire", "mote-client", "mote-c"] {
         forbid(package, &["mote-api"]);
         forbid(package, INFERENCE);
     }

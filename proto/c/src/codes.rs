@@ -3,7 +3,10 @@
 /// Constants with the names they have in `mote.h`.
 macro_rules! constants {
     ($($name:ident = $value:expr,)*) => {
-        $(pub(crate) const $name: i32 = $value;)*
+        $(
+            #[allow(missing_docs, reason = "the header says what it is")]
+            pub const $name: i32 = $value;
+        )*
 
         /// Every constant of the header: name and value.
         pub const CONSTANTS: &[(&str, i32)] = &[$((stringify!($name), $value),)*];
@@ -86,6 +89,7 @@ constants! {
     MOTE_CLIP_GIF = 2,
     MOTE_CLIP_PNG_STREAM = 3,
 
+    MOTE_BUFFER_ALIGNMENT_BYTES = 64,
     MOTE_ABI_VERSION = 1,
 }
 

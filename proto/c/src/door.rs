@@ -297,6 +297,7 @@ macro_rules! structs {
 
             const _: () = {
                 #[allow(dead_code, reason = "it is there to be compiled")]
+                #[allow(clippy::extra_unused_lifetimes, reason = "the types of fields name it")]
                 fn are_plain $(<$caller>)? () {
                     $(crate::door::is_plain::<$type>();)*
                 }

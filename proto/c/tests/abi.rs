@@ -70,3 +70,19 @@ fn the_examples_build_as_the_readme_says() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn unsafe_code_is_behind_its_door() -> Result<()> {
+    let mut doors = Vec::new();
+    for entry in std::fs::read_dir(crate_folder().join("src"))? {
+        let path = entry?.path();
+        let text = std::fs::read_to_string(&path)?;
+        let mut code = text.lines().filter(|line| !line.trim().starts_with("//"));
+        // An attribute that exports a symbol is written without the space.
+        if code.any(|line| line.contains("unsafe ")) {
+            doors.push(path.file_name().context("a name")?.to_owned());
+        }
+    }
+    assert_eq!(doors, ["door.rs"]);
+    Ok(())
+}
