@@ -142,7 +142,11 @@ fn a_push_that_does_not_fit_leaves_its_stream_in_order() -> Result<()> {
     let unknown = Output::buffer("stateN", &memory, 0, 4096);
     let (named, why) = invalid(stream.push(&[given()], &[unknown]));
     assert_eq!(named, "outputs[stateN].name", "{why}");
-    let small = Output::buffer("output", &memory, 0, 1);
+    // Its shape is the model's to choose, so the client has to say what it expects.
+    let open = Output::buffer("output", &memory, 0, 4);
+    let (named, why) = invalid(stream.push(&[given()], &[open]));
+    assert_eq!(named, "outputs[output].shape", "{why}");
+    let small = Output::buffer("output", &memory, 0, 1).shape(&[1, 1]);
     let (named, why) = invalid(stream.push(&[given()], &[small]));
     assert_eq!(named, "outputs[output].range", "{why}");
     let result = stream.push(&[given()], &[])?;
