@@ -67,7 +67,11 @@ fn build(mode: Mode, scope: &Scope) -> Sandbox {
     let limits = limits::limit();
     let dumpable = prctl::set_dumpable(false);
     let privileges = prctl::set_no_new_privs();
-    let capabilities = sys::drop_capabilities();
+    // A service manager that filters calls itself may refuse this one where nothing is left to drop.
+    let capabilities = match Held::read().capabilities {
+        Some(0) => Ok(()),
+        _ => sys::drop_capabilities(),
+    };
     let single = threads() == Some(1);
     let files = files::restrict(scope);
     let calls = filter_calls(scope.drivers);
