@@ -112,6 +112,11 @@ fn another_thread_cancels() -> Result<()> {
 }
 
 #[test]
+fn threads_share_a_client_and_a_stream() -> Result<()> {
+    play("threads")
+}
+
+#[test]
 fn handles_outlive_their_client() -> Result<()> {
     play("orphans")
 }

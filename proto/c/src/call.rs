@@ -53,3 +53,28 @@ pub(crate) fn give<T>(
     out.write(Some(Box::new(make()?)));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codes::MOTE_ERROR_INTERNAL;
+
+    struct PanicsWhenFreed;
+
+    impl Drop for PanicsWhenFreed {
+        fn drop(&mut self) {
+            panic!("a defect");
+        }
+    }
+
+    /// No argument makes the library panic, so only here can it be made to.
+    #[test]
+    fn a_panic_ends_in_the_library() {
+        assert_eq!(call(None, || panic!("a defect")), MOTE_ERROR_INTERNAL);
+        assert_eq!(quiet(7, || panic!("a defect")), 7);
+        free(Some(Box::new(PanicsWhenFreed)));
+        let failure = Failure::panicked(&"a defect");
+        assert!(failure.message.contains("a defect"), "{failure:?}");
+        assert_eq!(failure.code, MOTE_ERROR_INTERNAL);
+    }
+}

@@ -1,4 +1,4 @@
-//! The structs of `mote.h`, field by field.
+//! The structs of `mote.h`, field by field, without padding on 64-bit machines.
 
 use crate::buffer::MoteBuffer;
 use crate::door::{Bytes, Given, Lent, List, Text, sized, structs};

@@ -72,6 +72,22 @@ fn the_examples_build_as_the_readme_says() -> Result<()> {
 }
 
 #[test]
+fn the_program_in_the_readme_builds() -> Result<()> {
+    let workshop = Workshop::new()?;
+    let readme = std::fs::read_to_string(crate_folder().join("README.md"))?;
+    let (_, rest) = readme.split_once("```c\n").context("a program")?;
+    let (program, _) = rest.split_once("```").context("its end")?;
+    let source = workshop.path().join("story.c");
+    std::fs::write(&source, program)?;
+    let program = workshop.build(Language::C, &source, &[])?;
+    let mut command = workshop.command(&program);
+    let output = command.env("MOTE_SOCKET", "/nowhere/mote.sock").output()?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8(output.stderr)?.contains("cannot connect to /nowhere/mote.sock"));
+    Ok(())
+}
+
+#[test]
 fn unsafe_code_is_behind_its_door() -> Result<()> {
     let mut doors = Vec::new();
     for entry in std::fs::read_dir(crate_folder().join("src"))? {

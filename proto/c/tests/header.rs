@@ -139,6 +139,16 @@ fn structs_lie_in_memory_as_the_header_says() -> Result<()> {
     check_printed("layouts", program, &expected)
 }
 
+/// A later field that took the place of padding would hold what an older program left there.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn structs_have_no_padding() {
+    for layout in layouts() {
+        let fields: usize = layout.fields.iter().map(|(.., bytes)| bytes).sum();
+        assert_eq!(fields, layout.bytes, "{}", layout.name);
+    }
+}
+
 #[test]
 fn initial_values_set_the_size_and_nothing_else() -> Result<()> {
     let code = header()?;

@@ -272,6 +272,7 @@ static void tensors(const char *path) {
   none = out;
   REFUSES(mote_buffer_create(client, 0, &none, &error), "bytes");
   CHECK(none == NULL);
+  FAILS(mote_buffer_create(client, (uint64_t)1 << 62, &none, &error), MOTE_ERROR_NO_MEMORY);
   mote_buffer_free(in);
   mote_client_free(client);
   mote_buffer_free(out);
@@ -493,6 +494,72 @@ static void cancels(const char *path) {
   mote_client_free(client);
 }
 
+/* What each of several threads uses at once. */
+typedef struct shared {
+  const mote_client_t *client;
+  const mote_stream_t *stream;
+} shared_t;
+
+enum { THREADS = 6, ROUNDS = 40 };
+
+/* Runs, pushes and an answer, on a connection and a stream that others use meanwhile. */
+static void *take_part(void *given) {
+  const shared_t *shared = given;
+  mote_tensor_t input = numbers();
+  mote_infer_args_t infer = MOTE_INFER_ARGS_INIT;
+  mote_push_args_t push = MOTE_PUSH_ARGS_INIT;
+  mote_output_t output = MOTE_OUTPUT_INIT;
+  mote_event_t event = MOTE_EVENT_INIT;
+  mote_generation_t *generation = ask(shared->client, "answers", 5);
+  uint32_t tokens = 0;
+
+  infer.model = "add";
+  infer.inputs = push.inputs = &input;
+  infer.input_count = push.input_count = 1;
+  for (int round = 0; round < ROUNDS; round++) {
+    mote_result_t *result = NULL;
+    OK(mote_infer(shared->client, &infer, &result, &error));
+    OK(mote_result_find(result, "y", &output, &error));
+    check_output(&output);
+    mote_result_free(result);
+    OK(mote_stream_push(shared->stream, &push, &result, &error));
+    OK(mote_result_find(result, "y", &output, &error));
+    check_output(&output);
+    mote_result_free(result);
+  }
+  do {
+    OK(mote_generation_next(generation, &event, &error));
+    tokens += event.kind == MOTE_EVENT_TOKEN;
+  } while (event.kind != MOTE_EVENT_DONE);
+  CHECK(tokens == 5);
+  mote_generation_free(generation);
+  return NULL;
+}
+
+static void threads(const char *path) {
+  mote_client_t *client = connect_to(path);
+  mote_stream_t *stream = NULL;
+  mote_receipt_info_t info = MOTE_RECEIPT_INFO_INIT;
+  const mote_receipt_t *receipt = NULL;
+  pthread_t others[THREADS];
+  shared_t shared;
+
+  OK(mote_stream_open(client, "add", NULL, &stream, &error));
+  shared.client = client;
+  shared.stream = stream;
+  for (int at = 0; at < THREADS; at++) {
+    CHECK(pthread_create(&others[at], NULL, take_part, &shared) == 0);
+  }
+  for (int at = 0; at < THREADS; at++) {
+    CHECK(pthread_join(others[at], NULL) == 0);
+  }
+  OK(mote_stream_close(stream, &receipt, &error));
+  OK(mote_receipt_info(receipt, &info, &error));
+  CHECK(info.steps == THREADS * ROUNDS);
+  mote_stream_free(stream);
+  mote_client_free(client);
+}
+
 /* Handles outlive their client, and are of no use then. */
 static void orphans(const char *path) {
   mote_client_t *client = connect_to(path);
@@ -567,8 +634,8 @@ int main(int argc, char **argv) {
     void (*play)(const char *path);
   } parts[] = {
       {"reports", reports}, {"options", options}, {"tensors", tensors}, {"refusals", refusals},
-      {"streams", streams}, {"answers", answers}, {"cancels", cancels}, {"orphans", orphans},
-      {"bereft", bereft},
+      {"streams", streams}, {"answers", answers}, {"cancels", cancels}, {"threads", threads},
+      {"orphans", orphans}, {"bereft", bereft},
   };
   CHECK(argc == 3);
   for (size_t at = 0; at < sizeof parts / sizeof parts[0]; at++) {
