@@ -59,8 +59,9 @@ impl Ui {
 
     /// Progress over bytes.
     pub fn bytes_bar(&self, label: &str, total: u64) -> ProgressBar {
+        // As wide as the terminal: a line that wraps cannot be drawn over.
         let style =
-            "{prefix:>22} [{bar:30}] {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}";
+            "{prefix:>20} [{wide_bar}] {bytes:>10}/{total_bytes} {bytes_per_sec:>12} {eta:>4}";
         self.bar(label, Some(total), style)
     }
 

@@ -8,7 +8,7 @@ use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
 use mote_client::{Client, GenerationEvent};
 use mote_wire::limits::PROMPT_BYTES_MAX;
-use mote_wire::types::{ChatMessage, Done, Prompt, Sampling};
+use mote_wire::types::{ChatMessage, Done, Progress, Prompt, Sampling, Stage};
 use serde::Serialize;
 use std::io::Read;
 
@@ -94,7 +94,7 @@ fn from_stdin() -> Result<String> {
 
 /// Streams an answer to standard output (or collects it for JSON); Ctrl-C cancels it.
 pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> Result<Answer> {
-    let spinner = ui.spinner("wait for the model");
+    let spinner = ui.spinner("wait");
     let generation = client.generate(request)?;
     let mut text = String::new();
     let mut say = |piece: &str| -> Result<()> {
@@ -110,10 +110,20 @@ pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> 
                 return Ok(Answer { text, done: *done });
             }
             GenerationEvent::Progress(progress) => {
-                spinner.set_message(format!("{:?} {}", progress.stage, progress.done));
+                spinner.set_prefix(stage_text(&progress));
             }
             GenerationEvent::Accepted { .. } => {}
         }
     }
     bail!("the daemon ended the answer without a receipt")
+}
+
+fn stage_text(progress: &Progress) -> String {
+    match (progress.stage, progress.total) {
+        (Stage::Queued, _) => "wait".to_owned(),
+        (Stage::Loading, _) => "load".to_owned(),
+        (Stage::Prefill, Some(total)) => format!("read {}/{total} tokens", progress.done),
+        (Stage::Prefill, None) => "read the prompt".to_owned(),
+        _ => "answer".to_owned(),
+    }
 }
