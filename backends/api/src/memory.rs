@@ -176,6 +176,11 @@ impl Buffer {
         self.0.bytes == 0
     }
 
+    /// Whether no other handle to this mapping exists, so that nobody reads it any more.
+    pub fn is_only_handle(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     /// Whether writes are allowed.
     pub fn access(&self) -> Access {
         self.0.access

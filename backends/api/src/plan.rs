@@ -46,6 +46,18 @@ pub enum Rejection {
     Quarantined { crashes: u32 },
 }
 
+impl Rejection {
+    /// Whether this way was never open, or not wanted, as things are installed and asked for. What is
+    /// left are set-backs: somebody may have counted on it.
+    pub fn is_by_design(&self) -> bool {
+        match self {
+            Self::NoVariant { .. } | Self::Outranked | Self::NotRequired => true,
+            Self::Absent { absence } => *absence == Absence::NotCompiledIn,
+            _ => false,
+        }
+    }
+}
+
 /// A way to run that was not taken, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {

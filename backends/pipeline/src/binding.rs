@@ -11,8 +11,9 @@ const NAMES_LISTED_MAX: usize = 16;
 pub(crate) struct Binding {
     /// Input positions with their tensors.
     pub inputs: Vec<(usize, Tensor)>,
-    /// Output positions with their targets, one for each output of the signature.
-    pub outputs: Vec<(usize, OutputTarget)>,
+    /// Output positions with their targets, one for each output of the signature; `None` where the
+    /// job gave none.
+    pub outputs: Vec<(usize, Option<Tensor>)>,
 }
 
 /// Whether two handles mean the same bytes, read the same way.
@@ -21,8 +22,7 @@ pub(crate) fn is_same(a: &Tensor, b: &Tensor) -> bool {
 }
 
 impl Binding {
-    /// Checks names, element types, shapes and memory. An output without a target gets memory of
-    /// its own when its shape is fixed, and is left to the library otherwise.
+    /// Checks names, element types, shapes and memory.
     pub fn new(
         signature: &Signature,
         inputs: &[NamedTensor],
@@ -43,34 +43,40 @@ impl Binding {
             return Err(PipelineError::invalid(field, "is missing"));
         }
         let targets = check_targets(signature, inputs, outputs)?;
-        let target = |(position, target): (usize, Option<Tensor>)| {
-            let own = || own_target(&signature.outputs[position]);
-            Ok((
-                position,
-                target.map_or_else(own, |t| Ok(OutputTarget::Into(t)))?,
-            ))
-        };
         Ok(Self {
             inputs: bound.into_iter().flatten().enumerate().collect(),
-            outputs: targets
-                .into_iter()
-                .enumerate()
-                .map(target)
-                .collect::<Result<_, PipelineError>>()?,
+            outputs: targets.into_iter().enumerate().collect(),
         })
     }
 }
 
-/// Binds untouched private pages instead of memory that may be a client's, so that a session which
-/// lives on keeps nothing of it mapped.
+/// An untouched private tensor in an input's shape, to be bound instead of memory that may be a
+/// client's, so that a session which lives on keeps nothing of it mapped.
+pub(crate) fn stand_in(spec: &TensorSpec) -> Result<Tensor, PipelineError> {
+    let shape: Vec<usize> = spec.shape.iter().map(|dim| dim.unwrap_or(1)).collect();
+    Ok(Tensor::zeroed(spec.dtype, &shape)?)
+}
+
+/// Memory for an output that the job gave none for: none when the library is to find out how much.
+pub(crate) fn own_memory(spec: &TensorSpec) -> Result<Option<Tensor>, PipelineError> {
+    let fixed: Option<Vec<usize>> = spec.shape.iter().copied().collect();
+    let tensor = fixed.map(|shape| Tensor::zeroed(spec.dtype, &shape));
+    Ok(tensor.transpose()?)
+}
+
+/// Where an output goes: into memory, or else wherever the library puts it.
+pub(crate) fn target(memory: Option<Tensor>) -> OutputTarget {
+    memory.map_or(OutputTarget::Allocate, OutputTarget::Into)
+}
+
+/// Binds stand-ins to all inputs, and lets go of the memory of outputs.
 pub(crate) fn unbind<'a>(
     session: &mut dyn Session,
-    inputs: impl Iterator<Item = (usize, &'a TensorSpec)>,
+    inputs: impl Iterator<Item = (usize, &'a Tensor)>,
     outputs: impl Iterator<Item = usize>,
 ) -> Result<(), PipelineError> {
-    for (index, spec) in inputs {
-        let shape: Vec<usize> = spec.shape.iter().map(|dim| dim.unwrap_or(1)).collect();
-        session.bind_input(index, &Tensor::zeroed(spec.dtype, &shape)?)?;
+    for (index, stand_in) in inputs {
+        session.bind_input(index, stand_in)?;
     }
     for index in outputs {
         session.bind_output(index, OutputTarget::Allocate)?;
@@ -108,14 +114,6 @@ fn check_targets(
         }
     }
     Ok(targets)
-}
-
-fn own_target(spec: &TensorSpec) -> Result<OutputTarget, PipelineError> {
-    let fixed: Option<Vec<usize>> = spec.shape.iter().copied().collect();
-    Ok(match fixed {
-        Some(shape) => OutputTarget::Into(Tensor::zeroed(spec.dtype, &shape)?),
-        None => OutputTarget::Allocate,
-    })
 }
 
 fn place(

@@ -1,6 +1,6 @@
 //! Stateful streams: a model run again and again, with state that stays inside.
 
-use crate::binding::{Binding, is_same, unbind};
+use crate::binding::{Binding, is_same, own_memory, stand_in, target, unbind};
 use crate::{NamedTarget, NamedTensor, PipelineError, TensorResult};
 use half::{bf16, f16};
 use mote_api::{
@@ -193,7 +193,10 @@ impl StreamSession {
         for (index, _) in &mut binding.inputs {
             *index = self.inputs[*index];
         }
-        for (index, _) in &mut binding.outputs {
+        for (index, memory) in &mut binding.outputs {
+            if memory.is_none() {
+                *memory = own_memory(&self.signature.outputs[*index])?;
+            }
             *index = self.outputs[*index];
         }
         let id = PushId(self.prepared_count);
@@ -225,10 +228,15 @@ impl StreamSession {
 
     fn unbind(&mut self) {
         self.bound = None;
-        let inputs = self.inputs.iter().copied().zip(&self.signature.inputs);
-        let outputs = self.outputs.iter().copied();
-        // What could not be let go stays until the next push or the stream's end.
-        let _ = unbind(self.session.as_mut(), inputs, outputs);
+        let stand_ins: Result<Vec<_>, _> = self.signature.inputs.iter().map(stand_in).collect();
+        let unbound = stand_ins.and_then(|stand_ins| {
+            let inputs = self.inputs.iter().copied().zip(&stand_ins);
+            unbind(self.session.as_mut(), inputs, self.outputs.iter().copied())
+        });
+        if let Err(error) = unbound {
+            // It stays until the next push or the stream's end.
+            log::debug!("a stream keeps its memory bound: {error}");
+        }
     }
 
     /// One step of the stream with prepared tensors.
@@ -259,8 +267,8 @@ impl StreamSession {
         for (index, tensor) in &binding.inputs {
             self.session.bind_input(*index, tensor)?;
         }
-        for (index, target) in &binding.outputs {
-            self.session.bind_output(*index, target.clone())?;
+        for (index, memory) in &binding.outputs {
+            self.session.bind_output(*index, target(memory.clone()))?;
         }
         self.bound = Some(id);
         Ok(())

@@ -1,9 +1,9 @@
 //! Tensors in, tensors out.
 
 use crate::PipelineError;
-use crate::binding::{Binding, unbind};
+use crate::binding::{Binding, own_memory, stand_in, target, unbind};
 use crate::cancel::CancelFlag;
-use mote_api::{Canceller, Model, RunReport, Session, Tensor};
+use mote_api::{Canceller, Model, RunReport, Session, Signature, Tensor};
 use std::sync::Arc;
 
 /// Idle sessions a [`SessionPool`] keeps at most.
@@ -46,6 +46,43 @@ pub struct SessionPool {
 struct IdleSession {
     model: Arc<dyn Model>,
     session: Box<dyn Session>,
+    memory: OwnMemory,
+}
+
+/// Private memory that stays with a session, so that a small job maps none.
+#[derive(Default)]
+struct OwnMemory {
+    /// What inputs are bound to between jobs; one for each, or none yet.
+    stand_ins: Vec<Tensor>,
+    /// For outputs that a job gives no memory for, where one needed it.
+    outputs: Vec<Option<Tensor>>,
+}
+
+impl OwnMemory {
+    /// Memory for output `index`: what an earlier job used, if nobody reads that any more.
+    fn output(
+        &mut self,
+        index: usize,
+        signature: &Signature,
+    ) -> Result<Option<Tensor>, PipelineError> {
+        self.outputs.resize(signature.outputs.len(), None);
+        let kept = self.outputs[index].take();
+        let kept = kept.filter(|tensor| tensor.buffer().is_only_handle());
+        let memory = match kept {
+            Some(tensor) => Some(tensor),
+            None => own_memory(&signature.outputs[index])?,
+        };
+        self.outputs[index].clone_from(&memory);
+        Ok(memory)
+    }
+
+    fn stand_ins(&mut self, signature: &Signature) -> Result<&[Tensor], PipelineError> {
+        if self.stand_ins.is_empty() {
+            let made: Result<_, PipelineError> = signature.inputs.iter().map(stand_in).collect();
+            self.stand_ins = made?;
+        }
+        Ok(&self.stand_ins)
+    }
 }
 
 impl SessionPool {
@@ -54,33 +91,40 @@ impl SessionPool {
         Self::default()
     }
 
-    fn take(&mut self, model: &Arc<dyn Model>) -> Result<Box<dyn Session>, PipelineError> {
+    fn take(&mut self, model: &Arc<dyn Model>) -> Result<IdleSession, PipelineError> {
         let usable = |idle: &IdleSession| Arc::ptr_eq(&idle.model, model);
         match self.idle.iter().rposition(usable) {
-            Some(position) => Ok(self.idle.remove(position).session),
-            None => Ok(model.session()?),
+            Some(position) => Ok(self.idle.remove(position)),
+            None => Ok(IdleSession {
+                session: model.session()?,
+                model: Arc::clone(model),
+                memory: OwnMemory::default(),
+            }),
         }
     }
 
-    /// Keeps a session, without the memory that its last job bound.
-    fn put(&mut self, model: Arc<dyn Model>, mut session: Box<dyn Session>) {
-        let signature = model.signature();
-        let inputs = signature.inputs.iter().enumerate();
-        let unbound = unbind(session.as_mut(), inputs, 0..signature.outputs.len());
-        if unbound.is_err() {
+    /// Keeps a session, without the memory that its last job bound. One that does not let go of it
+    /// is dropped.
+    fn put(&mut self, mut used: IdleSession) {
+        let signature = used.model.signature();
+        let outputs = 0..signature.outputs.len();
+        let unbound = used.memory.stand_ins(signature).and_then(|stand_ins| {
+            unbind(used.session.as_mut(), stand_ins.iter().enumerate(), outputs)
+        });
+        if let Err(error) = unbound {
+            log::debug!("a session keeps its memory bound: {error}");
             return;
         }
         if self.idle.len() >= SESSIONS_MAX {
             self.idle.remove(0);
         }
-        self.idle.push(IdleSession { model, session });
+        self.idle.push(used);
     }
 }
 
 /// One run of a stateless model.
 pub struct TensorJob {
-    model: Arc<dyn Model>,
-    session: Box<dyn Session>,
+    used: IdleSession,
     cancel: CancelFlag,
 }
 
@@ -96,16 +140,19 @@ impl TensorJob {
         outputs: Vec<NamedTarget>,
     ) -> Result<Self, PipelineError> {
         let binding = Binding::new(model.signature(), &inputs, &outputs)?;
-        let mut session = pool.take(model)?;
+        let mut used = pool.take(model)?;
         for (index, tensor) in &binding.inputs {
-            session.bind_input(*index, tensor)?;
+            used.session.bind_input(*index, tensor)?;
         }
-        for (index, target) in binding.outputs {
-            session.bind_output(index, target)?;
+        for (index, given) in binding.outputs {
+            let memory = match given {
+                Some(tensor) => Some(tensor),
+                None => used.memory.output(index, model.signature())?,
+            };
+            used.session.bind_output(index, target(memory))?;
         }
         Ok(Self {
-            model: Arc::clone(model),
-            session,
+            used,
             cancel: CancelFlag::default(),
         })
     }
@@ -115,12 +162,12 @@ impl TensorJob {
     /// # Errors
     /// [`PipelineError::Cancelled`], or what failed.
     pub fn run(&mut self) -> Result<TensorResult, PipelineError> {
-        let report = self.cancel.run(self.session.as_mut())?;
-        let outputs = self.model.signature().outputs.iter().enumerate();
+        let report = self.cancel.run(self.used.session.as_mut())?;
+        let outputs = self.used.model.signature().outputs.iter().enumerate();
         let outputs = outputs.map(|(index, spec)| {
             Ok(NamedTensor {
                 name: spec.name.clone(),
-                tensor: self.session.output(index)?,
+                tensor: self.used.session.output(index)?,
             })
         });
         Ok(TensorResult {
@@ -131,11 +178,11 @@ impl TensorJob {
 
     /// Stops the job from another thread. Without effect on later jobs that use the same session.
     pub fn canceller(&self) -> Canceller {
-        self.cancel.canceller(self.session.as_ref())
+        self.cancel.canceller(self.used.session.as_ref())
     }
 
     /// Gives the session back; right also after an error.
     pub fn finish(self, pool: &mut SessionPool) {
-        pool.put(self.model, self.session);
+        pool.put(self.used);
     }
 }

@@ -76,6 +76,8 @@ pub const CRASHES_MAX: u32 = 2 + RETRIES_MAX;
 pub const QUARANTINE_MS: u64 = 600_000;
 /// How long a failure to load is held against a candidate; it may have been the moment's.
 pub const REFUSAL_MS: u64 = 600_000;
+/// Answers of the planner that are kept for the same question.
+pub const CHOICES_MAX: usize = 32;
 /// Workers at once, whatever memory there is.
 pub const WORKERS_MAX: usize = 32;
 /// Pause before the second start in a row after a crash; doubles with each further one.

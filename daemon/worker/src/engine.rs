@@ -333,18 +333,17 @@ impl Engine {
         };
         let went_well = matches!(last, JobReply::Done(_));
         ready.push(last);
-        if let Some(active) = self.jobs.remove(index) {
-            self.running.forget(id);
-            // A cancelled session may have a cancel left over: it is dropped, not pooled.
-            if went_well {
-                let mut pools = jobs::Pools {
-                    kv: &mut self.kv,
-                    sessions: &mut self.sessions,
-                };
-                active.job.give_back(&mut pools);
-            }
-        }
+        let ended = self.jobs.remove(index);
+        self.running.forget(id);
         self.link.replies(id, ready)?;
+        // A cancelled session may have a cancel left over: it is dropped, not pooled.
+        if let Some(active) = ended.filter(|_| went_well) {
+            let mut pools = jobs::Pools {
+                kv: &mut self.kv,
+                sessions: &mut self.sessions,
+            };
+            active.job.give_back(&mut pools);
+        }
         Ok(true)
     }
 }

@@ -197,9 +197,9 @@ fn greet(connection: &mut Connection, name: &str) -> Result<Welcome, ClientError
         client_name: name.into(),
     });
     connection.send(request_to_frame(GREETING_ID, hello)?)?;
-    connection.set_read_timeout(Some(GREETING_LIMIT))?;
+    connection.set_read_timeout(Some(GREETING_LIMIT));
     let frame = connection.recv()?.ok_or(ClientError::Closed)?;
-    connection.set_read_timeout(None)?;
+    connection.set_read_timeout(None);
     let (_, reply) = frame_to_reply(frame).map_err(ProtocolError::Answer)?;
     match reply {
         Reply::Welcome(welcome) => Ok(welcome),

@@ -7,10 +7,11 @@ use mote_client::{
     Capability, Client, ClientError, Event, EventKind, Explanation, ModelDetails, ModelInfo,
     Progress, ProtocolError, Stage, Status, WorkOptions,
 };
-use mote_wire::Frame;
 use mote_wire::types::{Reply, Request};
+use mote_wire::{Frame, reply_to_frame};
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Barrier;
 use std::thread;
 
 #[test]
@@ -251,5 +252,66 @@ fn a_question_too_long_for_a_frame_is_not_sent() {
     let error = client.unload(&"m".repeat(5 << 20)).expect_err("too long");
     assert!(matches!(error, ClientError::Encode(_)));
     drop(client);
+    daemon.join().expect("the script held");
+}
+
+#[test]
+fn threads_that_wait_on_one_connection_each_get_their_own_answer() {
+    const THREADS: usize = 8;
+    const ROUNDS: usize = 200;
+    let (client, daemon) = serve(|server| {
+        // Every round is answered backwards, and in one piece: whoever reads, reads for all.
+        for _ in 0..ROUNDS {
+            let asked: Vec<_> = (0..THREADS).map(|_| server.next()).collect();
+            let answers = asked.into_iter().rev().map(|(id, request)| {
+                let Request::InspectModel { model, .. } = request else {
+                    panic!("another question")
+                };
+                let status = Status::ModelNotFound {
+                    model,
+                    similar: Vec::new(),
+                };
+                reply_to_frame(id, Reply::Failed(status)).expect("it fits")
+            });
+            let answers: Vec<_> = answers.collect();
+            for answer in answers {
+                server.connection.send(answer).expect("the client is there");
+            }
+        }
+    });
+    let round = Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (client, round) = (&client, &round);
+            scope.spawn(move || {
+                for number in 0..ROUNDS {
+                    round.wait();
+                    let name = format!("{thread}-{number}");
+                    let refused = client.inspect(&name).expect_err("a refusal");
+                    assert!(matches!(
+                        refused.status(),
+                        Some(Status::ModelNotFound { model, .. }) if *model == name
+                    ));
+                }
+            });
+        }
+    });
+    drop(client);
+    daemon.join().expect("the script held");
+}
+
+#[test]
+fn what_is_open_hears_of_the_end_whoever_reads() {
+    let (client, daemon) = serve(|server| {
+        for _ in 0..4 {
+            server.next();
+        }
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert!(matches!(client.models(), Err(ClientError::Closed))));
+        }
+    });
+    assert!(matches!(client.models(), Err(ClientError::Closed)));
     daemon.join().expect("the script held");
 }

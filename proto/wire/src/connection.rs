@@ -4,13 +4,15 @@ use crate::decoder::FrameDecoder;
 use crate::error::WireError;
 use crate::fds;
 use crate::frame::{Frame, Link, Prefix};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of frames that are put together.
 const BATCH_BYTES_MAX: usize = 64 << 10;
@@ -44,6 +46,8 @@ pub struct RecvHalf {
     decoder: FrameDecoder,
     /// Looked at, not yet taken.
     ahead: Option<Frame>,
+    /// How long to wait for bytes.
+    timeout: Option<Duration>,
 }
 
 impl Connection {
@@ -58,6 +62,7 @@ impl Connection {
                 socket,
                 decoder: FrameDecoder::new(link),
                 ahead: None,
+                timeout: None,
             },
         }
     }
@@ -79,8 +84,8 @@ impl Connection {
     }
 
     /// As [`RecvHalf::set_read_timeout`].
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), WireError> {
-        self.recv.set_read_timeout(timeout)
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.recv.set_read_timeout(timeout);
     }
 
     /// Halves that two threads may own. The socket closes when both are gone.
@@ -147,12 +152,12 @@ impl RecvHalf {
             if let Some(frame) = self.decoder.pop()? {
                 return Ok(Some(frame));
             }
-            let received = match fds::receive(self.socket.as_fd(), self.decoder.space()) {
-                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(WireError::TimedOut);
-                }
-                result => result.map_err(WireError::Receive)?,
-            };
+            let ready = wait_for_bytes(self.socket.as_fd(), self.timeout);
+            if !ready.map_err(WireError::Receive)? {
+                return Err(WireError::TimedOut);
+            }
+            let received = fds::receive(self.socket.as_fd(), self.decoder.space());
+            let received = received.map_err(WireError::Receive)?;
             if !feed(&mut self.decoder, received)? {
                 return Ok(None);
             }
@@ -166,10 +171,8 @@ impl RecvHalf {
     }
 
     /// How long [`RecvHalf::recv`] waits for bytes; `None` waits for ever.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), WireError> {
-        self.socket
-            .set_read_timeout(timeout)
-            .map_err(WireError::SetUp)
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
     }
 
     /// As [`SendHalf::close`].
@@ -182,6 +185,28 @@ impl RecvHalf {
 impl AsFd for RecvHalf {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Waits until there is something to receive; false when the time is up.
+///
+/// Waiting in `recvmsg` would do, too, at the price of another wake-up for each frame sent: the
+/// kernel wakes who sleeps there also when the peer has made room by reading (`unix_write_space`).
+/// Who sleeps in `poll` is woken for what it asked for only.
+fn wait_for_bytes(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+    let until = timeout.map(|timeout| Instant::now() + timeout);
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.map_or(PollTimeout::NONE, |left| {
+            // Rounded up, so that the last wait is not one for no time.
+            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], left) {
+            Ok(0) if until.is_some_and(|until| Instant::now() >= until) => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(cause) => return Err(cause.into()),
+        }
     }
 }
 

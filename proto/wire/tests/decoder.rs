@@ -280,9 +280,7 @@ fn a_read_timeout_keeps_what_came() {
     let (here, mut there) = UnixStream::pair().expect("a pair");
     let mut connection = Connection::new(here, Link::Client);
     let timeout = std::time::Duration::from_millis(1);
-    connection
-        .set_read_timeout(Some(timeout))
-        .expect("a timeout");
+    connection.set_read_timeout(Some(timeout));
     there.write_all(&whole[..100]).expect("room");
     assert!(matches!(connection.recv(), Err(WireError::TimedOut)));
     there.write_all(&whole[100..]).expect("room");

@@ -45,8 +45,8 @@ impl Raw {
         }
     }
 
-    pub fn over(connection: Connection) -> Result<Self> {
-        connection.set_read_timeout(Some(PATIENCE))?;
+    pub fn over(mut connection: Connection) -> Result<Self> {
+        connection.set_read_timeout(Some(PATIENCE));
         let socket = connection.as_fd().try_clone_to_owned()?.into();
         Ok(Self { connection, socket })
     }

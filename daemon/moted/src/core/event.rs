@@ -39,6 +39,19 @@ impl Exit {
     }
 }
 
+impl Event {
+    /// Whether the planner's lasting answers still hold after it; those of a worker that is told to
+    /// leave do not count anyway.
+    pub(super) fn leaves_choices(&self) -> bool {
+        let is_job = |event: &WorkerEvent| matches!(event, WorkerEvent::Job { .. });
+        match self {
+            Self::Request { .. } | Self::LoadSampled(_) | Self::Tick => true,
+            Self::Worker { event, .. } => is_job(event),
+            _ => false,
+        }
+    }
+}
+
 /// Everything that can happen to the broker.
 #[derive(Debug)]
 pub enum Event {

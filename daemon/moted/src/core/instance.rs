@@ -3,8 +3,8 @@
 use crate::catalogue::{Entry, Stamp};
 use crate::ids::{JobId, StreamId, WantId, WorkerId};
 use crate::policy::history::Key;
-use mote_api::{Candidate, Load, Placement, Rejected, Threads};
-use mote_wire::types::{Sandbox, TensorSpec, WorkerState};
+use mote_api::{Candidate, Load, Placement, Threads};
+use mote_wire::types::{Rejected, Sandbox, TensorSpec, WorkerState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,7 +52,7 @@ pub struct Instance {
     pub entry: Arc<Entry>,
     /// Where it runs.
     pub candidate: Candidate,
-    /// What was not taken instead.
+    /// Set-backs on the way to this candidate, as receipts tell them.
     pub rejected: Vec<Rejected>,
     /// Limit of threads the requests gave; without one, threads follow the machine's load.
     pub threads_max: Option<usize>,

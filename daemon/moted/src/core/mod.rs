@@ -35,7 +35,7 @@ use connection::{Connection, Open};
 use instance::{Instance, State};
 use job::Job;
 use mote_wire::types::{Command, Reply, Status};
-use seek::{Parked, Want};
+use seek::{Choice, Parked, Want};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 use streams::Stream;
@@ -85,6 +85,8 @@ pub struct Core {
     connections: BTreeMap<ConnectionId, Connection>,
     jobs: BTreeMap<JobId, Job>,
     wants: BTreeMap<WantId, Want>,
+    /// Answers of the planner that still hold.
+    choices: Vec<Choice>,
     parked: Vec<Parked>,
     rescans: Rescans,
     unloads: Vec<(RequestKey, BTreeSet<WorkerId>)>,
@@ -139,6 +141,7 @@ impl Core {
             connections: BTreeMap::new(),
             jobs: BTreeMap::new(),
             wants: BTreeMap::new(),
+            choices: Vec::new(),
             parked: Vec::new(),
             rescans: Rescans::default(),
             unloads: Vec::new(),
@@ -157,6 +160,9 @@ impl Core {
     /// Takes an event and answers what is to be done, in this order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         self.now = now;
+        if !event.leaves_choices() {
+            self.choices.clear();
+        }
         match event {
             Event::Connected { connection, peer } => self.connected(connection, peer),
             Event::Request {
@@ -213,6 +219,9 @@ impl Core {
     }
 
     fn fire(&mut self, timer: Timer) {
+        if timer != Timer::SampleLoad {
+            self.choices.clear();
+        }
         match timer {
             Timer::Deadline(key) => self.deadline_passed(key),
             Timer::CancelGrace(job) => self.cancel_ignored(job),

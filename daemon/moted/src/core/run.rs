@@ -366,7 +366,7 @@ impl Core {
                 only.time_us = only.time_us.or(Some(receipt.compute_us));
             }
             receipt.placement_read_back = instance.loaded.placement.read_back;
-            receipt.rejected = convert::rejected(&instance.rejected);
+            receipt.rejected.clone_from(&instance.rejected);
         }
         receipt.local = true;
         receipt.queue_us = micros(job.times.queued);

@@ -5,6 +5,7 @@ use super::instance::{Instance, LoadedModel, State};
 use super::{Core, Effect, Timer};
 use crate::catalogue::Entry;
 use crate::ids::{JobId, RequestKey, WantId, WorkerId};
+use crate::limits::CHOICES_MAX;
 use crate::policy::history::Key;
 use crate::policy::planner::{self, Plan, Question, Requirements};
 use mote_api::{Candidate, DeviceKind, Rejected, Rejection, Variant};
@@ -42,6 +43,15 @@ pub struct Want {
     pub purpose: Purpose,
     /// The worker it waits for.
     pub worker: Option<WorkerId>,
+}
+
+/// An answer of the planner that lasts until an event other than a request or a job's progress.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    entry: Arc<Entry>,
+    requirements: Requirements,
+    threads_max: Option<usize>,
+    worker: WorkerId,
 }
 
 /// Something that waits for probes.
@@ -123,6 +133,9 @@ impl Core {
             Ok(entry) => entry,
             Err(status) => return self.fail_want(id, status),
         };
+        if let Some(worker) = self.chosen_before(&entry, &want) {
+            return self.deliver(id, worker);
+        }
         if !self.probed(Some(&entry.backends())) {
             self.parked.push(Parked::Want(id));
             return;
@@ -143,9 +156,12 @@ impl Core {
                 let status = self.busy(1);
                 return self.fail_want(id, status);
             }
-            None => self.begin_instance(entry, candidate, &plan, &want),
+            None => self.begin_instance(Arc::clone(&entry), candidate.clone(), &plan, &want),
         };
         if state == State::Ready {
+            if plan.is_lasting() && plan.candidates.first() == Some(&candidate) {
+                self.remember_choice(entry, &want, worker);
+            }
             return self.deliver(id, worker);
         }
         if let Some(want) = self.wants.get_mut(&id) {
@@ -157,6 +173,30 @@ impl Core {
         if state == State::AwaitingMemory {
             self.claim_memory();
         }
+    }
+
+    /// The worker that the same question was answered with before, if nothing has changed since.
+    fn chosen_before(&self, entry: &Arc<Entry>, want: &Want) -> Option<WorkerId> {
+        let is_same = |choice: &&Choice| {
+            Arc::ptr_eq(&choice.entry, entry)
+                && choice.requirements == want.requirements
+                && choice.threads_max == want.threads_max
+        };
+        let choice = self.choices.iter().find(is_same)?;
+        let instance = self.instances.get(&choice.worker)?;
+        (want.avoid.is_none() && instance.state == State::Ready).then_some(choice.worker)
+    }
+
+    fn remember_choice(&mut self, entry: Arc<Entry>, want: &Want, worker: WorkerId) {
+        if self.choices.len() >= CHOICES_MAX {
+            self.choices.remove(0);
+        }
+        self.choices.push(Choice {
+            entry,
+            requirements: want.requirements.clone(),
+            threads_max: want.threads_max,
+            worker,
+        });
     }
 
     /// Whether all about these backends is known; finds it out otherwise.
@@ -219,10 +259,9 @@ impl Core {
         want: &Want,
     ) -> (WorkerId, State) {
         let worker = WorkerId(self.ids.workers.draw());
-        let mut rejected = plan.not_taken();
+        let mut rejected = plan.set_backs();
         if let Some(best) = plan.candidates.first().filter(|best| **best != candidate) {
             // It is not taken because workers died of this very job.
-            rejected.retain(|one| !is_of(one, &candidate));
             let key = Key {
                 digest: entry.digest.clone(),
                 candidate: best.clone(),
@@ -241,7 +280,7 @@ impl Core {
             need_bytes: entry.need_bytes_of(&candidate.variant),
             entry,
             candidate,
-            rejected,
+            rejected: crate::convert::rejected(&rejected),
             threads_max: want.threads_max,
             cpu_free: want.requirements.forbid_cpu,
             state: State::AwaitingMemory,
@@ -363,12 +402,6 @@ fn fits(instance: &Instance, entry: &Entry, want: &Want, candidate: &Candidate) 
         && instance.candidate == *candidate
         && instance.threads_max == want.threads_max
         && (instance.cpu_free || !forbidden)
-}
-
-fn is_of(rejected: &Rejected, candidate: &Candidate) -> bool {
-    rejected.flavour == candidate.flavour
-        && rejected.provider == candidate.provider
-        && rejected.variant == candidate.variant
 }
 
 /// Why a plan without candidates is refused.

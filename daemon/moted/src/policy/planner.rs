@@ -95,6 +95,22 @@ impl Plan {
         self.rejected.iter().cloned().chain(outranked).collect()
     }
 
+    /// What went wrong on the way to the best candidate, as far as somebody may have counted on it.
+    pub fn set_backs(&self) -> Vec<Rejected> {
+        let rejected = self.rejected.iter();
+        let set_backs = rejected.filter(|one| !one.rejection.is_by_design());
+        set_backs.cloned().collect()
+    }
+
+    /// Whether the same question has the same best answer until probes, models or what is on record
+    /// of them change: nothing was rejected for the room there is, or for a time.
+    pub fn is_lasting(&self) -> bool {
+        let lasts = |rejection: &Rejection| {
+            rejection.is_by_design() || matches!(rejection, Rejection::Absent { .. })
+        };
+        self.rejected.iter().all(|one| lasts(&one.rejection))
+    }
+
     /// The smallest memory need among what was rejected for want of room alone.
     pub fn over_budget(&self) -> Option<(u64, u64)> {
         let needs = self.rejected.iter().filter_map(|one| match one.rejection {

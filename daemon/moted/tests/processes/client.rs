@@ -168,10 +168,8 @@ impl Client {
     /// One that has not said hello.
     pub fn silent(socket: &Path) -> Self {
         let socket = UnixStream::connect(socket).expect("the daemon listens");
-        let connection = Connection::new(socket, Link::Client);
-        connection
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a socket");
+        let mut connection = Connection::new(socket, Link::Client);
+        connection.set_read_timeout(Some(PATIENCE));
         Self {
             connection,
             next: 1,
@@ -263,10 +261,8 @@ impl Client {
 }
 
 impl From<Connection> for Client {
-    fn from(connection: Connection) -> Self {
-        connection
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a socket");
+    fn from(mut connection: Connection) -> Self {
+        connection.set_read_timeout(Some(PATIENCE));
         Self {
             connection,
             next: 1,

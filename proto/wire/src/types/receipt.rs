@@ -72,7 +72,9 @@ pub struct Receipt {
     pub placement: Vec<ProviderShare>,
     /// Whether the shares were read back from the runtime after the load.
     pub placement_read_back: bool,
-    /// What was not taken, and why.
+    /// Set-backs on the way to what was taken: a device or provider that is here or was asked for and
+    /// could not be used, with the reason. Empty when the best candidate was taken; what was never
+    /// open, or comes second, is told by [`Explanation`](super::Explanation).
     pub rejected: Vec<Rejected>,
     /// False when another machine computed it.
     pub local: bool,
