@@ -94,7 +94,9 @@ pub const NVIDIA: &[DriverPath] = &[
     read("/opt/nvidia", "libraries on Jetson (L4T mount list)"),
 ];
 
-/// Huawei Ascend NPUs: nodes and folders as Ascend Docker Runtime mounts them.
+/// Huawei Ascend NPUs: nodes and folders as Ascend Docker Runtime mounts them. Operators have to come
+/// from CANN's package of compiled kernels: its compiler is a program, and a confined process starts
+/// none.
 pub const ASCEND: &[DriverPath] = &[
     device(
         "/dev/davinci*",

@@ -65,7 +65,12 @@ fn build(mode: Mode, scope: &Scope) -> Sandbox {
     // Each step before the one that would refuse it.
     let oom = limits::volunteer();
     let limits = limits::limit();
-    let dumpable = prctl::set_dumpable(false);
+    let hides = proc_hides_processes();
+    let dumpable = if hides {
+        Ok(())
+    } else {
+        prctl::set_dumpable(false)
+    };
     let privileges = prctl::set_no_new_privs();
     // A service manager that filters calls itself may refuse this one where nothing is left to drop.
     let capabilities = match Held::read().capabilities {
@@ -88,7 +93,7 @@ fn build(mode: Mode, scope: &Scope) -> Sandbox {
             held.capabilities == Some(0),
             told(&capabilities),
         ),
-        part("private_memory", held.private, told(&dumpable)),
+        memory_part(hides, held.private, &dumpable),
         part("limits", limits::are_set(), told(&limits)),
         match &oom {
             Ok(score) => part("oom", true, score.clone()),
@@ -151,6 +156,36 @@ fn told<T>(result: &nix::Result<T>) -> String {
         Ok(_) => String::new(),
         Err(errno) => errno.desc().to_owned(),
     }
+}
+
+/// A process that is not dumpable is not seen where `/proc` hides what its reader may not trace, and
+/// the broker has to see what its workers use. Such a `/proc` is that of a service with a user of its
+/// own, so that there is nobody to keep the memory from.
+fn memory_part(hides: bool, private: bool, dumpable: &nix::Result<()>) -> SandboxPart {
+    if !hides {
+        return part("private_memory", private, told(dumpable));
+    }
+    SandboxPart {
+        name: "private_memory".to_owned(),
+        state: SandboxState::Partial,
+        detail: "no core dumps; open to its own user, for /proc would hide it from the broker"
+            .to_owned(),
+    }
+}
+
+/// Whether `/proc` is mounted with `hidepid` (proc(5)).
+fn proc_hides_processes() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // Of several mounts on one place, the last is seen.
+    let of_proc = mounts
+        .lines()
+        .rfind(|line| line.split(' ').nth(4) == Some("/proc"));
+    let options = of_proc.and_then(|line| line.rsplit(' ').next());
+    options.is_some_and(|options| {
+        let mut options = options.split(',');
+        options
+            .any(|one| one.starts_with("hidepid=") && !matches!(one, "hidepid=0" | "hidepid=off"))
+    })
 }
 
 /// Landlock tells nothing about itself afterwards: the root folder, which no rule allows, does.

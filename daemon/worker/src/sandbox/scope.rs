@@ -166,7 +166,7 @@ impl Scope {
     fn driver(&mut self, paths: Vec<&DriverPath>) {
         let mut kinds = paths.iter().map(|path| path.kind);
         self.drivers |= kinds.any(|kind| kind == DriverPathKind::Device);
-        let buses = self.drivers.then_some(driver::BUSES).unwrap_or_default();
+        let buses = if self.drivers { driver::BUSES } else { &[] };
         for path in paths.into_iter().chain(buses) {
             let access = match path.kind {
                 DriverPathKind::Device => Access::Device,

@@ -47,18 +47,22 @@ const PR_SVE_GET_VL: i32 = 51;
 const PR_SME_GET_VL: i32 = 64;
 /// What any descriptor may be asked; nothing of a device.
 const DESCRIPTOR_REQUESTS: &[Condition] = &[
-    request(FIONBIO as u64),
-    request(FIOCLEX as u64),
-    request(FIONCLEX as u64),
-    request(FIONREAD as u64),
-    request(TCGETS as u64),
+    request(FIONBIO),
+    request(FIOCLEX),
+    request(FIONCLEX),
+    request(FIONREAD),
+    request(TCGETS),
 ];
 
-const fn request(number: u64) -> Condition {
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "as wide as a word, and so 32 bits on Arm"
+)]
+const fn request(number: Ioctl) -> Condition {
     Condition {
         argument: 1,
         mask: INT,
-        value: Value::Is(number),
+        value: Value::Is(number as u64),
     }
 }
 
@@ -167,6 +171,7 @@ pub const ROWS: &[Row] = rows! {
     SYS_getpriority: "priority of threads";
 
     // What the kernel tells of this process and the machine.
+    SYS_capget: "libraries ask which rights they have";
     SYS_getpid: "messages";
     SYS_gettid: "messages, locks";
     SYS_getppid: "whether the broker is there";
