@@ -192,7 +192,7 @@ const ATTACKS: &[(&str, Attempt)] = &[
         call(libc::SYS_tgkill, &[t.victim.into(), t.victim.into(), 0])
     }),
     ("raise a limit", |_| {
-        let limit = libc::rlimit {
+        let limit = libc::rlimit64 {
             rlim_cur: 0,
             rlim_max: 0,
         };
@@ -306,8 +306,12 @@ fn path(path: &Path) -> io::Result<i64> {
     Ok(CString::new(path.as_os_str().as_encoded_bytes())?.into_raw() as i64)
 }
 
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "words are 32 bits wide on some targets"
+)]
 fn call(number: libc::c_long, arguments: &[i64]) -> io::Result<()> {
-    let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
+    let argument = |index: usize| arguments.get(index).copied().unwrap_or(0) as libc::c_long;
     let (a, b, c) = (argument(0), argument(1), argument(2));
     let (d, e, f) = (argument(3), argument(4), argument(5));
     // SAFETY: arguments are numbers, null, or addresses of values that outlive the call; calls that
