@@ -7,7 +7,7 @@ put_binary() {
   readelf -h "$from" | grep -q "Machine:.*$machine" || die "$from is no program for $arch"
   install -D -m "$mode" "$from" "$to"
   strip="$triplet-strip"
-  command -v "$strip" > /dev/null || strip=strip
+  command -v "$strip" > /dev/null || strip='strip'
   "$strip" --strip-unneeded --remove-section=.comment "$to" 2> /dev/null ||
     die "$strip cannot strip a program for $arch (package binutils-$(tr _ - <<< "$triplet"))"
 }
