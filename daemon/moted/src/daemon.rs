@@ -6,12 +6,13 @@ use crate::core::{Core, Effect, Event, Settings};
 use crate::flavours::{self, Installed};
 use crate::ids::{ConnectionId, Counter, WorkerId};
 use crate::limits::{
-    ACCEPT_PAUSE_MS, CONNECTIONS_MAX, CONNECTIONS_PER_UID_MAX, EVENTS_AT_ONCE_MAX, EVENTS_MAX,
-    FLUSH_LIMIT_MS,
+    ACCEPT_PAUSE_MS, CONNECTIONS_MAX, CONNECTIONS_PER_UID_MAX, DRAIN_JOBS_MS, EVENTS_AT_ONCE_MAX,
+    EVENTS_MAX, FLUSH_LIMIT_MS,
 };
 use crate::listen::{ListenError, Listener};
 use crate::logging::Limiter;
 use crate::probe::{self, ProbeCache};
+use crate::service::{Order, Service};
 use crate::session::{Credentials, Session};
 use crate::way::WayOut;
 use crate::workers::{self, Handle, Launcher};
@@ -20,7 +21,7 @@ use mote_wire::codec::command_to_frame;
 use mote_wire::types::{Command, JobReply, Reply, Status, StatusReport, WorkerEvent};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +46,9 @@ pub struct Options {
     pub budget_bytes: u64,
     /// An unused model is unloaded after this.
     pub idle_unload: Duration,
+    /// How long jobs that run may go on once the daemon is to end; by default none without a service
+    /// manager, [`DRAIN_JOBS_MS`] with one.
+    pub drain: Option<Duration>,
     /// The service on D-Bus, if there is to be one.
     pub bus: Option<BusOptions>,
 }
@@ -80,15 +84,42 @@ struct Daemon {
     probes: ProbeCache,
     probing: HashMap<String, Arc<Installed>>,
     prober: JoinSet<()>,
+    service: Service,
 }
 
-/// Serves until `stop` resolves, and then until all workers have ended.
+/// Where connections and orders come from.
+struct WaysIn {
+    /// Until the daemon is to end.
+    listener: Option<Listener>,
+    visitors: mpsc::Receiver<Visitor>,
+    orders: mpsc::Receiver<Order>,
+}
+
+impl WaysIn {
+    async fn accept(listener: Option<&Listener>) -> io::Result<(UnixStream, Credentials)> {
+        match listener {
+            Some(listener) => listener.accept().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Serves until it is ordered to stop, and then until all workers have ended.
+///
+/// `inherited` is the socket that the service manager listens on.
 ///
 /// # Errors
 /// When it cannot listen.
-pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+pub async fn run(
+    options: Options,
+    inherited: Option<UnixListener>,
+    orders: mpsc::Receiver<Order>,
+) -> Result<(), DaemonError> {
     let started = Instant::now();
-    let listener = Listener::bind(&options.socket)?;
+    let listener = match inherited {
+        Some(inherited) => Listener::inherit(inherited)?,
+        None => Listener::bind(&options.socket)?,
+    };
     let launcher = Launcher::new(options.worker.clone()).map_err(DaemonError::Launcher)?;
     let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
     let settings = Settings {
@@ -101,7 +132,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let models = catalogue::scan(&options.stores);
     let flavours = flavours::scan(&options.runtimes);
     log::info!(
-        socket = options.socket.display().to_string(), models = models.len(),
+        socket = listener.path().display().to_string(), models = models.len(),
         budget_bytes = options.budget_bytes, cores = settings.cores; "serving"
     );
     let mut daemon = Daemon {
@@ -118,10 +149,17 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         probes: ProbeCache::new(&options.state, options.worker.clone()),
         probing: HashMap::new(),
         prober: JoinSet::new(),
+        service: Service::find(started),
         options,
     };
     let (visitors, gateway) = bus::start(daemon.options.bus.clone());
-    daemon.serve((listener, visitors), &mut inbox, stop).await;
+    daemon.service.ready();
+    let ways_in = WaysIn {
+        listener: Some(listener),
+        visitors,
+        orders,
+    };
+    daemon.serve(ways_in, &mut inbox).await;
     daemon.leave().await;
     if let Some(gateway) = gateway {
         gateway.abort();
@@ -130,27 +168,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
 }
 
 impl Daemon {
-    async fn serve(
-        &mut self,
-        (listener, mut visitors): (Listener, mpsc::Receiver<Visitor>),
-        inbox: &mut mpsc::Receiver<Event>,
-        stop: impl Future<Output = ()>,
-    ) {
-        let mut stop = std::pin::pin!(stop);
-        let mut listener = Some(listener);
+    async fn serve(&mut self, mut ways_in: WaysIn, inbox: &mut mpsc::Receiver<Event>) {
         let mut accept_from: Option<Instant> = None;
         while !self.core.is_over() {
-            let due = [self.core.next_due(), accept_from]
+            self.service.sign(Instant::now());
+            let due = [self.core.next_due(), accept_from, self.service.next_sign()]
                 .into_iter()
                 .flatten()
                 .min();
             let due_or_now = due.unwrap_or(self.started);
-            let accept = async {
-                match &listener {
-                    Some(listener) => listener.accept().await,
-                    None => std::future::pending().await,
-                }
-            };
+            let accept = WaysIn::accept(ways_in.listener.as_ref());
             let event = tokio::select! {
                 Some(event) = inbox.recv() => event,
                 accepted = accept, if accept_from.is_none() => {
@@ -166,14 +193,11 @@ impl Daemon {
                     }
                     continue;
                 }
-                Some((socket, peer)) = visitors.recv() => {
+                Some((socket, peer)) = ways_in.visitors.recv() => {
                     self.accept(socket, peer);
                     continue;
                 }
-                () = &mut stop, if listener.is_some() => {
-                    listener = None;
-                    Event::Shutdown
-                }
+                Some(order) = ways_in.orders.recv() => self.obey(order, &mut ways_in.listener),
                 Some(_) = self.closing.join_next() => continue,
                 Some(_) = self.prober.join_next() => continue,
                 () = sleep_until(due_or_now.into()), if due.is_some() => {
@@ -188,6 +212,25 @@ impl Daemon {
                 self.step(event);
             }
             self.flush();
+            self.service.loaded(self.core.models_loaded());
+        }
+    }
+
+    fn obey(&mut self, order: Order, listener: &mut Option<Listener>) -> Event {
+        let drain = self.options.drain.unwrap_or_else(|| {
+            let is_service = self.service.is_there();
+            Duration::from_millis(if is_service { DRAIN_JOBS_MS } else { 0 })
+        });
+        match order {
+            Order::Reload => {
+                self.service.reloading();
+                Event::Reload
+            }
+            Order::Stop if listener.take().is_some() && !drain.is_zero() => {
+                self.service.stopping();
+                Event::Drain { limit: drain }
+            }
+            Order::Stop => Event::Shutdown,
         }
     }
 
@@ -313,6 +356,7 @@ impl Daemon {
                     .push_back(Event::LoadSampled(machine::sample_load(&pids)));
             }
             Effect::EndStream { socket, status } => streams::end(&socket, status),
+            Effect::Reloaded => self.service.ready(),
         }
     }
 

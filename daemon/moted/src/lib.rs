@@ -21,6 +21,7 @@ pub mod logging;
 pub mod machine;
 pub mod policy;
 pub mod probe;
+pub mod service;
 pub mod session;
 pub mod workers;
 

@@ -62,6 +62,10 @@ pub const RETRY_AFTER_MS_MIN: u64 = 50;
 /// See [`RETRY_AFTER_MS_MIN`].
 pub const RETRY_AFTER_MS_MAX: u64 = 30_000;
 
+/// How long jobs that run may go on when the service manager stops the daemon; less than its own
+/// patience (`TimeoutStopSec` in mote.service).
+pub const DRAIN_JOBS_MS: u64 = 30_000;
+
 // ---- Workers ----
 
 /// From the start of a worker to its `Hello`.

@@ -37,6 +37,8 @@ pub enum ListenError {
         #[source]
         cause: io::Error,
     },
+    #[error("what the service manager listens on is not to be had")]
+    Inherit(#[source] io::Error),
     #[error("cannot listen on {}", socket.display())]
     Bind {
         socket: PathBuf,
@@ -99,6 +101,27 @@ impl Listener {
             path,
             identity,
         })
+    }
+
+    /// Takes the socket that the service manager listens on; its file is not ours.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn inherit(listener: std::os::unix::net::UnixListener) -> Result<Self, ListenError> {
+        let inherit = ListenError::Inherit;
+        listener.set_nonblocking(true).map_err(inherit)?;
+        let address = listener.local_addr().map_err(inherit)?;
+        let path = address.as_pathname().unwrap_or(Path::new("")).to_path_buf();
+        Ok(Self {
+            listener: UnixListener::from_std(listener).map_err(inherit)?,
+            path,
+            identity: None,
+        })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Waits for a client.

@@ -8,12 +8,16 @@ use mote_dbus::BusAddress;
 use moted::bus::BusOptions;
 use moted::daemon::{self, Options};
 use moted::limits::IDLE_UNLOAD_MS;
+use moted::service::{self, Order};
 use moted::{logging, machine};
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+
+/// Orders that wait for the daemon.
+const ORDERS_MAX: usize = 8;
 
 /// Inference daemon: runs models for local programs
 #[derive(Debug, Parser)]
@@ -40,6 +44,9 @@ struct Arguments {
     /// Unload a model that was not used for this long
     #[arg(long, value_name = "MS", default_value_t = IDLE_UNLOAD_MS)]
     idle_unload_ms: u64,
+    /// How long jobs that run may go on at the end [default: 30000 under a service manager, else 0]
+    #[arg(long, value_name = "MS")]
+    drain_ms: Option<u64>,
     /// D-Bus to serve on: system, session, an address, or none
     #[arg(long, value_name = "BUS", default_value = "none")]
     bus: String,
@@ -68,6 +75,7 @@ impl Arguments {
                 .budget_bytes
                 .unwrap_or_else(machine::default_budget_bytes),
             idle_unload: Duration::from_millis(self.idle_unload_ms),
+            drain: self.drain_ms.map(Duration::from_millis),
             bus: (self.bus != "none").then(|| BusOptions {
                 address: BusAddress::from(self.bus.as_str()),
                 uses: self.uses.into_iter().collect(),
@@ -87,6 +95,7 @@ fn main() -> anyhow::Result<()> {
     machine::raise_descriptor_limit();
     let stdin_closed = arguments.exit_on_stdin_close.then(watch_stdin);
     let options = arguments.options();
+    let inherited = service::inherited_listener().context("cannot take the inherited socket")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -95,30 +104,46 @@ fn main() -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
-        let mut hang_up = signal(SignalKind::hangup()).context("cannot await SIGHUP")?;
-        let stop = async move {
-            let owner_gone = async {
-                match stdin_closed {
-                    Some(closed) => drop(closed.await),
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hang_up.recv() => {}
-                () = owner_gone => {}
-            }
-        };
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        follow_signals(orders.clone())?;
+        if let Some(closed) = stdin_closed {
+            tokio::spawn(async move {
+                drop(closed.await);
+                // Nobody listens when the daemon is ending already.
+                let _ = orders.send(Order::Stop).await;
+            });
+        }
         // As a task of its own: what the runtime itself waits for is woken by a system call.
-        let daemon = tokio::spawn(daemon::run(options, stop));
+        let daemon = tokio::spawn(daemon::run(options, inherited, inbox));
         daemon
             .await
             .context("the daemon panicked")?
             .context("moted")
     })
+}
+
+/// Turns signals into orders. A hang-up is a wish to reload from a service manager, and the end of a
+/// terminal from anybody else.
+fn follow_signals(orders: mpsc::Sender<Order>) -> anyhow::Result<()> {
+    let is_service = std::env::var_os("NOTIFY_SOCKET").is_some();
+    let hung_up = if is_service {
+        Order::Reload
+    } else {
+        Order::Stop
+    };
+    let signals = [
+        (SignalKind::terminate(), Order::Stop, "SIGTERM"),
+        (SignalKind::interrupt(), Order::Stop, "SIGINT"),
+        (SignalKind::hangup(), hung_up, "SIGHUP"),
+    ];
+    for (kind, order, name) in signals {
+        let mut stream = signal(kind).with_context(|| format!("cannot await {name}"))?;
+        let orders = orders.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() && orders.send(order).await.is_ok() {}
+        });
+    }
+    Ok(())
 }
 
 /// Resolves when standard input ends. The thread sleeps in `read` until then, whatever kind of

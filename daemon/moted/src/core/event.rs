@@ -8,6 +8,7 @@ use mote_api::Capability;
 use mote_wire::types::{Command, Reply, Request, Status, StatusReport, WorkerEvent};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Who is at the other end of a connection, as the kernel says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,6 +125,14 @@ pub enum Event {
     LoadSampled(Option<Sample>),
     /// The time [`super::Core::next_due`] has come.
     Tick,
+    /// Stores and runtime folders are to be read anew, and everything probed; [`Effect::Reloaded`]
+    /// tells when they were read.
+    Reload,
+    /// The broker is to end as soon as the jobs that run have ended.
+    Drain {
+        /// How long that may take.
+        limit: Duration,
+    },
     /// The broker is to end.
     Shutdown,
 }
@@ -183,6 +192,8 @@ pub enum Effect {
     },
     /// Read stores and runtime folders anew; [`Event::Rescanned`] follows.
     Rescan,
+    /// What [`Event::Reload`] asked for is done.
+    Reloaded,
     /// Look at what the machine is doing; [`Event::LoadSampled`] follows.
     SampleLoad {
         /// Our workers.

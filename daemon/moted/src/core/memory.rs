@@ -185,7 +185,7 @@ impl Core {
         let ending = ending
             .filter(|worker| self.instances.contains_key(worker))
             .collect();
-        self.set_open(key, super::Open::Unload);
+        self.set_open(key, super::connection::Open::Unload);
         self.unloads.push((key, ending));
         self.unloads_progress(WorkerId(0));
         Ok(())

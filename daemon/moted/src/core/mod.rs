@@ -6,6 +6,7 @@
 
 mod buffers;
 mod connection;
+mod ending;
 mod event;
 mod instance;
 mod job;
@@ -31,7 +32,8 @@ use crate::policy::ledger::Ledger;
 use crate::policy::load::LoadMonitor;
 use crate::policy::queue::DeviceQueue;
 use crate::policy::timers::Timers;
-use connection::{Connection, Open};
+use connection::Connection;
+use ending::Ending;
 use instance::{Instance, State};
 use job::Job;
 use mote_wire::types::{Command, Reply, Status};
@@ -66,6 +68,7 @@ enum Timer {
     IdleUnload(WorkerId),
     StopGrace(WorkerId),
     SampleLoad,
+    Drained,
 }
 
 /// The broker's state.
@@ -98,7 +101,7 @@ pub struct Core {
     ids: Ids,
     /// Mean time of a job, for refused clients.
     job_ms_mean: f64,
-    stopping: bool,
+    ending: Ending,
     effects: Vec<Effect>,
 }
 
@@ -123,6 +126,10 @@ struct Rescans {
     fresh: bool,
     /// The one after is.
     fresh_next: bool,
+    /// The service manager waits for the one in progress.
+    reload_now: bool,
+    /// It waits for the one after.
+    reload_next: bool,
 }
 
 impl Core {
@@ -152,7 +159,7 @@ impl Core {
             timers: Timers::default(),
             ids: Ids::default(),
             job_ms_mean: 0.0,
-            stopping: false,
+            ending: Ending::No,
             effects: Vec::new(),
         }
     }
@@ -198,12 +205,15 @@ impl Core {
             } => self.rescanned(catalogue, flavours),
             Event::LoadSampled(sample) => self.load_sampled(sample),
             Event::Tick => {}
+            Event::Reload => self.reload(),
+            Event::Drain { limit } => self.drain(limit),
             Event::Shutdown => self.shut_down(),
         }
         while let Some(timer) = self.timers.pop_due(now) {
             self.fire(timer);
         }
         self.schedule();
+        self.tend_drain();
         self.tend_load_samples();
         std::mem::take(&mut self.effects)
     }
@@ -213,9 +223,15 @@ impl Core {
         self.timers.next_due()
     }
 
+    /// Models that are loaded.
+    pub fn models_loaded(&self) -> usize {
+        let ready = |instance: &&Instance| instance.state == State::Ready;
+        self.instances.values().filter(ready).count()
+    }
+
     /// Whether it was shut down and all workers have ended.
     pub fn is_over(&self) -> bool {
-        self.stopping && self.instances.is_empty()
+        self.ending == Ending::Stopping && self.instances.is_empty()
     }
 
     fn fire(&mut self, timer: Timer) {
@@ -231,6 +247,7 @@ impl Core {
             Timer::IdleUnload(worker) => self.stop(worker, "it was not used"),
             Timer::StopGrace(worker) => self.effects.push(Effect::Kill { worker }),
             Timer::SampleLoad => self.sample_due(),
+            Timer::Drained => self.shut_down(),
         }
     }
 
@@ -268,7 +285,7 @@ impl Core {
     }
 
     fn connected(&mut self, connection: ConnectionId, peer: Peer) {
-        if self.stopping {
+        if self.ending != Ending::No {
             self.effects.push(Effect::Close { connection });
             return;
         }
@@ -310,52 +327,6 @@ impl Core {
         for worker in self.instances.keys().copied().collect::<Vec<_>>() {
             self.tend(worker);
         }
-    }
-
-    fn shut_down(&mut self) {
-        if std::mem::replace(&mut self.stopping, true) {
-            return;
-        }
-        log::info!(workers = self.instances.len(), jobs = self.jobs.len(); "shutting down");
-        for (connection, requests) in self.open_requests() {
-            for (request, open) in requests {
-                let key = RequestKey {
-                    connection,
-                    request,
-                };
-                if let Open::Job(job) = open {
-                    self.finish_job(job, Err(Status::ShuttingDown));
-                } else {
-                    self.cancel_open(key, open, Status::ShuttingDown);
-                }
-            }
-        }
-        for stream in self.streams.keys().copied().collect::<Vec<_>>() {
-            self.end_stream(stream, Status::ShuttingDown);
-        }
-        for worker in self.instances.keys().copied().collect::<Vec<_>>() {
-            self.stop(worker, "the daemon is shutting down");
-        }
-        let connections: Vec<_> = self.connections.keys().copied().collect();
-        self.effects.extend(
-            connections
-                .into_iter()
-                .map(|connection| Effect::Close { connection }),
-        );
-    }
-
-    fn open_requests(&self) -> Vec<(ConnectionId, Vec<(u64, Open)>)> {
-        let requests = |connection: &Connection| {
-            connection
-                .open
-                .iter()
-                .map(|(request, open)| (*request, *open))
-                .collect()
-        };
-        self.connections
-            .iter()
-            .map(|(id, connection)| (*id, requests(connection)))
-            .collect()
     }
 
     fn load_sampled(&mut self, sample: Option<crate::policy::load::Sample>) {

@@ -173,6 +173,13 @@ impl Core {
         self.begin_rescan();
     }
 
+    /// Has everything read and probed anew because the service manager says so.
+    pub(super) fn reload(&mut self) {
+        self.rescans.reload_next = true;
+        self.rescans.fresh_next = true;
+        self.begin_rescan();
+    }
+
     /// Begins to read stores and runtimes, unless that is in progress: what was asked for during
     /// it may have missed what changed, and is begun after it.
     fn begin_rescan(&mut self) {
@@ -183,6 +190,7 @@ impl Core {
         rescans.running = true;
         rescans.fresh = std::mem::take(&mut rescans.fresh_next);
         rescans.now = std::mem::take(&mut rescans.next);
+        rescans.reload_now = std::mem::take(&mut rescans.reload_next);
         self.effects.push(Effect::Rescan);
     }
 
@@ -202,6 +210,9 @@ impl Core {
         }
         for worker in self.instances.keys().copied().collect::<Vec<_>>() {
             self.tend(worker);
+        }
+        if std::mem::take(&mut self.rescans.reload_now) {
+            self.effects.push(Effect::Reloaded);
         }
         self.begin_rescan();
         if !self.rescans.running {

@@ -1,6 +1,7 @@
 //! What clients ask for.
 
 use super::connection::{Open, Watch};
+use super::ending::Ending;
 use super::job::Job;
 use super::seek::{Parked, Purpose};
 use super::{Core, Effect, Timer, work};
@@ -32,7 +33,7 @@ impl Core {
         }
         let open = connection.open.len();
         let is_new = !matches!(body, Request::Cancel { .. } | Request::Credit { .. });
-        let refused = if self.stopping {
+        let refused = if self.ending == Ending::Stopping || (is_new && self.ending != Ending::No) {
             Err(Status::ShuttingDown)
         } else if is_new && open >= OPEN_REQUESTS_MAX {
             let (have, limit) = (open as u64 + 1, OPEN_REQUESTS_MAX as u64);

@@ -1,5 +1,6 @@
 //! Workers: what they say, how they end, and what becomes of their work then.
 
+use super::ending::Ending;
 use super::instance::{Instance, LoadedModel, State};
 use super::{Core, Effect, Exit, Timer};
 use crate::BUILD_ID;
@@ -222,7 +223,9 @@ impl Core {
             State::Stopping => {}
             State::AwaitingMemory | State::BackingOff => {
                 let wants = self.remove_instance(worker).map(|instance| instance.wants);
-                debug_assert!(wants.is_none_or(|wants| wants.is_empty() || self.stopping));
+                debug_assert!(
+                    wants.is_none_or(|wants| wants.is_empty() || self.ending == Ending::Stopping)
+                );
             }
             State::Starting | State::Loading => self.kill(worker, why),
             State::Ready => {

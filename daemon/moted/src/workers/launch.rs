@@ -2,6 +2,7 @@
 //! of the broker.
 #![allow(unsafe_code, reason = "the one door for code between fork and exec")]
 
+use crate::service;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
@@ -89,6 +90,9 @@ impl Launcher {
         };
         let (output, stdout, stderr) = pipe().map_err(LaunchError::Pipe)?;
         let mut command = Command::new(&self.program);
+        for name in service::VARIABLES {
+            command.env_remove(name);
+        }
         command
             .arg("--socket-fd")
             .arg(SOCKET_FD.to_string())

@@ -3,11 +3,12 @@
 use crate::harness::*;
 use mote_api::{Absence, BackendKind};
 use mote_wire::limits::CREDIT_MAX;
-use mote_wire::types::{Command, EventKind, Reply, Request, Status, WorkOptions};
+use mote_wire::types::{Command, EventKind, OpenStream, Reply, Request, Status, WorkOptions};
 use moted::core::Event;
 use moted::limits::LOAD_SAMPLE_MS;
 use moted::policy::load::Sample;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 fn events(replies: &[Reply]) -> Vec<&EventKind> {
     let kinds = replies.iter().filter_map(|reply| match reply {
@@ -339,4 +340,98 @@ fn shutting_down_tells_everyone_and_waits_for_the_workers() {
     assert_eq!(play.core.next_due(), None);
     play.connect(3);
     assert!(play.closed.contains(&3));
+}
+
+#[test]
+fn draining_lets_what_runs_end_and_nothing_else_begin() {
+    let mut play = Play::new(&[model("m")]);
+    play.connect(1);
+    play.connect(2);
+    play.ask(1, 1, generate("m"));
+    let worker = play.load();
+    let job = play.started(worker)[0].job;
+    play.ask(2, 1, Request::Watch);
+    play.ask(
+        2,
+        2,
+        Request::OpenStream(OpenStream {
+            model: "m".into(),
+            options: options(),
+        }),
+    );
+    assert!(matches!(play.answer(2, 2), Reply::StreamOpened(_)));
+    let limit = Duration::from_secs(30);
+    play.event(Event::Drain { limit });
+    assert_eq!(play.ended_streams.len(), 1);
+    play.ask(2, 3, generate("m"));
+    assert_eq!(play.failure(2, 3), Status::ShuttingDown);
+    play.connect(3);
+    assert!(play.closed.contains(&3));
+    // What runs is heard, and its client as well.
+    play.say(worker, job, token(0));
+    play.ask(1, 2, Request::Cancel { target: 7 });
+    assert_eq!(tokens(&play.take(1, 1)), [100]);
+    let answers = play.take(1, 2);
+    assert!(matches!(answers[..], [Reply::Ok]), "{answers:?}");
+    assert!(play.is_open(1, 1) && play.is_open(2, 1));
+    play.finish(worker, job);
+    assert!(matches!(play.take(1, 1).last(), Some(Reply::Done(_))));
+    assert_eq!(play.failure(2, 1), Status::ShuttingDown);
+    assert!(matches!(
+        play.commands(worker).last(),
+        Some(Command::Shutdown)
+    ));
+    play.die(worker);
+    assert!(play.core.is_over());
+}
+
+#[test]
+fn draining_ends_when_its_time_is_up_or_nothing_runs() {
+    let mut play = Play::new(&[model("m")]);
+    play.connect(1);
+    play.ask(1, 1, generate("m"));
+    let worker = play.load();
+    play.started(worker);
+    let limit = Duration::from_secs(30);
+    play.event(Event::Drain { limit });
+    play.pass(29_000);
+    assert!(play.is_open(1, 1));
+    play.pass(1_001);
+    assert_eq!(play.failure(1, 1), Status::ShuttingDown);
+    play.die(worker);
+    assert!(play.core.is_over());
+
+    let mut play = Play::new(&[model("m")]);
+    play.connect(1);
+    play.ask(1, 1, generate("m"));
+    let (worker, _) = play.begin_load();
+    play.event(Event::Drain { limit });
+    assert_eq!(
+        play.failure(1, 1),
+        Status::ShuttingDown,
+        "it did not run yet"
+    );
+    play.die(worker);
+    assert!(play.core.is_over());
+}
+
+#[test]
+fn a_reload_is_told_when_what_it_asked_for_was_read() {
+    let mut play = Play::new(&[model("m")]);
+    play.connect(1);
+    play.ask(1, 1, Request::Rescan);
+    play.event(Event::Reload);
+    assert_eq!(play.rescans, 1);
+    let rescanned = || Event::Rescanned {
+        catalogue: catalogue(&[model("m")]),
+        flavours: flavours(),
+    };
+    play.event(rescanned());
+    assert_eq!(
+        (play.rescans, play.reloads),
+        (2, 0),
+        "this one began before"
+    );
+    play.event(rescanned());
+    assert_eq!((play.rescans, play.reloads), (2, 1));
 }

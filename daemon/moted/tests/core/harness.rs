@@ -128,6 +128,7 @@ pub struct Play {
     pub ended_streams: Vec<(OwnedFd, Status)>,
     pub probed: Vec<String>,
     pub rescans: usize,
+    pub reloads: usize,
     pub samples: usize,
     /// Probes wait for [`Play::probe`] instead of being answered at once.
     pub hold_probes: bool,
@@ -159,6 +160,7 @@ impl Play {
             ended_streams: Vec::new(),
             probed: Vec::new(),
             rescans: 0,
+            reloads: 0,
             samples: 0,
             hold_probes: false,
             held: Vec::new(),
@@ -225,6 +227,7 @@ impl Play {
                         }
                     }
                     Effect::Rescan => self.rescans += 1,
+                    Effect::Reloaded => self.reloads += 1,
                     Effect::SampleLoad { .. } => self.samples += 1,
                     Effect::EndStream { socket, status } => {
                         self.ended_streams.push((socket, status));

@@ -1,6 +1,6 @@
 //! What is played.
 
-use crate::client::{Client, Daemon, eventually, is_alive};
+use crate::client::{Client, Daemon, PATIENCE, eventually, is_alive};
 use crate::worker::TOKENS;
 use mote_wire::codec::{frame_to_reply, request_to_frame};
 use mote_wire::types::{
@@ -10,7 +10,8 @@ use mote_wire::{Connection, Link};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Write;
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::Stdio;
 
 type Case = fn();
@@ -51,6 +52,9 @@ pub const ALL: &[(&str, Case)] = &[
     ),
     ("sigterm_leaves_nothing_behind", sigterm),
     ("sigkill_takes_the_workers_along", sigkill),
+    ("a_service_manager_hears_of_every_change", a_service_manager),
+    ("what_runs_may_end_when_the_daemon_drains", draining),
+    ("an_inherited_socket_is_served_and_left", inherited_socket),
     ("a_closed_stdin_ends_a_private_daemon", closed_stdin),
     ("a_second_daemon_is_refused", second_daemon),
     ("idle_means_idle", idle),
@@ -384,6 +388,114 @@ fn sigterm() {
     assert_eq!(client.failure(id), Status::ShuttingDown);
     assert_eq!(watcher.failure(deaf), Status::ShuttingDown);
     assert!(client.is_closed());
+}
+
+fn a_service_manager() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let told = || {
+        let mut message = [0; 1024];
+        let length = manager.recv(&mut message).expect("a message in time");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let until = |wanted: &str| {
+        let mut all = Vec::new();
+        while !all.last().is_some_and(|one: &String| one.contains(wanted)) {
+            assert!(all.len() < 100, "no {wanted} in {all:?}");
+            all.push(told());
+        }
+        all
+    };
+    let mut daemon = Daemon::start_with(|command| {
+        command
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "200000");
+    });
+    until("READY=1");
+    for _ in 0..3 {
+        until("WATCHDOG=1");
+    }
+    let mut client = daemon.client();
+    let id = client.generate("plain");
+    assert!(matches!(client.all(id).last(), Some(Reply::Done(_))));
+    until("STATUS=Serving; 1 model loaded");
+    let worker = client.status().workers[0].pid;
+    let environment = std::fs::read(format!("/proc/{worker}/environ")).expect("it lives");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    assert!(!environment.contains("NOTIFY_SOCKET"), "{environment}");
+    daemon.signal(Signal::SIGHUP);
+    let message = until("RELOADING=1").pop().unwrap_or_default();
+    assert!(message.contains("MONOTONIC_USEC="), "{message}");
+    until("READY=1");
+    daemon.signal(Signal::SIGTERM);
+    until("STOPPING=1");
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+/// Waits until nothing new is taken.
+fn refuses(client: &mut Client) {
+    eventually("new work is refused", || {
+        let asked = client.ask(Request::ListModels);
+        matches!(client.next(asked), Reply::Failed(Status::ShuttingDown))
+    });
+}
+
+fn draining() {
+    let mut daemon = Daemon::start_with(|command| {
+        command.args(["--drain-ms", "60000"]);
+    });
+    let (mut client, mut other) = (daemon.client(), daemon.client());
+    let id = client.generate("slow");
+    client.tokens(id, 1);
+    daemon.signal(Signal::SIGTERM);
+    refuses(&mut other);
+    assert!(matches!(client.all(id).last(), Some(Reply::Done(_))));
+    assert_eq!(daemon.wait().code(), Some(0));
+
+    // A second signal says that there is no time.
+    let mut daemon = Daemon::start_with(|command| {
+        command.args(["--drain-ms", "60000"]);
+    });
+    let (mut client, mut other) = (daemon.client(), daemon.client());
+    let id = client.generate("hangs");
+    client.tokens(id, 3);
+    daemon.signal(Signal::SIGTERM);
+    refuses(&mut other);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(client.failure(id), Status::ShuttingDown);
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+fn inherited_socket() {
+    let daemon = Daemon::prepare();
+    let socket = daemon.socket();
+    std::fs::create_dir_all(socket.parent().expect("a folder")).expect("folder");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    // A client may come before the daemon does.
+    let early = UnixStream::connect(&socket).expect("somebody listens");
+    let own = daemon.command();
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args([
+            "-c",
+            "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&0 </dev/null",
+            "sh",
+        ])
+        .arg(own.get_program())
+        .args(
+            own.get_args()
+                .filter(|argument| *argument != "--exit-on-stdin-close"),
+        )
+        .stdin(Stdio::from(OwnedFd::from(listener)));
+    let mut daemon = daemon.started_by(&mut shell);
+    let mut client = Client::over(early);
+    let id = client.generate("plain");
+    assert!(matches!(client.all(id).last(), Some(Reply::Done(_))));
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert!(socket.exists(), "it belongs to the service manager");
 }
 
 fn sigkill() {

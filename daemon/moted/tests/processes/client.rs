@@ -13,9 +13,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes long; a test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
-pub const MODELS: [&str; 5] = ["plain", "dies-once", "dies", "hangs", "deaf"];
+pub const MODELS: [&str; 6] = ["plain", "slow", "dies-once", "dies", "hangs", "deaf"];
 
 /// Waits for something that comes about in another process.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -33,6 +33,24 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// Starts it with more arguments or variables than the usual.
+    pub fn start_with(change: impl FnOnce(&mut Command)) -> Self {
+        let daemon = Self::prepare();
+        let mut command = daemon.command();
+        change(&mut command);
+        let daemon = daemon.started_by(&mut command);
+        let socket = daemon.socket();
+        eventually("the socket is there", || {
+            UnixStream::connect(&socket).is_ok()
+        });
+        daemon
+    }
+
+    /// Its folders, and no process yet.
+    pub fn prepare() -> Self {
         let root = tempfile::tempdir().expect("folder");
         for name in MODELS {
             let folder = root.path().join("store").join(name);
@@ -44,13 +62,22 @@ impl Daemon {
             std::fs::write(folder.join("mote.toml"), manifest).expect("file");
             std::fs::write(folder.join("m.onnx"), "no model").expect("file");
         }
-        let mut daemon = Self { child: None, root };
-        daemon.child = Some(daemon.command().spawn().expect("moted starts"));
-        let socket = daemon.socket();
-        eventually("the socket is there", || {
-            UnixStream::connect(&socket).is_ok()
-        });
-        daemon
+        Self { child: None, root }
+    }
+
+    pub fn started_by(mut self, command: &mut Command) -> Self {
+        self.child = Some(command.spawn().expect("moted starts"));
+        self
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("it lives");
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it was started");
+        child.wait().expect("it ends")
     }
 
     /// The daemon's program with this daemon's arguments.
@@ -154,7 +181,11 @@ pub struct Client {
 
 impl Client {
     pub fn new(socket: &Path) -> Self {
-        let mut client = Self::silent(socket);
+        Self::over(UnixStream::connect(socket).expect("the daemon listens"))
+    }
+
+    pub fn over(socket: UnixStream) -> Self {
+        let mut client = Self::silent_over(socket);
         let hello = Hello {
             version_min: 1,
             version_max: 1,
@@ -167,7 +198,10 @@ impl Client {
 
     /// One that has not said hello.
     pub fn silent(socket: &Path) -> Self {
-        let socket = UnixStream::connect(socket).expect("the daemon listens");
+        Self::silent_over(UnixStream::connect(socket).expect("the daemon listens"))
+    }
+
+    fn silent_over(socket: UnixStream) -> Self {
         let mut connection = Connection::new(socket, Link::Client);
         connection.set_read_timeout(Some(PATIENCE));
         Self {

@@ -109,6 +109,7 @@ impl Worker {
             match self.model.as_str() {
                 "dies-once" if index == 3 && once() => std::process::abort(),
                 "dies" if index == 3 => std::process::abort(),
+                "slow" => std::thread::sleep(std::time::Duration::from_millis(100)),
                 // The rest comes when it is cancelled, or never.
                 "hangs" if index == 3 => return,
                 "deaf" if index == 3 => loop {
