@@ -22,6 +22,10 @@ pub struct Setup {
     pub scripted: bool,
     /// Memory for models.
     pub budget_bytes: Option<u64>,
+    /// Address of the bus it serves on.
+    pub bus: Option<String>,
+    /// Models of uses, as `use=model`.
+    pub uses: Vec<String>,
     /// Workers without their sandbox.
     pub sandbox_off: bool,
 }
@@ -59,6 +63,12 @@ impl Daemon {
         }
         let sandbox = if setup.sandbox_off { "off" } else { "on" };
         command.env("MOTE_SANDBOX", sandbox);
+        if let Some(bus) = &setup.bus {
+            command.arg("--bus").arg(bus);
+        }
+        for model in &setup.uses {
+            command.arg("--use").arg(model);
+        }
         if let Some(bytes) = setup.budget_bytes {
             command.arg("--budget-bytes").arg(bytes.to_string());
         }

@@ -73,7 +73,8 @@ pub fn serve(models: &[Model<'_>]) -> Result<(Daemon, tempfile::TempDir)> {
     serve_within(models, Some(1 << 30))
 }
 
-fn write(store: &Path, model: &Model<'_>) -> Result<()> {
+/// Writes a model into a store.
+pub fn write(store: &Path, model: &Model<'_>) -> Result<()> {
     let folder = store.join(model.name);
     std::fs::create_dir(&folder)?;
     let task = if model.is_text {

@@ -287,6 +287,8 @@ impl Caller {
     async fn settle_joined(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
         match outcome {
             Ok(outcome) => self.settle(outcome).await,
+            // A session's watcher ends with it.
+            Err(error) if error.is_cancelled() => {}
             Err(error) => log::error!("a call's task failed: {error}"),
         }
     }
