@@ -14,6 +14,7 @@ const UNREAD_BYTES_MAX: usize = (1 << 20) + (64 << 10);
 /// As the gateway has it.
 const JOBS_MAX: usize = 32;
 const SESSIONS_MAX: usize = 16;
+const CALLERS_PER_UID_MAX: usize = 48;
 
 fn stage() -> Result<Stage> {
     Stage::scripted(&[tensor("add", ADD), text_model("slow", FOR_EVER)])
@@ -190,7 +191,7 @@ fn a_caller_that_does_not_read_is_sent_no_more_until_it_does() -> Result<()> {
             deaf.send((SERVICE, MANAGER), interface, "Introspect", &())
                 .await?;
             // Waits for each answer until there is none.
-            let wait = std::time::Duration::from_secs(2);
+            let wait = std::time::Duration::from_secs(5);
             match tokio::time::timeout(wait, deaf.next()).await {
                 Ok(message) => {
                     bytes += message?.data().len();
@@ -212,5 +213,37 @@ fn a_caller_that_does_not_read_is_sent_no_more_until_it_does() -> Result<()> {
         deaf.answers_pings = true;
         deaf.next().await.context("it is served again")?;
         still_serves(&mut deaf).await
+    })
+}
+
+#[test]
+fn a_user_has_so_many_callers_that_hold_anything_and_any_number_of_others() -> Result<()> {
+    let stage = stage()?;
+    with(async {
+        let mut idle = Vec::new();
+        for _ in 0..CALLERS_PER_UID_MAX + 12 {
+            let mut caller = stage.caller().await?;
+            still_serves(&mut caller).await?;
+            idle.push(caller);
+        }
+        // Those that were forgotten for others are served as before.
+        for caller in &mut idle {
+            still_serves(caller).await?;
+        }
+        let body = ("add", "", Options::new());
+        for caller in &mut idle[..CALLERS_PER_UID_MAX] {
+            caller.manager("HoldModel", &body).await??;
+        }
+        let one_too_many = &mut idle[CALLERS_PER_UID_MAX];
+        let refused = error(one_too_many.manager("HoldModel", &body).await?)?;
+        assert_eq!(refused.name, "org.moted.Error.LimitExceeded");
+        assert_eq!(text(&refused.fields, "what"), "callers of one user");
+        idle.swap_remove(0).leave().await?;
+        let served = idle.last_mut().context("there are more")?;
+        while let Err(refused) = served.manager("HoldModel", &body).await? {
+            // The bus tells us both at its own time.
+            assert_eq!(text(&refused.fields, "what"), "callers of one user");
+        }
+        Ok(())
     })
 }

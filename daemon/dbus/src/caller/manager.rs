@@ -234,12 +234,12 @@ impl Caller {
                 interactive,
             };
             let allowed = policy.check(&bus, asker, action).await;
-            let outcome = if allowed.is_ok() {
-                "allowed"
-            } else {
-                "refused"
-            };
-            log::info!(uid = credentials.uid, pid = credentials.pid, action = action; "{outcome}");
+            let (uid, pid) = (credentials.uid, credentials.pid);
+            match &allowed {
+                Ok(()) => log::info!(uid = uid, pid = pid, action = action; "allowed"),
+                // As often as a caller likes.
+                Err(_) => log::debug!(uid = uid, pid = pid, action = action; "refused"),
+            }
             allowed
         }
     }
