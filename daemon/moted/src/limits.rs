@@ -34,6 +34,18 @@ pub const BUFFERS_TOTAL_MAX: usize = 4_096;
 pub const STREAMS_PER_CONNECTION_MAX: usize = 32;
 /// Streams of all connections: each holds a descriptor.
 pub const STREAMS_TOTAL_MAX: usize = 512;
+/// Jobs of one user, waiting or running.
+pub const JOBS_PER_UID_MAX: usize = JOBS_QUEUED_MAX / 2;
+/// Bytes of one user's requests that are kept.
+pub const JOURNAL_BYTES_PER_UID_MAX: usize = JOURNAL_BYTES_MAX / 2;
+/// Streams of one user.
+pub const STREAMS_PER_UID_MAX: usize = STREAMS_TOTAL_MAX / 2;
+/// Registered buffers of one user.
+pub const BUFFERS_PER_UID_MAX: usize = BUFFERS_TOTAL_MAX / 2;
+/// Bytes in them. Their memory is charged to the user's own control group by the kernel.
+pub const BUFFER_BYTES_PER_UID_MAX: u64 = 64 << 30;
+/// Models that one user's connections may pin.
+pub const PINS_PER_UID_MAX: usize = 2 * PINS_MAX;
 /// Events that wait for the core; senders wait when it is full.
 pub const EVENTS_MAX: usize = 1_024;
 /// Events that are handled before their effects are sent.

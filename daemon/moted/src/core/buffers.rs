@@ -93,6 +93,15 @@ impl Buffers {
         Ok(())
     }
 
+    /// Buffers of these connections, and the bytes in them.
+    pub fn of(&self, connections: &BTreeSet<ConnectionId>) -> (usize, u64) {
+        let all = self.all.values();
+        all.filter(|one| connections.contains(&one.connection))
+            .fold((0, 0), |(count, bytes), one| {
+                (count + 1, bytes.saturating_add(one.bytes))
+            })
+    }
+
     /// Gives a buffer up; jobs that use it keep it until they are done.
     ///
     /// # Errors

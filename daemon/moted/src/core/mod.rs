@@ -12,6 +12,7 @@ mod instance;
 mod job;
 mod memory;
 mod probes;
+mod quota;
 mod report;
 mod requests;
 mod run;

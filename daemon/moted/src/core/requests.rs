@@ -3,6 +3,7 @@
 use super::connection::{Open, Watch};
 use super::ending::Ending;
 use super::job::Job;
+use super::quota::Ask;
 use super::seek::{Parked, Purpose};
 use super::{Core, Effect, Timer, work};
 use crate::ids::{JobId, RequestKey};
@@ -78,6 +79,7 @@ impl Core {
             Request::Cancel { target } => self.cancel(key, target),
             Request::Credit { target, frames } => self.credit(key, target, frames),
             Request::RegisterBuffer(buffer) => {
+                self.check_quota(key.connection, Ask::Buffer(buffer.bytes))?;
                 self.buffers.register(key.connection, buffer)?;
                 self.reply(key, Reply::Ok);
             }
@@ -119,6 +121,7 @@ impl Core {
         if waiting >= JOBS_QUEUED_MAX || kept.sum::<usize>() + kept_bytes > JOURNAL_BYTES_MAX {
             return Err(self.busy(waiting));
         }
+        self.check_quota(key.connection, Ask::Job(kept_bytes))?;
         let Some(connection) = self.connections.get_mut(&key.connection) else {
             return Ok(());
         };
@@ -263,12 +266,17 @@ impl Core {
 
     fn pin(&mut self, key: RequestKey, model: String, pinned: bool) -> Result<(), Status> {
         self.catalogue.find(&model)?;
+        let connection = self.connections.get(&key.connection);
+        let is_new = connection.is_some_and(|one| pinned && !one.pins.contains(&model));
+        if is_new {
+            self.check_quota(key.connection, Ask::Pin)?;
+        }
         let Some(connection) = self.connections.get_mut(&key.connection) else {
             return Ok(());
         };
         if pinned {
             let have = connection.pins.len() as u64 + 1;
-            if have > PINS_MAX as u64 && !connection.pins.contains(&model) {
+            if have > PINS_MAX as u64 && is_new {
                 let limit = PINS_MAX as u64;
                 return Err(Status::LimitExceeded {
                     what: "pins".into(),

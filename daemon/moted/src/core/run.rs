@@ -55,8 +55,10 @@ impl Core {
         job.phase = Phase::Queued(worker);
         job.times.loading += self.now.saturating_duration_since(job.times.phase_began);
         job.times.phase_began = self.now;
+        let uid = self.connections.get(&job.key.connection);
         let ticket = Ticket {
             job: id,
+            uid: uid.map_or(u32::MAX, |connection| connection.peer.uid),
             connection: job.key.connection,
             priority: job.priority(),
         };

@@ -1,6 +1,7 @@
 //! Streams: sockets straight between a client and a worker, made and revocable here.
 
 use super::instance::LoadedModel;
+use super::quota::Ask;
 use super::seek::Purpose;
 use super::{Core, Effect};
 use crate::ids::{ConnectionId, RequestKey, StreamId, WorkerId};
@@ -44,6 +45,7 @@ impl Core {
                 return Err(Status::LimitExceeded { what, have, limit });
             }
         }
+        self.check_quota(key.connection, Ask::Stream)?;
         self.want(Purpose::Stream(key), &open.model, &open.options);
         Ok(())
     }

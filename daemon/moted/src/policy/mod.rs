@@ -6,3 +6,4 @@ pub mod load;
 pub mod planner;
 pub mod queue;
 pub mod timers;
+pub mod turns;

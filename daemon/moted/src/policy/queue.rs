@@ -1,10 +1,11 @@
 //! Who computes next on one device.
 //!
 //! * More urgent work goes first: it starts at once and pauses what is less urgent.
-//! * Among equals, connections take turns, whatever the number of their jobs.
+//! * Among equals, users take turns, and each user's connections, whatever the number of their jobs.
 //! * At most [`RUNNING_PER_DEVICE`] jobs compute at the same time. A job that waits for its client
 //!   to read (*stalled*) does not compute and keeps nobody from it.
 
+use super::turns::{ByConnection, ByUser, Line, Turns};
 use crate::ids::{ConnectionId, JobId};
 use crate::limits::{RUNNING_PER_DEVICE, STARTED_PER_DEVICE_MAX};
 use mote_wire::types::Priority;
@@ -16,6 +17,8 @@ pub struct Ticket {
     /// The job.
     pub job: JobId,
     /// Whose it is.
+    pub uid: u32,
+    /// By which connection it came.
     pub connection: ConnectionId,
     /// How urgent it is.
     pub priority: Priority,
@@ -40,12 +43,7 @@ pub struct DeviceQueue {
 }
 
 /// Waiting jobs of one priority.
-#[derive(Clone, Debug, Default)]
-struct Class {
-    /// Connections with waiting jobs, the next one first.
-    turns: VecDeque<ConnectionId>,
-    jobs: BTreeMap<ConnectionId, VecDeque<JobId>>,
-}
+type Class = Turns<ByUser, Turns<ByConnection, VecDeque<Ticket>>>;
 
 #[derive(Clone, Copy, Debug)]
 struct Started {
@@ -58,25 +56,13 @@ impl DeviceQueue {
     /// Adds a job behind the others of its connection.
     pub fn push(&mut self, ticket: Ticket) {
         let class = self.waiting.entry(ticket.priority).or_default();
-        let jobs = class.jobs.entry(ticket.connection).or_default();
-        if jobs.is_empty() {
-            class.turns.push_back(ticket.connection);
-        }
-        jobs.push_back(ticket.job);
+        class.push(ticket, false);
     }
 
     /// Adds a job that had begun already and lost its worker: it is next.
     pub fn push_first(&mut self, ticket: Ticket) {
         let class = self.waiting.entry(ticket.priority).or_default();
-        class
-            .turns
-            .retain(|connection| *connection != ticket.connection);
-        class.turns.push_front(ticket.connection);
-        class
-            .jobs
-            .entry(ticket.connection)
-            .or_default()
-            .push_front(ticket.job);
+        class.push(ticket, true);
     }
 
     /// Takes a job out, waiting or started. Answers whether it was there.
@@ -95,7 +81,7 @@ impl DeviceQueue {
 
     /// Jobs that wait.
     pub fn waiting_len(&self) -> usize {
-        self.waiting.values().map(Class::len).sum()
+        self.waiting.values().map(Line::len).sum()
     }
 
     /// Jobs that have begun.
@@ -113,7 +99,7 @@ impl DeviceQueue {
 
     /// What is to be done now; asking again at once answers nothing new.
     pub fn schedule(&mut self) -> Vec<Step> {
-        self.waiting.retain(|_, class| !class.turns.is_empty());
+        self.waiting.retain(|_, class| class.len() > 0);
         let active = self.started.iter().filter(|one| !one.stalled);
         let waiting = self.waiting.keys().copied();
         let Some(top) = active.map(|one| one.ticket.priority).chain(waiting).min() else {
@@ -133,7 +119,8 @@ impl DeviceQueue {
             }
         }
         while self.has_room(top) {
-            let Some(ticket) = self.take(top) else { break };
+            let next = self.waiting.get_mut(&top).and_then(Line::pop);
+            let Some(ticket) = next else { break };
             self.started.push(Started {
                 ticket,
                 paused: false,
@@ -151,41 +138,5 @@ impl DeviceQueue {
             .filter(|one| one.ticket.priority == priority);
         let computing = equals.clone().filter(|one| !one.stalled).count();
         computing < RUNNING_PER_DEVICE && equals.count() < STARTED_PER_DEVICE_MAX
-    }
-
-    fn take(&mut self, priority: Priority) -> Option<Ticket> {
-        let class = self.waiting.get_mut(&priority)?;
-        let connection = class.turns.pop_front()?;
-        let jobs = class.jobs.get_mut(&connection)?;
-        let job = jobs.pop_front()?;
-        if jobs.is_empty() {
-            class.jobs.remove(&connection);
-        } else {
-            class.turns.push_back(connection);
-        }
-        Some(Ticket {
-            job,
-            connection,
-            priority,
-        })
-    }
-}
-
-impl Class {
-    fn len(&self) -> usize {
-        self.jobs.values().map(VecDeque::len).sum()
-    }
-
-    fn remove(&mut self, job: JobId) -> bool {
-        let Some((&connection, jobs)) = self.jobs.iter_mut().find(|(_, jobs)| jobs.contains(&job))
-        else {
-            return false;
-        };
-        jobs.retain(|other| *other != job);
-        if jobs.is_empty() {
-            self.jobs.remove(&connection);
-            self.turns.retain(|other| *other != connection);
-        }
-        true
     }
 }

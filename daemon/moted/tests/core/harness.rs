@@ -244,9 +244,17 @@ impl Play {
     }
 
     pub fn connect(&mut self, connection: u64) {
+        self.connect_as(connection, 0);
+    }
+
+    pub fn connect_as(&mut self, connection: u64, uid: u32) {
+        let peer = Peer {
+            uid,
+            ..Peer::default()
+        };
         self.event(Event::Connected {
             connection: ConnectionId(connection),
-            peer: Peer::default(),
+            peer,
         });
     }
 

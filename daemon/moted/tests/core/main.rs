@@ -6,5 +6,6 @@ mod faults;
 mod harness;
 mod histories;
 mod memory;
+mod quota;
 mod scheduling;
 mod streams;

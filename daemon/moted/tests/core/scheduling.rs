@@ -373,7 +373,7 @@ fn too_many_waiting_jobs_are_refused_with_a_time() {
     let mut play = Play::new(&[model("m")]);
     let per_connection = 64;
     for connection in 1..=(JOBS_QUEUED_MAX as u64 / per_connection) {
-        play.connect(connection);
+        play.connect_as(connection, connection as u32);
         for request in 1..=per_connection {
             play.ask(connection, request, infer("m"));
             assert!(play.is_open(connection, request));

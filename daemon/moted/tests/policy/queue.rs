@@ -62,6 +62,7 @@ impl Model {
                 let connection = ConnectionId(u64::from(connection));
                 let ticket = Ticket {
                     job,
+                    uid: (connection.0 % 2) as u32,
                     connection,
                     priority: priority(number),
                 };
@@ -219,6 +220,41 @@ proptest! {
     }
 
     #[test]
+    fn users_take_turns_however_many_connections_one_has(
+        many in 2..9u64, jobs_each in 1..4u64,
+    ) {
+        let mut queue = DeviceQueue::default();
+        let push = |queue: &mut DeviceQueue, job: u64, uid: u32, connection: u64| {
+            let (job, connection) = (JobId(job), ConnectionId(connection));
+            queue.push(Ticket { job, uid, connection, priority: Priority::Normal });
+        };
+        for number in 0..many * jobs_each {
+            push(&mut queue, number, 1, number % many);
+        }
+        // The other user comes last, with one connection.
+        for number in 0..3 {
+            push(&mut queue, 1_000 + number, 2, 99);
+        }
+        let mut order = Vec::new();
+        let mut running = Vec::new();
+        loop {
+            for step in queue.schedule() {
+                let Step::Start(job) = step else { panic!("{step:?} among equals") };
+                running.push(job);
+            }
+            if running.is_empty() {
+                break;
+            }
+            let done = running.remove(0);
+            queue.remove(done);
+            order.push(done);
+        }
+        let places: Vec<usize> = (0..order.len()).filter(|at| order[*at].0 >= 1_000).collect();
+        let due: Vec<usize> = (0..3).map(|turn| (2 * turn + 1).min(order.len() - 3 + turn)).collect();
+        prop_assert!(places.iter().zip(&due).all(|(at, due)| at <= due), "{:?}", order);
+    }
+
+    #[test]
     fn connections_take_turns_however_many_jobs_one_has(
         jobs in proptest::collection::vec(1..12usize, 2..5),
     ) {
@@ -228,7 +264,7 @@ proptest! {
         for (connection, count) in jobs.iter().enumerate() {
             for _ in 0..*count {
                 let (job, connection) = (JobId(number), ConnectionId(connection as u64));
-                queue.push(Ticket { job, connection, priority: Priority::Normal });
+                queue.push(Ticket { job, uid: 1, connection, priority: Priority::Normal });
                 owner.insert(job, connection);
                 number += 1;
             }
