@@ -82,6 +82,15 @@ impl Polkit {
             eprintln!("skipped: polkitd is not installed");
             return Ok(None);
         };
+        let mut own_mounts = Command::new("unshare");
+        if !bus
+            .run(own_mounts.args(["--mount", "true"]))?
+            .status
+            .success()
+        {
+            eprintln!("skipped: nothing can be mounted here, not even for one process");
+            return Ok(None);
+        }
         let folder = bus.folder().join("polkit");
         for part in ["actions", "rules", "none"] {
             std::fs::create_dir_all(folder.join(part))?;

@@ -329,6 +329,11 @@ impl Caller {
         }
     }
 
+    /// Keeps a signal for later.
+    pub fn keep(&mut self, message: Message) {
+        self.signals.push_back(message);
+    }
+
     /// All signals that have come so far.
     pub fn signals(&self) -> &VecDeque<Message> {
         &self.signals

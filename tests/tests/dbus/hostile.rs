@@ -4,6 +4,7 @@ use crate::common::{ADD, FOR_EVER, eventually, tensor, text as text_model};
 use crate::harness::{Caller, MANAGER, Options, SERVICE, Stage, error, number, text, with};
 use anyhow::{Context, Result};
 use mote_wire::limits::{MESSAGES_MAX, PROMPT_BYTES_MAX};
+use std::time::Duration;
 use zbus::Variant;
 use zbus::message::Type;
 
@@ -15,6 +16,8 @@ const UNREAD_BYTES_MAX: usize = (1 << 20) + (64 << 10);
 const JOBS_MAX: usize = 32;
 const SESSIONS_MAX: usize = 16;
 const CALLERS_PER_UID_MAX: usize = 48;
+/// After this, nothing more comes.
+const SILENCE: Duration = Duration::from_secs(5);
 
 fn stage() -> Result<Stage> {
     Stage::scripted(&[tensor("add", ADD), text_model("slow", FOR_EVER)])
@@ -191,8 +194,7 @@ fn a_caller_that_does_not_read_is_sent_no_more_until_it_does() -> Result<()> {
             deaf.send((SERVICE, MANAGER), interface, "Introspect", &())
                 .await?;
             // Waits for each answer until there is none.
-            let wait = std::time::Duration::from_secs(5);
-            match tokio::time::timeout(wait, deaf.next()).await {
+            match tokio::time::timeout(SILENCE, deaf.next()).await {
                 Ok(message) => {
                     bytes += message?.data().len();
                     messages += 1;
@@ -244,6 +246,48 @@ fn a_user_has_so_many_callers_that_hold_anything_and_any_number_of_others() -> R
             // The bus tells us both at its own time.
             assert_eq!(text(&refused.fields, "what"), "callers of one user");
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_jobs_text_waits_for_its_caller_and_nothing_of_it_is_lost() -> Result<()> {
+    let stage = Stage::scripted(&[text_model("quick", "step_ms = 1\n")])?;
+    // Slow enough that each token goes by itself.
+    let (jobs, tokens) = (8, 900);
+    with(async {
+        let (mut deaf, mut other) = (stage.caller().await?, stage.caller().await?);
+        deaf.answers_pings = false;
+        let options = || {
+            let mut options = forever();
+            options.insert("tokens_max", tokens.into());
+            options
+        };
+        let mut paths = Vec::new();
+        for _ in 0..jobs {
+            paths.push(deaf.generate("quick", "", options()).await??);
+        }
+        let mut bytes = 0;
+        while let Ok(message) = tokio::time::timeout(SILENCE, deaf.next()).await {
+            let message = message?;
+            bytes += message.data().len();
+            deaf.keep(message);
+        }
+        assert!(bytes < UNREAD_BYTES_MAX, "{bytes} bytes");
+        // The device is not blocked by it.
+        let job = other.generate("quick", "", options()).await??;
+        let (wanted, status, _) = other.follow(&job).await?;
+        assert_eq!(status, "ok");
+
+        deaf.answer_pings().await?;
+        deaf.answers_pings = true;
+        let mut waited = 0;
+        for path in &paths {
+            waited += usize::from(text(&deaf.properties(path, "Job").await?, "State") != "ok");
+            let (got, status, _) = deaf.follow(path).await?;
+            assert_eq!((got == wanted, status.as_str()), (true, "ok"));
+        }
+        assert!(waited > 0, "none had to wait: {bytes} bytes");
         Ok(())
     })
 }

@@ -271,11 +271,15 @@ struct Job {
 
 impl Job {
     async fn run(mut self) {
-        let end = self.follow().await.unwrap_or_else(|Stalled| {
-            let (have, limit) = (UNREAD_BYTES_MAX, UNREAD_BYTES_MAX);
-            let what = "bytes of signals the caller does not read".into();
-            End::Failed(Status::LimitExceeded { what, have, limit })
-        });
+        let end = match self.follow().await {
+            Ok(end) => end,
+            Err(Stalled) => {
+                self.answers.cancel().await;
+                let (have, limit) = (UNREAD_BYTES_MAX, UNREAD_BYTES_MAX);
+                let what = "bytes of signals the caller does not read".into();
+                End::Failed(Status::LimitExceeded { what, have, limit })
+            }
+        };
         self.finish(end).await;
     }
 
