@@ -42,6 +42,8 @@ pub struct Options {
     pub state: PathBuf,
     /// The worker program.
     pub worker: PathBuf,
+    /// Whether workers are kept in their sandbox.
+    pub sandbox: bool,
     /// Memory that models may take together.
     pub budget_bytes: u64,
     /// An unused model is unloaded after this.
@@ -120,7 +122,8 @@ pub async fn run(
         Some(inherited) => Listener::inherit(inherited)?,
         None => Listener::bind(&options.socket)?,
     };
-    let launcher = Launcher::new(options.worker.clone()).map_err(DaemonError::Launcher)?;
+    let launcher =
+        Launcher::new(options.worker.clone(), options.sandbox).map_err(DaemonError::Launcher)?;
     let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
     let settings = Settings {
         budget_bytes: options.budget_bytes,

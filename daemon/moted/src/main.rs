@@ -38,6 +38,15 @@ struct Arguments {
     /// The mote-worker program [default: beside this one]
     #[arg(long, value_name = "FILE")]
     worker: Option<PathBuf>,
+    /// Keep workers in their sandbox; off is for debugging
+    #[arg(
+        long,
+        value_name = "on|off",
+        env = "MOTE_SANDBOX",
+        default_value = "on",
+        value_enum
+    )]
+    sandbox: Sandbox,
     /// Memory that models may take together [default: 75 % of the machine's]
     #[arg(long, value_name = "BYTES")]
     budget_bytes: Option<u64>,
@@ -61,6 +70,12 @@ struct Arguments {
     log_level: log::LevelFilter,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Sandbox {
+    On,
+    Off,
+}
+
 impl Arguments {
     fn options(self) -> Options {
         let paths = Paths::from_env();
@@ -71,6 +86,7 @@ impl Arguments {
             runtimes: or(self.runtimes, paths.runtimes),
             state: self.state_dir.unwrap_or(paths.state),
             worker: self.worker.unwrap_or_else(machine::default_worker),
+            sandbox: self.sandbox == Sandbox::On,
             budget_bytes: self
                 .budget_bytes
                 .unwrap_or_else(machine::default_budget_bytes),

@@ -61,6 +61,7 @@ async fn ask(launched: Launched, flavour: &str) -> Result<Vec<Capability>, Absen
         mut child,
         socket,
         output,
+        group: _group,
     } = launched;
     let output = tokio::spawn(follow(output, format!("probe of {flavour}")));
     let limit = Duration::from_millis(PROBE_LIMIT_MS);

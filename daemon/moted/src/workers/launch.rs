@@ -2,6 +2,7 @@
 //! of the broker.
 #![allow(unsafe_code, reason = "the one door for code between fork and exec")]
 
+use super::group::{Group, Groups};
 use crate::service;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
@@ -46,12 +47,17 @@ pub struct Launched {
     pub socket: UnixStream,
     /// What it writes to stdout and stderr.
     pub output: pipe::Receiver,
+    /// Its control group, where it has one; to be dropped when the process has ended.
+    pub group: Option<Group>,
 }
 
 /// Starts processes of one program.
 #[derive(Debug)]
 pub struct Launcher {
     program: PathBuf,
+    /// Whether workers are kept in their sandbox.
+    sandbox: bool,
+    groups: Option<Groups>,
     /// Keeps number 3 taken in this process, so that between fork and exec it is nothing the
     /// standard library needs.
     _reserved: OwnedFd,
@@ -62,11 +68,13 @@ impl Launcher {
     ///
     /// # Errors
     /// When the system has no more descriptors.
-    pub fn new(program: PathBuf) -> io::Result<Self> {
+    pub fn new(program: PathBuf, sandbox: bool) -> io::Result<Self> {
         // The lowest free number; the standard library has seen to it that 0 to 2 are taken.
         let reserved = std::fs::File::open("/dev/null")?.into();
         Ok(Self {
             program,
+            sandbox,
+            groups: Groups::find(),
             _reserved: reserved,
         })
     }
@@ -74,6 +82,16 @@ impl Launcher {
     /// The program.
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// A group of its own for a process that has not been told anything yet.
+    fn group_for(&self, child: &Child) -> Option<Group> {
+        let pid = child.id()?;
+        let made = self.groups.as_ref()?.make();
+        let taken = made.and_then(|group| group.take(pid).map(|()| group));
+        taken
+            .inspect_err(|error| log::warn!("a worker has no control group of its own: {error}"))
+            .ok()
     }
 
     /// Starts a process. It dies with this one, or rather with the thread that calls this: call it
@@ -92,6 +110,9 @@ impl Launcher {
         let mut command = Command::new(&self.program);
         for name in service::VARIABLES {
             command.env_remove(name);
+        }
+        if !self.sandbox {
+            command.env("MOTE_SANDBOX", "off");
         }
         command
             .arg("--socket-fd")
@@ -127,6 +148,7 @@ impl Launcher {
             cause,
         })?;
         Ok(Launched {
+            group: self.group_for(&child),
             child,
             socket,
             output,

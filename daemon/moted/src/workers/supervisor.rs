@@ -79,6 +79,7 @@ pub fn supervise(
         child,
         socket,
         output,
+        group,
     } = launched;
     let (sender, receiver) = async_connection(socket, Link::Worker)?;
     let (commands, _) = WayOut::open(sender, BOUNDS);
@@ -94,6 +95,7 @@ pub fn supervise(
     tokio::spawn(async move {
         let mut watched = watched;
         let exit = watched.watch().await;
+        drop(group);
         let said = timeout(LAST_WORDS, output).await;
         if exit != Exit::default()
             && let Ok(Ok(said)) = said

@@ -1,4 +1,5 @@
 //! What is played.
+#![allow(clippy::print_stdout, reason = "a test that cannot run here says so")]
 
 use crate::client::{Client, Daemon, PATIENCE, eventually, is_alive};
 use crate::worker::TOKENS;
@@ -12,6 +13,7 @@ use nix::unistd::Pid;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 type Case = fn();
@@ -58,6 +60,7 @@ pub const ALL: &[(&str, Case)] = &[
     ("a_closed_stdin_ends_a_private_daemon", closed_stdin),
     ("a_second_daemon_is_refused", second_daemon),
     ("idle_means_idle", idle),
+    ("a_worker_has_a_control_group_of_its_own", own_control_group),
 ];
 
 fn tokens(replies: &[Reply]) -> Vec<u32> {
@@ -466,6 +469,81 @@ fn draining() {
     daemon.signal(Signal::SIGTERM);
     assert_eq!(client.failure(id), Status::ShuttingDown);
     assert_eq!(daemon.wait().code(), Some(0));
+}
+
+/// Where a version 2 hierarchy can be written, as by root.
+fn delegated_group() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("proc");
+    let mount = mounts
+        .lines()
+        .find(|line| line.contains(" - cgroup2 "))
+        .and_then(|line| line.split(' ').nth(4))?;
+    let own = std::fs::read_to_string("/proc/self/cgroup").expect("proc");
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let root = Path::new(mount).join(own);
+    let group = root.join(format!("mote-test-{}", std::process::id()));
+    std::fs::create_dir_all(group.join("broker")).ok()?;
+    Some(group)
+}
+
+fn own_control_group() {
+    let Some(group) = delegated_group() else {
+        println!("  (skipped: control groups of version 2 cannot be written here)");
+        return;
+    };
+    let left_over = group.join("worker-77");
+    std::fs::create_dir(&left_over).expect("a group");
+    let daemon = Daemon::prepare();
+    let own = daemon.command();
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args(["-c", "echo $$ > \"$0\"/broker/cgroup.procs && exec \"$@\""])
+        .arg(&group)
+        .arg(own.get_program())
+        .args(own.get_args())
+        .stdin(Stdio::piped());
+    let daemon = daemon.started_by(&mut shell);
+    let socket = daemon.socket();
+    eventually("the socket is there", || {
+        UnixStream::connect(&socket).is_ok()
+    });
+    eventually("what a dead broker left is gone", || !left_over.exists());
+    let mut client = daemon.client();
+    let id = client.generate("hangs");
+    client.tokens(id, 3);
+    let pid = client.status().workers[0].pid;
+    let of_worker = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it lives");
+    let line = of_worker
+        .lines()
+        .find(|line| line.starts_with("0::"))
+        .expect("version 2");
+    assert!(line.contains("/worker-"), "{line}");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it lives");
+    let workers = || {
+        let entries = std::fs::read_dir(&group).expect("a group");
+        let names = entries
+            .flatten()
+            .map(|entry| entry.file_name().into_string());
+        names
+            .flatten()
+            .filter(|name| name.starts_with("worker-"))
+            .count()
+    };
+    // Its job goes on in another, which has another group.
+    eventually("the next worker runs", || {
+        client
+            .status()
+            .workers
+            .iter()
+            .any(|one| one.pid != pid && one.pid > 0)
+    });
+    eventually("its group is gone", || workers() == 1);
+    drop(client);
+    assert_eq!(daemon.leave().code(), Some(0));
+    assert_eq!(workers(), 0);
+    for folder in [group.join("broker"), group] {
+        eventually("nothing is left", || std::fs::remove_dir(&folder).is_ok());
+    }
 }
 
 fn inherited_socket() {
