@@ -63,7 +63,7 @@ make_deb() {
     > "$root/DEBIAN/md5sums"
   find "$root" -type d -exec chmod 755 {} +
   local deb="$out/${name}_${version}_${package_arch}.deb"
-  dpkg-deb --root-owner-group -Zxz --build "$root" "$deb" > /dev/null
+  dpkg-deb --root-owner-group -Zxz "-z$level" --build "$root" "$deb" > /dev/null
   printf '%s\n' "$deb"
 }
 
@@ -82,6 +82,6 @@ make_archive() {
   put "$cross/portable/README" "$root/README"
   install -m 755 "$cross/portable/install" "$cross/portable/uninstall" "$root/"
   tar -c -C "$stage" --sort=name --owner=0 --group=0 --numeric-owner \
-    --mtime="@$SOURCE_DATE_EPOCH" "$name" | xz -T0 > "$out/$name.tar.xz"
+    --mtime="@$SOURCE_DATE_EPOCH" "$name" | xz -T0 "-$level" > "$out/$name.tar.xz"
   printf '%s\n' "$out/$name.tar.xz"
 }
