@@ -63,6 +63,9 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         n => format!(", changed {n} times with the machine's load"),
     };
     line("threads", format!("{} {spin}{changes}", receipt.threads));
+    if !["", "none", "unknown"].contains(&receipt.throttle.as_str()) {
+        line("slowed by", receipt.throttle.clone());
+    }
     line(
         "copied",
         format!(

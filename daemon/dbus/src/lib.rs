@@ -9,6 +9,7 @@
 //!   reach it, so that nobody sees or ends another's work.
 //! * `mirror`: models and devices, as objects everybody may see.
 //! * `wire`: the client of the wire. `pace`: how far a caller's reading may lag.
+//! * `power/`: not the gateway, but the client of the machine's services for power.
 //! * `describe/`: what the interfaces look like; what is introspected and checked comes from it.
 //!
 //! Everything runs on the tokio runtime that is current, sets no timer while nothing is stuck, and
@@ -28,9 +29,11 @@ mod names;
 mod options;
 mod pace;
 mod polkit;
+mod power;
 mod values;
 mod wire;
 
 pub use door::{Credentials, Door};
 pub use gateway::{BusAddress, Gateway, GatewayError, Settings};
 pub use names::SERVICE;
+pub use power::{PowerError, PowerNews, follow_power};

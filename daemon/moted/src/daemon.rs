@@ -11,6 +11,7 @@ use crate::limits::{
 };
 use crate::listen::{ListenError, Listener};
 use crate::logging::Limiter;
+use crate::power::{Power, PowerOptions};
 use crate::probe::{self, ProbeCache};
 use crate::service::{Order, Service};
 use crate::session::{Credentials, Session};
@@ -53,6 +54,8 @@ pub struct Options {
     pub drain: Option<Duration>,
     /// The service on D-Bus, if there is to be one.
     pub bus: Option<BusOptions>,
+    /// How power is dealt with.
+    pub power: PowerOptions,
 }
 
 /// Why the daemon could not start.
@@ -87,6 +90,7 @@ struct Daemon {
     probing: HashMap<String, Arc<Installed>>,
     prober: JoinSet<()>,
     service: Service,
+    power: Power,
 }
 
 /// Where connections and orders come from.
@@ -131,6 +135,7 @@ pub async fn run(
         started,
         seed: machine::random_seed(),
         idle_unload: options.idle_unload,
+        power: options.power.setting,
     };
     let models = catalogue::scan(&options.stores);
     let flavours = flavours::scan(&options.runtimes);
@@ -141,6 +146,7 @@ pub async fn run(
     let mut daemon = Daemon {
         started,
         core: Core::new(settings, models, flavours),
+        power: Power::start(options.power.clone(), events.clone()),
         events,
         at_once: VecDeque::new(),
         sessions: HashMap::new(),
@@ -355,9 +361,11 @@ impl Daemon {
             }
             Effect::Rescan => self.rescan(),
             Effect::SampleLoad { pids } => {
+                self.power.look();
                 self.at_once
                     .push_back(Event::LoadSampled(machine::sample_load(&pids)));
             }
+            Effect::Inhibit { hold } => self.power.work_lasts(hold),
             Effect::EndStream { socket, status } => streams::end(&socket, status),
             Effect::Reloaded => self.service.ready(),
         }
@@ -470,6 +478,7 @@ impl Daemon {
 
     fn rescan(&mut self) {
         let (stores, runtimes) = (self.options.stores.clone(), self.options.runtimes.clone());
+        self.power.forget_sensors();
         let events = self.events.clone();
         // Disks may be slow.
         tokio::task::spawn_blocking(move || {

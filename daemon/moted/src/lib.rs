@@ -6,6 +6,7 @@
 //! * [`core`]: the one owner of all state, a state machine without I/O.
 //! * [`policy`]: planner, ledger, queue, load, history: plain structs the core asks.
 //! * [`catalogue`] and [`flavours`]: what lies on the disk.
+//! * [`power`]: what the machine's services and sensors say.
 //! * [`listen`], [`bus`] and [`session`]: clients. [`workers`] and [`probe`]: child processes.
 #![deny(unsafe_code)]
 
@@ -20,6 +21,7 @@ pub mod listen;
 pub mod logging;
 pub mod machine;
 pub mod policy;
+pub mod power;
 pub mod probe;
 pub mod service;
 pub mod session;

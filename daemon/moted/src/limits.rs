@@ -130,6 +130,36 @@ pub const IDLE_CORES_MAX: f64 = 0.25;
 /// … in so many samples in a row.
 pub const IDLE_SAMPLES: u32 = 6;
 
+// ---- Power and heat ----
+
+/// A battery that is no fuller than this is low.
+pub const BATTERY_LOW_PERCENT: u8 = 20;
+/// So close below the temperature at which the kernel turns the machine off, it is hot.
+pub const CRITICAL_MARGIN_MILLIDEGREES: i32 = 5_000;
+/// Temperatures that are older say nothing.
+pub const HEAT_FRESH_MS: u64 = 3_000;
+/// It is cool again after so many readings in a row that say so.
+pub const HEAT_READINGS: u32 = 4;
+/// Thermal zones that are looked at.
+pub const ZONES_MAX: usize = 64;
+/// Trip points of one zone.
+pub const TRIPS_MAX: usize = 16;
+/// Cooling devices that are looked at.
+pub const COOLING_DEVICES_MAX: usize = 64;
+/// Cores whose counters of thermal throttling are looked at.
+pub const THROTTLE_CORES_MAX: usize = 64;
+/// Bytes of one file in sysfs that are read.
+pub const SYSFS_BYTES_MAX: u64 = 256;
+/// Bytes of the name of a zone.
+pub const ZONE_NAME_BYTES_MAX: usize = 32;
+/// News of the machine's power that wait for the core.
+pub const POWER_NEWS_MAX: usize = 16;
+/// What computes may take so long to come to the end of its step before the machine sleeps; logind
+/// waits for 5 s unless it is told otherwise.
+pub const SLEEP_SETTLE_MS: u64 = 1_000;
+/// A machine that was to sleep and still computes after so long does not sleep.
+pub const SLEEP_LIMIT_MS: u64 = 60_000;
+
 // ---- Catalogue ----
 
 /// Models over all stores.

@@ -8,6 +8,8 @@ use mote_dbus::BusAddress;
 use moted::bus::BusOptions;
 use moted::daemon::{self, Options};
 use moted::limits::IDLE_UNLOAD_MS;
+use moted::policy::power::Setting;
+use moted::power::PowerOptions;
 use moted::service::{self, Order};
 use moted::{logging, machine};
 use std::io::Read;
@@ -62,6 +64,20 @@ struct Arguments {
     /// Model of a use, for callers on D-Bus that ask for use:chat; may be given several times
     #[arg(long = "use", value_name = "USE=MODEL", value_parser = use_of_model)]
     uses: Vec<(String, String)>,
+    /// What work may cost: performance, balanced, efficient, or auto: as the machine's power profile,
+    /// supply and temperatures say. Other than with auto, no service is asked, and sleep is not
+    /// prepared for
+    #[arg(long, value_name = "POLICY", default_value = "auto")]
+    power: Setting,
+    /// Where sysfs is
+    #[arg(
+        long,
+        env = "MOTE_SYSFS",
+        value_name = "FOLDER",
+        default_value = "/sys",
+        hide = true
+    )]
+    sysfs: PathBuf,
     /// Leave when standard input is closed: for a daemon that belongs to one program
     #[arg(long)]
     exit_on_stdin_close: bool,
@@ -96,6 +112,10 @@ impl Arguments {
                 address: BusAddress::from(self.bus.as_str()),
                 uses: self.uses.into_iter().collect(),
             }),
+            power: PowerOptions {
+                setting: self.power,
+                sysfs: self.sysfs,
+            },
         }
     }
 }

@@ -171,11 +171,11 @@ impl Engine {
                 }
             }
             Command::AttachStream { stream, socket } => self.attach(stream, socket)?,
-            Command::SetLoad { busy } => {
+            Command::SetLoad { busy, threads_max } => {
                 if let Some(loaded) = &self.loaded {
-                    loaded
-                        .governor
-                        .follow(if busy { Load::Busy } else { Load::Idle });
+                    let load = if busy { Load::Busy } else { Load::Idle };
+                    let threads_max = threads_max.map(|threads| threads as usize);
+                    loaded.governor.follow(load, threads_max);
                 }
             }
             Command::Shutdown => return Ok(false),

@@ -90,8 +90,10 @@ pub fn load(
     })?;
     // Of the three libraries only this one has threads that spin.
     let can_spin = candidate.backend == BackendKind::OnnxRuntime;
+    let limit = command.threads.max(1) as usize;
+    let at_first = command.threads_at_first.map_or(limit, |n| n as usize);
     let threads = Threads {
-        count: command.threads.max(1) as usize,
+        count: at_first.clamp(1, limit),
         spin: command.spin && can_spin,
     };
     let request = LoadRequest {
@@ -124,6 +126,7 @@ pub fn load(
         sandbox: crate::sandbox::state(),
     };
     let policy = Policy {
+        limit,
         follow: command.threads_follow_load,
         can_spin,
     };

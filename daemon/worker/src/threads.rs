@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The threads a model computes with, and how often that changed.
 pub struct Governor {
     model: Arc<dyn Model>,
-    limit: usize,
     policy: Policy,
     now: Mutex<Threads>,
     changes: AtomicU32,
@@ -16,6 +15,8 @@ pub struct Governor {
 /// What may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// The most threads there may be.
+    pub limit: usize,
     /// Whether threads follow the machine's load at all.
     pub follow: bool,
     /// Whether this backend's threads can spin.
@@ -28,7 +29,6 @@ impl Governor {
         let (now, changes) = (Mutex::new(threads), AtomicU32::new(0));
         Self {
             model,
-            limit: threads.count,
             policy,
             now,
             changes,
@@ -45,20 +45,21 @@ impl Governor {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// Adapts to the machine's load. The backend may have to compile the model again for that, so
+    /// Adapts to the machine's load, with `threads_max` threads at most. The backend may have to compile the model again for that, so
     /// it happens on a thread of its own while jobs go on with what they have.
-    pub fn follow(self: &Arc<Self>, load: Load) {
+    pub fn follow(self: &Arc<Self>, load: Load, threads_max: Option<usize>) {
         if !self.policy.follow {
             return;
         }
         let this = Arc::clone(self);
-        std::thread::spawn(move || this.change(load));
+        std::thread::spawn(move || this.change(load, threads_max));
     }
 
-    fn change(&self, load: Load) {
+    fn change(&self, load: Load, threads_max: Option<usize>) {
         // Held over the change: a second one waits for the first, and so the last one wins.
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut wanted = Threads::choose(self.limit, Some(self.limit), load);
+        let limit = self.policy.limit;
+        let mut wanted = Threads::choose(limit, threads_max, load);
         wanted.spin &= self.policy.can_spin;
         if *now == wanted {
             return;

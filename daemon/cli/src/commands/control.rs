@@ -7,7 +7,7 @@ use crate::ui::{Ui, bytes_text};
 use crate::work::options;
 use anyhow::Result;
 use mote_client::Client;
-use mote_wire::types::{Capability, Sandbox, SandboxState, StatusReport, WorkerInfo};
+use mote_wire::types::{Capability, PowerReport, Sandbox, SandboxState, StatusReport, WorkerInfo};
 use std::sync::Arc;
 
 /// What the daemon is doing.
@@ -38,6 +38,7 @@ fn status_text(report: &StatusReport) -> String {
             report.machine_load
         ),
     ];
+    lines.extend(report.power.as_ref().map(power_text));
     for worker in &report.workers {
         lines.push(format!(
             "  worker  {:>7} {} on {}: {:?}, {} resident, {} jobs, {} streams{}",
@@ -52,6 +53,22 @@ fn status_text(report: &StatusReport) -> String {
         ));
     }
     lines.join("\n")
+}
+
+fn power_text(power: &PowerReport) -> String {
+    let mut text = format!("  power   {}: {}", power.policy, power.why);
+    match power.throttle.as_str() {
+        "none" => {}
+        "unknown" => text += "; whether heat slows it down is unknown",
+        throttle => text += &format!("; slowed down: {throttle}"),
+    }
+    if power.background_paused {
+        text += "; background work is paused";
+    }
+    if power.sleep_delayed {
+        text += "; sleep waits for what runs";
+    }
+    text
 }
 
 /// Nothing as long as the worker is kept in its sandbox, or has not loaded its model yet.

@@ -4,6 +4,7 @@ use crate::catalogue::Catalogue;
 use crate::flavours::{Flavours, Installed};
 use crate::ids::{ConnectionId, WorkerId};
 use crate::policy::load::Sample;
+use crate::policy::power::Observation;
 use mote_api::Capability;
 use mote_wire::types::{Command, Reply, Request, Status, StatusReport, WorkerEvent};
 use std::os::fd::OwnedFd;
@@ -46,7 +47,7 @@ impl Event {
     pub(super) fn leaves_choices(&self) -> bool {
         let is_job = |event: &WorkerEvent| matches!(event, WorkerEvent::Job { .. });
         match self {
-            Self::Request { .. } | Self::LoadSampled(_) | Self::Tick => true,
+            Self::Request { .. } | Self::LoadSampled(_) | Self::Power(_) | Self::Tick => true,
             Self::Worker { event, .. } => is_job(event),
             _ => false,
         }
@@ -123,6 +124,12 @@ pub enum Event {
     },
     /// What the machine is doing; `None` when the kernel did not tell.
     LoadSampled(Option<Sample>),
+    /// Something about profile, supply or heat was seen or heard.
+    Power(Observation),
+    /// The machine is about to sleep.
+    Sleeping,
+    /// The machine has slept, or does not sleep after all.
+    Resumed,
     /// The time [`super::Core::next_due`] has come.
     Tick,
     /// Stores and runtime folders are to be read anew, and everything probed; [`Effect::Reloaded`]
@@ -194,10 +201,17 @@ pub enum Effect {
     Rescan,
     /// What [`Event::Reload`] asked for is done.
     Reloaded,
-    /// Look at what the machine is doing; [`Event::LoadSampled`] follows.
+    /// Look at what the machine is doing and how hot it is; [`Event::LoadSampled`] follows, and
+    /// [`Event::Power`] if there is anything to tell.
     SampleLoad {
         /// Our workers.
         pids: Vec<i32>,
+    },
+    /// Hold a lock that delays sleep, or let go of it. It is no error when there is nobody to ask for
+    /// one.
+    Inhibit {
+        /// Whether it is to be held.
+        hold: bool,
     },
     /// Tell a stream's client that it is over, and shut its socket down for both ends.
     EndStream {

@@ -1,5 +1,6 @@
 //! One loaded model: a worker process from the decision to start it to its end.
 
+use super::power::Pace;
 use crate::catalogue::{Entry, Stamp};
 use crate::ids::{JobId, StreamId, WantId, WorkerId};
 use crate::policy::history::Key;
@@ -64,8 +65,8 @@ pub struct Instance {
     pub state: State,
     /// Its process, once started.
     pub pid: Option<i32>,
-    /// The load of the machine it was told last.
-    pub load: Load,
+    /// The pace it was told last.
+    pub pace: Pace,
     /// Files that are being verified by this load.
     pub verifying: Option<Stamp>,
     /// Whether the model was loaded at any time.
@@ -106,9 +107,14 @@ impl Instance {
         !matches!(self.state, State::AwaitingMemory | State::BackingOff)
     }
 
-    /// Threads to load with.
-    pub fn threads(&self, cores: usize, load: Load) -> Threads {
-        Threads::choose(cores, self.threads_max, load)
+    /// The most threads it may ever have, and those to begin with.
+    pub fn threads(&self, cores: usize) -> (usize, Threads) {
+        let full = Threads::choose(cores, self.threads_max, Load::Busy).count;
+        let mut pace = self.pace;
+        if self.threads_max.is_some() {
+            pace.threads_max = None;
+        }
+        (full, pace.threads(full))
     }
 
     /// As it is told to clients.

@@ -2,6 +2,7 @@
 
 use super::work;
 use crate::ids::{BufferId, RequestKey, WantId, WorkerId};
+use crate::policy::power::Throttle;
 use mote_api::Candidate;
 use mote_wire::types::{JobReply, Priority, Status, Work};
 use std::collections::BTreeSet;
@@ -47,6 +48,8 @@ pub struct Job {
     pub preemptions: u32,
     /// A way to run it that is not to be taken again if there is another.
     pub avoid: Option<Candidate>,
+    /// The worst that slowed it down, as far as was seen while it ran.
+    pub throttle: Throttle,
     /// Times for the receipt.
     pub times: Times,
 }
@@ -97,6 +100,7 @@ impl Job {
             deaths: 0,
             preemptions: 0,
             avoid: None,
+            throttle: Throttle::Unknown,
             times,
         }
     }

@@ -11,6 +11,7 @@ mod event;
 mod instance;
 mod job;
 mod memory;
+mod power;
 mod probes;
 mod quota;
 mod report;
@@ -31,6 +32,7 @@ use crate::limits::LOAD_SAMPLE_MS;
 use crate::policy::history::History;
 use crate::policy::ledger::Ledger;
 use crate::policy::load::LoadMonitor;
+use crate::policy::power::{Monitor, Setting};
 use crate::policy::queue::DeviceQueue;
 use crate::policy::timers::Timers;
 use connection::Connection;
@@ -56,6 +58,8 @@ pub struct Settings {
     pub seed: u64,
     /// An unused model is unloaded after this.
     pub idle_unload: Duration,
+    /// What the user says about power.
+    pub power: Setting,
 }
 
 /// Something that waits for a point in time.
@@ -70,6 +74,8 @@ enum Timer {
     StopGrace(WorkerId),
     SampleLoad,
     Drained,
+    Settled,
+    Awake,
 }
 
 /// The broker's state.
@@ -86,6 +92,11 @@ pub struct Core {
     load: LoadMonitor,
     /// Whether anything has computed since the last look at the machine's load.
     computed: bool,
+    power: Monitor,
+    /// The machine sleeps, or is about to.
+    asleep: bool,
+    /// A lock that delays sleep was asked for.
+    inhibits: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     jobs: BTreeMap<JobId, Job>,
     wants: BTreeMap<WantId, Want>,
@@ -139,6 +150,9 @@ impl Core {
         Self {
             now: settings.started,
             ledger: Ledger::new(settings.budget_bytes),
+            power: Monitor::new(settings.power),
+            asleep: false,
+            inhibits: false,
             settings,
             catalogue,
             probes: probes::Probes::new(flavours),
@@ -205,6 +219,9 @@ impl Core {
                 flavours,
             } => self.rescanned(catalogue, flavours),
             Event::LoadSampled(sample) => self.load_sampled(sample),
+            Event::Power(observation) => self.power_observed(observation),
+            Event::Sleeping => self.fall_asleep(),
+            Event::Resumed => self.wake_up(),
             Event::Tick => {}
             Event::Reload => self.reload(),
             Event::Drain { limit } => self.drain(limit),
@@ -249,6 +266,8 @@ impl Core {
             Timer::StopGrace(worker) => self.effects.push(Effect::Kill { worker }),
             Timer::SampleLoad => self.sample_due(),
             Timer::Drained => self.shut_down(),
+            Timer::Settled => self.set_inhibited(false),
+            Timer::Awake => self.wake_up(),
         }
     }
 
@@ -335,26 +354,7 @@ impl Core {
             return;
         };
         log::info!(load:? = load; "the rest of the machine changed its mind");
-        for worker in self.instances.keys().copied().collect::<Vec<_>>() {
-            self.tell_load(worker);
-        }
-    }
-
-    /// Tells a worker what the machine is doing, unless it knows.
-    fn tell_load(&mut self, worker: WorkerId) {
-        let load = self.load.load();
-        let Some(instance) = self.instances.get_mut(&worker) else {
-            return;
-        };
-        if instance.state == State::Ready && instance.load != load {
-            instance.load = load;
-            self.send(
-                worker,
-                Command::SetLoad {
-                    busy: load == mote_api::Load::Busy,
-                },
-            );
-        }
+        self.tell_pace_to_all();
     }
 
     fn sample_load(&mut self) {
@@ -383,7 +383,9 @@ impl Core {
     }
 
     fn sample_due(&mut self) {
-        if std::mem::take(&mut self.computed) {
+        let computed = std::mem::take(&mut self.computed);
+        self.tend_inhibition(computed);
+        if computed {
             self.sample_load();
             self.set_timer(Timer::SampleLoad, LOAD_SAMPLE_MS);
         } else {

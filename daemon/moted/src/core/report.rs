@@ -155,6 +155,7 @@ impl Core {
             },
             workers: workers.collect(),
             pid: i32::try_from(std::process::id()).ok(),
+            power: Some(self.power_report()),
         };
         let RequestKey {
             connection,
@@ -176,6 +177,11 @@ impl Core {
     /// Has everything read and probed anew because the service manager says so.
     pub(super) fn reload(&mut self) {
         self.rescans.reload_next = true;
+        self.probe_anew();
+    }
+
+    /// Has everything read and probed anew, as devices may have changed.
+    pub(super) fn probe_anew(&mut self) {
         self.rescans.fresh_next = true;
         self.begin_rescan();
     }

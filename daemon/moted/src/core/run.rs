@@ -76,7 +76,11 @@ impl Core {
     /// Lets all queues take their steps.
     pub(super) fn schedule(&mut self) {
         loop {
-            let steps = self.queues.values_mut().flat_map(|queue| queue.schedule());
+            let hold = self.hold();
+            let steps = self
+                .queues
+                .values_mut()
+                .flat_map(|queue| queue.schedule(hold));
             let steps: Vec<Step> = steps.collect();
             if steps.is_empty() {
                 self.queues
@@ -112,6 +116,7 @@ impl Core {
     }
 
     fn start(&mut self, id: JobId) {
+        let throttle = self.power.throttle(self.now);
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -119,6 +124,7 @@ impl Core {
             return;
         };
         job.phase = Phase::Running(worker);
+        job.throttle = throttle.max(std::mem::take(&mut job.throttle));
         job.times.queued += self.now.saturating_duration_since(job.times.phase_began);
         job.times.phase_began = self.now;
         let credit = job.begin_run();
@@ -376,7 +382,8 @@ impl Core {
         receipt.total_us = micros(self.now.saturating_duration_since(job.times.accepted));
         receipt.preemptions = job.preemptions;
         receipt.retries = job.retries;
-        receipt.throttle = "unknown".into();
+        let throttle = self.power.throttle(self.now).max(job.throttle.clone());
+        receipt.throttle = throttle.to_string();
     }
 
     /// Has workers forget a buffer.

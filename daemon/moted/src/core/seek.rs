@@ -285,7 +285,7 @@ impl Core {
             cpu_free: want.requirements.forbid_cpu,
             state: State::AwaitingMemory,
             pid: None,
-            load: self.load.load(),
+            pace: self.pace(),
             verifying: None,
             was_ready: false,
             loaded: LoadedModel::default(),

@@ -93,11 +93,13 @@ impl Core {
     }
 
     fn load_command(&mut self, worker: WorkerId) -> Option<LoadModel> {
+        let pace = self.pace();
         let instance = self.instances.get_mut(&worker)?;
         let installed = self.probes.installed(&instance.candidate.flavour)?;
         let entry = &instance.entry;
-        instance.load = self.load.load();
-        let threads = instance.threads(self.settings.cores, instance.load);
+        instance.pace = pace;
+        let (full, threads) = instance.threads(self.settings.cores);
+        let number = |threads| u32::try_from(threads).unwrap_or(u32::MAX);
         let stamp = Stamp::of(entry);
         let verified = stamp.is_some() && self.verified.get(&entry.digest) == stamp.as_ref();
         instance.verifying = stamp;
@@ -107,7 +109,8 @@ impl Core {
             candidate_json: serde_json::to_vec(&instance.candidate).ok()?,
             flavour_json: serde_json::to_vec(&installed.flavour).ok()?,
             flavour_folder: installed.folder.to_str()?.to_owned(),
-            threads: u32::try_from(threads.count).unwrap_or(u32::MAX),
+            threads: number(full),
+            threads_at_first: (threads.count < full).then(|| number(threads.count)),
             spin: threads.spin,
             threads_follow_load: instance.threads_max.is_none(),
             model_digest: instance.entry.digest.clone(),
@@ -161,7 +164,7 @@ impl Core {
         let wants = instance.wants.clone();
         log::info!(worker = worker.0, model = model, load_us = load_us; "model loaded");
         self.emit(EventKind::ModelLoaded { model, load_us });
-        self.tell_load(worker);
+        self.tell_pace(worker);
         for want in wants {
             self.deliver(want, worker);
         }

@@ -4,6 +4,7 @@ pub mod history;
 pub mod ledger;
 pub mod load;
 pub mod planner;
+pub mod power;
 pub mod queue;
 pub mod timers;
 pub mod turns;

@@ -29,10 +29,32 @@ pub struct Ticket {
 pub enum Step {
     /// Begin the job.
     Start(JobId),
-    /// Halt the job at its next step, for more urgent work.
+    /// Halt the job at its next step, for more urgent work or because it is held back.
     Pause(JobId),
     /// Let it go on.
     Resume(JobId),
+}
+
+/// What does not compute for now, however free the device is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing is held back.
+    #[default]
+    Nothing,
+    /// Work that nobody waits for.
+    Background,
+    /// Everything.
+    All,
+}
+
+impl Hold {
+    fn holds(self, priority: Priority) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Background => priority == Priority::Background,
+            Self::All => true,
+        }
+    }
 }
 
 /// The queue of one device.
@@ -98,16 +120,16 @@ impl DeviceQueue {
     }
 
     /// What is to be done now; asking again at once answers nothing new.
-    pub fn schedule(&mut self) -> Vec<Step> {
+    pub fn schedule(&mut self, hold: Hold) -> Vec<Step> {
         self.waiting.retain(|_, class| class.len() > 0);
         let active = self.started.iter().filter(|one| !one.stalled);
-        let waiting = self.waiting.keys().copied();
-        let Some(top) = active.map(|one| one.ticket.priority).chain(waiting).min() else {
-            return Vec::new();
-        };
+        let active = active.map(|one| one.ticket.priority);
+        let wanted = active.chain(self.waiting.keys().copied());
+        let top = wanted.filter(|priority| !hold.holds(*priority)).min();
         let mut steps = Vec::new();
         for one in self.started.iter_mut().filter(|one| !one.stalled) {
-            let pause = one.ticket.priority > top;
+            let priority = one.ticket.priority;
+            let pause = hold.holds(priority) || top.is_some_and(|top| priority > top);
             if pause != one.paused {
                 one.paused = pause;
                 let job = one.ticket.job;
@@ -118,7 +140,7 @@ impl DeviceQueue {
                 });
             }
         }
-        while self.has_room(top) {
+        while let Some(top) = top.filter(|top| self.has_room(*top)) {
             let next = self.waiting.get_mut(&top).and_then(Line::pop);
             let Some(ticket) = next else { break };
             self.started.push(Started {

@@ -262,7 +262,10 @@ fn workers_follow_the_load_of_the_machine() {
     }
     assert!(matches!(
         play.commands(worker)[..],
-        [Command::SetLoad { busy: true }]
+        [Command::SetLoad {
+            busy: true,
+            threads_max: None
+        }]
     ));
     assert_eq!(play.status(1, 2).machine_load, "busy");
     play.ask(1, 3, generate("n"));

@@ -130,6 +130,8 @@ pub struct Play {
     pub rescans: usize,
     pub reloads: usize,
     pub samples: usize,
+    /// Locks that delay sleep, taken and let go.
+    pub locks: Vec<bool>,
     /// Probes wait for [`Play::probe`] instead of being answered at once.
     pub hold_probes: bool,
     held: Vec<Event>,
@@ -148,6 +150,7 @@ impl Play {
             started: now,
             seed: 1,
             idle_unload: Duration::from_secs(600),
+            power: moted::policy::power::Setting::Auto,
         };
         Self {
             core: Core::new(settings, catalogue(models), flavours()),
@@ -162,6 +165,7 @@ impl Play {
             rescans: 0,
             reloads: 0,
             samples: 0,
+            locks: Vec::new(),
             hold_probes: false,
             held: Vec::new(),
         }
@@ -229,6 +233,7 @@ impl Play {
                     Effect::Rescan => self.rescans += 1,
                     Effect::Reloaded => self.reloads += 1,
                     Effect::SampleLoad { .. } => self.samples += 1,
+                    Effect::Inhibit { hold } => self.locks.push(hold),
                     Effect::EndStream { socket, status } => {
                         self.ended_streams.push((socket, status));
                     }

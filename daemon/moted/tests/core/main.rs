@@ -6,6 +6,7 @@ mod faults;
 mod harness;
 mod histories;
 mod memory;
+mod power;
 mod quota;
 mod scheduling;
 mod streams;

@@ -4,4 +4,5 @@ mod history;
 mod ledger;
 mod load;
 mod planner;
+mod power;
 mod queue;

@@ -3,7 +3,7 @@
 use mote_wire::types::Priority;
 use moted::ids::{ConnectionId, JobId};
 use moted::limits::{RUNNING_PER_DEVICE, STARTED_PER_DEVICE_MAX};
-use moted::policy::queue::{DeviceQueue, Step, Ticket};
+use moted::policy::queue::{DeviceQueue, Hold, Step, Ticket};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -102,7 +102,7 @@ impl Model {
     }
 
     fn obey(&mut self) {
-        for step in self.queue.schedule() {
+        for step in self.queue.schedule(Hold::Nothing) {
             let (Step::Start(job) | Step::Pause(job) | Step::Resume(job)) = step;
             let at = &mut self.at[job.0 as usize];
             *at = match (step, *at) {
@@ -133,7 +133,11 @@ impl Model {
                 (step, at) => panic!("{step:?} of a job that is {at:?}"),
             };
         }
-        assert_eq!(self.queue.schedule(), [], "asking again changes nothing");
+        assert_eq!(
+            self.queue.schedule(Hold::Nothing),
+            [],
+            "asking again changes nothing"
+        );
     }
 
     fn count(&self, urgency: Priority, which: impl Fn(At) -> bool) -> usize {
@@ -238,7 +242,7 @@ proptest! {
         let mut order = Vec::new();
         let mut running = Vec::new();
         loop {
-            for step in queue.schedule() {
+            for step in queue.schedule(Hold::Nothing) {
                 let Step::Start(job) = step else { panic!("{step:?} among equals") };
                 running.push(job);
             }
@@ -272,7 +276,7 @@ proptest! {
         let mut order = Vec::new();
         let mut running = Vec::new();
         loop {
-            running.extend(queue.schedule().into_iter().map(|step| match step {
+            running.extend(queue.schedule(Hold::Nothing).into_iter().map(|step| match step {
                 Step::Start(job) => job,
                 other => panic!("{other:?} among equals"),
             }));

@@ -3,8 +3,8 @@
 use super::{Parsed, Place, invalid, receipt, required, status, tensor, unless_zero};
 use crate::pb;
 use crate::types::{
-    CandidateInfo, Capability, Explanation, ModelDetails, ModelInfo, Sandbox, SandboxPart,
-    SandboxState, StatusReport, VariantInfo, WorkerInfo, WorkerState,
+    CandidateInfo, Capability, Explanation, ModelDetails, ModelInfo, PowerReport, Sandbox,
+    SandboxPart, SandboxState, StatusReport, VariantInfo, WorkerInfo, WorkerState,
 };
 
 pub(super) fn parse_models(models: pb::ModelList) -> Vec<ModelInfo> {
@@ -184,6 +184,7 @@ pub(super) fn parse_status(report: pb::StatusReport) -> Parsed<StatusReport> {
         machine_load: report.machine_load,
         workers: workers.map(parse_worker).collect::<Parsed<_>>()?,
         pid: unless_zero(report.pid),
+        power: report.power.map(parse_power),
     })
 }
 
@@ -202,6 +203,27 @@ pub(super) fn write_status(report: StatusReport) -> pb::StatusReport {
         machine_load: report.machine_load,
         workers: report.workers.into_iter().map(write_worker).collect(),
         pid: report.pid.unwrap_or_default(),
+        power: report.power.map(write_power),
+    }
+}
+
+fn parse_power(power: pb::Power) -> PowerReport {
+    PowerReport {
+        policy: power.policy,
+        why: power.why,
+        throttle: power.throttle,
+        background_paused: power.background_paused,
+        sleep_delayed: power.sleep_delayed,
+    }
+}
+
+fn write_power(power: PowerReport) -> pb::Power {
+    pb::Power {
+        policy: power.policy,
+        why: power.why,
+        throttle: power.throttle,
+        background_paused: power.background_paused,
+        sleep_delayed: power.sleep_delayed,
     }
 }
 

@@ -40,7 +40,9 @@ pub(crate) fn parse_command(body: CommandBody, fds: &mut FdSource) -> Parsed<Com
             stream,
             socket: fds.take("socket")?,
         },
-        CommandBody::SetLoad(wpb::SetLoad { busy }) => Command::SetLoad { busy },
+        CommandBody::SetLoad(wpb::SetLoad { busy, threads_max }) => {
+            Command::SetLoad { busy, threads_max }
+        }
         CommandBody::Shutdown(wpb::Shutdown {}) => Command::Shutdown,
     })
 }
@@ -76,7 +78,9 @@ pub(crate) fn write_command(
             fds.push(socket);
             CommandBody::AttachStream(wpb::AttachStream { stream })
         }
-        Command::SetLoad { busy } => CommandBody::SetLoad(wpb::SetLoad { busy }),
+        Command::SetLoad { busy, threads_max } => {
+            CommandBody::SetLoad(wpb::SetLoad { busy, threads_max })
+        }
         Command::Shutdown => CommandBody::Shutdown(wpb::Shutdown {}),
     })
 }
@@ -91,6 +95,7 @@ fn parse_load(load: wpb::LoadModel) -> LoadModel {
         threads: load.threads,
         spin: load.spin,
         threads_follow_load: load.threads_follow_load,
+        threads_at_first: load.threads_at_first,
         model_digest: load.model_digest,
         forbid_cpu: load.forbid_cpu,
         verify_digests: load.verify_digests,
@@ -107,6 +112,7 @@ fn write_load(load: LoadModel) -> wpb::LoadModel {
         threads: load.threads,
         spin: load.spin,
         threads_follow_load: load.threads_follow_load,
+        threads_at_first: load.threads_at_first,
         model_digest: load.model_digest,
         forbid_cpu: load.forbid_cpu,
         verify_digests: load.verify_digests,

@@ -17,8 +17,8 @@ pub use reply::{
     Token, Welcome,
 };
 pub use report::{
-    CandidateInfo, Capability, Event, EventKind, Explanation, ModelDetails, ModelInfo, Sandbox,
-    SandboxPart, SandboxState, StatusReport, VariantInfo, WorkerInfo, WorkerState,
+    CandidateInfo, Capability, Event, EventKind, Explanation, ModelDetails, ModelInfo, PowerReport,
+    Sandbox, SandboxPart, SandboxState, StatusReport, VariantInfo, WorkerInfo, WorkerState,
 };
 pub use request::{
     ChatMessage, ClipFormat, Generate, Hello, Infer, OpenStream, Priority, Prompt, RegisterBuffer,

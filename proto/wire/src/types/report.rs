@@ -112,6 +112,23 @@ pub struct StatusReport {
     pub workers: Vec<WorkerInfo>,
     /// The broker's process; `None` when it does not say.
     pub pid: Option<i32>,
+    /// `None` when it does not say.
+    pub power: Option<PowerReport>,
+}
+
+/// What work may cost on this machine now, and what slows it down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PowerReport {
+    /// `performance`, `balanced` or `efficient`.
+    pub policy: String,
+    /// Why, for people.
+    pub why: String,
+    /// As in a receipt.
+    pub throttle: String,
+    /// Whether work of the lowest priority waits for better times.
+    pub background_paused: bool,
+    /// Whether a lock is held that delays sleep.
+    pub sleep_delayed: bool,
 }
 
 /// What a worker is doing.

@@ -41,6 +41,7 @@ pub enum Command {
     },
     SetLoad {
         busy: bool,
+        threads_max: Option<u32>,
     },
     Shutdown,
 }
@@ -58,6 +59,7 @@ pub struct LoadModel {
     pub threads: u32,
     pub spin: bool,
     pub threads_follow_load: bool,
+    pub threads_at_first: Option<u32>,
     pub model_digest: String,
     pub forbid_cpu: bool,
     pub verify_digests: bool,

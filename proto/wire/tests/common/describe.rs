@@ -49,7 +49,7 @@ pub fn event(event: &WorkerEvent) -> String {
 
 /// Fields that came after the first texts, as they are written while they say nothing: left out, so
 /// that those texts stand.
-const LATER: [&str; 2] = ["sandbox: None,", "pid: None,"];
+const LATER: [&str; 3] = ["sandbox: None,", "pid: None,", "power: None,"];
 
 fn plain(message: &impl std::fmt::Debug) -> String {
     let mut text = String::new();

@@ -558,8 +558,17 @@ fn status_report() -> impl Strategy<Value = StatusReport> {
     let longs = any::<(u64, u64, u64, u64)>();
     let ints = any::<(u32, u32, u32, u32, u32)>();
     let pid = some(1..=i32::MAX);
-    (text(), text(), longs, ints, (vec(worker, 0..3), pid)).prop_map(
-        |(server_version, machine_load, longs, ints, (workers, pid))| StatusReport {
+    let power = (text(), text(), text(), any::<(bool, bool)>());
+    let power = power.prop_map(|(policy, why, throttle, flags)| PowerReport {
+        policy,
+        why,
+        throttle,
+        background_paused: flags.0,
+        sleep_delayed: flags.1,
+    });
+    let last = (vec(worker, 0..3), pid, of(power));
+    (text(), text(), longs, ints, last).prop_map(
+        |(server_version, machine_load, longs, ints, (workers, pid, power))| StatusReport {
             server_version,
             uptime_ms: longs.0,
             rss_bytes: longs.1,
@@ -573,6 +582,7 @@ fn status_report() -> impl Strategy<Value = StatusReport> {
             machine_load,
             workers,
             pid,
+            power,
         },
     )
 }
@@ -680,7 +690,7 @@ pub fn command() -> impl Strategy<Value = Command> {
     let load = (
         (text(), text(), text()),
         (json(), json(), json()),
-        any::<(u32, bool, bool, bool, bool)>(),
+        any::<(u32, bool, bool, bool, bool, Option<u32>)>(),
     );
     let load = load.prop_map(|(folders, json, numbers)| {
         Command::LoadModel(Box::new(LoadModel {
@@ -692,6 +702,7 @@ pub fn command() -> impl Strategy<Value = Command> {
             threads: numbers.0,
             spin: numbers.1,
             threads_follow_load: numbers.2,
+            threads_at_first: numbers.5,
             model_digest: folders.2,
             forbid_cpu: numbers.3,
             verify_digests: numbers.4,
@@ -732,7 +743,8 @@ pub fn command() -> impl Strategy<Value = Command> {
             stream,
             socket: sealed(1),
         }),
-        any::<bool>().prop_map(|busy| Command::SetLoad { busy }),
+        any::<(bool, Option<u32>)>()
+            .prop_map(|(busy, threads_max)| Command::SetLoad { busy, threads_max }),
         Just(()).prop_map(|()| Command::Shutdown),
     ]
 }

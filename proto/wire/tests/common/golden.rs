@@ -671,6 +671,7 @@ fn report_replies() -> Vec<(&'static str, Reply)> {
                     sandbox: None,
                 }],
                 pid: None,
+                power: None,
             })),
         ),
         (
@@ -702,6 +703,19 @@ fn report_replies() -> Vec<(&'static str, Reply)> {
                     }),
                     ..WorkerInfo::default()
                 }],
+                ..StatusReport::default()
+            })),
+        ),
+        (
+            "reply_status_report_power",
+            Reply::StatusReport(Box::new(StatusReport {
+                power: Some(PowerReport {
+                    policy: "efficient".into(),
+                    why: "on battery, 12 % left; hot (x86_pkg_temp)".into(),
+                    throttle: "thermal (x86_pkg_temp)".into(),
+                    background_paused: true,
+                    sleep_delayed: true,
+                }),
                 ..StatusReport::default()
             })),
         ),
