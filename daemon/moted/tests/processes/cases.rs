@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a test that cannot run here says so")]
 
 use crate::client::{Client, Daemon, PATIENCE, eventually, is_alive};
+use crate::power;
 use crate::worker::TOKENS;
 use mote_wire::codec::{frame_to_reply, request_to_frame};
 use mote_wire::types::{
@@ -60,6 +61,13 @@ pub const ALL: &[(&str, Case)] = &[
     ("a_closed_stdin_ends_a_private_daemon", closed_stdin),
     ("a_second_daemon_is_refused", second_daemon),
     ("idle_means_idle", idle),
+    ("heat_shows_in_receipts", power::heat_in_receipts),
+    ("profile_and_supply_are_followed", power::profile_and_supply),
+    (
+        "sleep_waits_for_jobs_and_jobs_wait_for_its_end",
+        power::sleep,
+    ),
+    ("services_for_power_do_not_wake_it", power::idle_on_the_bus),
     ("a_worker_has_a_control_group_of_its_own", own_control_group),
 ];
 
@@ -606,7 +614,7 @@ fn second_daemon() {
 }
 
 /// Voluntary switches of the daemon's threads: each is an end of waiting.
-fn wake_ups(pid: i32) -> u64 {
+pub fn wake_ups(pid: i32) -> u64 {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
     let of_thread = |path: std::path::PathBuf| {
         let status = std::fs::read_to_string(path.join("status")).unwrap_or_default();

@@ -7,6 +7,8 @@
 
 mod cases;
 mod client;
+mod peers;
+mod power;
 mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
