@@ -66,7 +66,7 @@ fn power_text(power: &PowerReport) -> String {
         text += "; background work is paused";
     }
     if power.sleep_delayed {
-        text += "; sleep waits for what runs";
+        text += "; what runs delays sleep";
     }
     text
 }

@@ -97,7 +97,7 @@ impl Follower {
                 changed = self.working.changed() => {
                     changed.map_err(|_| PowerError::Unheard)?;
                     let works = *self.working.borrow_and_update();
-                    self.works(works);
+                    self.works(works).await?;
                 }
             }
         }
@@ -160,9 +160,7 @@ impl Follower {
             }
             Answer::Lock(lock) => {
                 self.locking = false;
-                self.lock = lock.filter(|_| self.works);
-                log::debug!(held = self.lock.is_some(); "the lock that delays sleep was asked for");
-                Ok(())
+                self.set_lock(lock.filter(|_| self.works)).await
             }
             Answer::Owner(..) | Answer::Properties(_, _, _, None) | Answer::Nothing => Ok(()),
         }
@@ -204,7 +202,7 @@ impl Follower {
             }
             Peer::Login => {
                 // A lock of one that has gone locks nothing.
-                self.lock = None;
+                self.set_lock(None).await?;
                 self.lock_if_working();
                 if !is_here {
                     self.tell(PowerNews::Awake).await?;
@@ -332,9 +330,9 @@ impl Follower {
     }
 
     /// Work begins to last, or has ended.
-    fn works(&mut self, works: bool) {
+    async fn works(&mut self, works: bool) -> Result<(), PowerError> {
         if self.works == works {
-            return;
+            return Ok(());
         }
         self.works = works;
         let rule = changes(Peer::Supply, DISPLAY_DEVICE);
@@ -344,8 +342,18 @@ impl Follower {
             self.lock_if_working();
         } else {
             self.listen("RemoveMatch", rule);
-            self.lock = None;
+            self.set_lock(None).await?;
         }
+        Ok(())
+    }
+
+    async fn set_lock(&mut self, lock: Option<OwnedFd>) -> Result<(), PowerError> {
+        let (held, was_held) = (lock.is_some(), self.lock.is_some());
+        self.lock = lock;
+        if held == was_held {
+            return Ok(());
+        }
+        self.tell(PowerNews::Lock(held)).await
     }
 
     fn lock_if_working(&mut self) {

@@ -34,6 +34,8 @@ pub enum PowerNews {
         /// How full the batteries are, as far as that was asked for.
         percent: Option<u8>,
     },
+    /// Whether a lock is held that delays sleep.
+    Lock(bool),
     /// The machine is about to sleep.
     Sleeping,
     /// It has slept, or does not sleep after all.

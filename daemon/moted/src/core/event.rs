@@ -47,7 +47,11 @@ impl Event {
     pub(super) fn leaves_choices(&self) -> bool {
         let is_job = |event: &WorkerEvent| matches!(event, WorkerEvent::Job { .. });
         match self {
-            Self::Request { .. } | Self::LoadSampled(_) | Self::Power(_) | Self::Tick => true,
+            Self::Request { .. }
+            | Self::LoadSampled(_)
+            | Self::Power(_)
+            | Self::SleepDelayed(_)
+            | Self::Tick => true,
             Self::Worker { event, .. } => is_job(event),
             _ => false,
         }
@@ -126,6 +130,8 @@ pub enum Event {
     LoadSampled(Option<Sample>),
     /// Something about profile, supply or heat was seen or heard.
     Power(Observation),
+    /// Whether a lock is held that delays sleep, as [`Effect::Inhibit`] may have it.
+    SleepDelayed(bool),
     /// The machine is about to sleep.
     Sleeping,
     /// The machine has slept, or does not sleep after all.
@@ -207,8 +213,8 @@ pub enum Effect {
         /// Our workers.
         pids: Vec<i32>,
     },
-    /// Hold a lock that delays sleep, or let go of it. It is no error when there is nobody to ask for
-    /// one.
+    /// Hold a lock that delays sleep, or let go of it; [`Event::SleepDelayed`] follows if there is
+    /// anybody to ask for one.
     Inhibit {
         /// Whether it is to be held.
         hold: bool,

@@ -97,6 +97,8 @@ pub struct Core {
     asleep: bool,
     /// A lock that delays sleep was asked for.
     inhibits: bool,
+    /// There is one.
+    sleep_delayed: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     jobs: BTreeMap<JobId, Job>,
     wants: BTreeMap<WantId, Want>,
@@ -153,6 +155,7 @@ impl Core {
             power: Monitor::new(settings.power),
             asleep: false,
             inhibits: false,
+            sleep_delayed: false,
             settings,
             catalogue,
             probes: probes::Probes::new(flavours),
@@ -220,6 +223,7 @@ impl Core {
             } => self.rescanned(catalogue, flavours),
             Event::LoadSampled(sample) => self.load_sampled(sample),
             Event::Power(observation) => self.power_observed(observation),
+            Event::SleepDelayed(held) => self.sleep_delayed = held,
             Event::Sleeping => self.fall_asleep(),
             Event::Resumed => self.wake_up(),
             Event::Tick => {}

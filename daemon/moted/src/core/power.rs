@@ -150,7 +150,7 @@ impl Core {
             why: stance.why.to_string(),
             throttle: self.power.throttle(self.now).to_string(),
             background_paused: !stance.background,
-            sleep_delayed: self.inhibits,
+            sleep_delayed: self.sleep_delayed,
         }
     }
 }

@@ -150,6 +150,7 @@ async fn listen(working: watch::Receiver<bool>, events: mpsc::Sender<Event>) {
     for unknown in [
         Event::Power(Observation::Profile(None, None)),
         Event::Power(Observation::Supply(None)),
+        Event::SleepDelayed(false),
         Event::Resumed,
     ] {
         let _ = events.send(unknown).await;
@@ -169,6 +170,7 @@ fn event(news: PowerNews) -> Event {
             on_battery,
             percent,
         }))),
+        PowerNews::Lock(held) => Event::SleepDelayed(held),
         PowerNews::Sleeping => Event::Sleeping,
         PowerNews::Awake => Event::Resumed,
     }

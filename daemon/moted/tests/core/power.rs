@@ -198,7 +198,10 @@ fn sleep_waits_for_work_that_lasts_and_for_no_other() {
     assert!(play.locks.is_empty(), "it may be over at once");
     play.pass(LOAD_SAMPLE_MS);
     assert_eq!(play.locks, [true]);
-    assert!(play.status(1, 2).power.expect("it says").sleep_delayed);
+    let told = |play: &mut Play, request| play.status(1, request).power.expect("it says");
+    assert!(!told(&mut play, 2).sleep_delayed, "nobody has given a lock");
+    play.event(Event::SleepDelayed(true));
+    assert!(told(&mut play, 3).sleep_delayed);
     play.pass(10 * LOAD_SAMPLE_MS);
     assert_eq!(play.locks, [true]);
     play.finish(worker, job);

@@ -220,11 +220,7 @@ fn background_work_waits_when_power_is_scarce_and_it_is_hot_or_the_battery_low()
 }
 
 fn observations() -> impl Strategy<Value = Vec<(u64, Observation)>> {
-    let profiles = vec![
-        Profile::Performance,
-        Profile::Balanced,
-        Profile::PowerSaver,
-    ];
+    let profiles = vec![Profile::Performance, Profile::Balanced, Profile::PowerSaver];
     let profile = proptest::option::of(proptest::sample::select(profiles));
     let one = prop_oneof![
         profile.prop_map(|profile| Observation::Profile(profile, None)),

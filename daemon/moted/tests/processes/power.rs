@@ -130,7 +130,7 @@ pub fn sleep() {
     let long = owner.generate("hangs");
     owner.tokens(long, 3);
     eventually("sleep is delayed", || peers.locks_held() == 1);
-    assert!(power(&mut client).sleep_delayed);
+    eventually("it says so", || power(&mut client).sleep_delayed);
     let lock = ["sleep", "Mote", "A model is at work", "delay"].map(str::to_owned);
     assert_eq!(peers.locks_asked_for(), [lock.into()]);
 
@@ -160,7 +160,7 @@ pub fn sleep() {
         (1, 1),
         "it waits"
     );
-    assert!(!report.power.expect("it says").sleep_delayed);
+    eventually("it says so", || !power(&mut watcher).sleep_delayed);
     peers.prepare_for_sleep(false);
     assert!(matches!(client.all(id).last(), Some(Reply::Done(_))));
     eventually("sleep is delayed again", || peers.locks_held() == 1);
