@@ -1,6 +1,8 @@
 //! Clients that do not keep to the wire: each costs itself its connection, or the request, and
 //! nobody else anything.
 
+#[path = "hostile/another_user.rs"]
+mod another_user;
 #[allow(dead_code, reason = "the tests of faults use more of it")]
 #[path = "faults/common.rs"]
 mod common;

@@ -33,7 +33,7 @@ impl Daemon {
         let path = cli
             .socket
             .clone()
-            .unwrap_or_else(mote_wire::paths::user_socket);
+            .unwrap_or_else(mote_wire::paths::daemon_socket);
         // A daemon that is stuck does not greet.
         match interrupt::wait(move || Ok(Client::connect(&path, CLIENT_NAME)))? {
             Ok(client) => Ok(Self {

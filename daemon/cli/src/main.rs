@@ -158,7 +158,7 @@ fn running(cli: &Cli) -> Option<Client> {
     let path = cli
         .socket
         .clone()
-        .unwrap_or_else(mote_wire::paths::user_socket);
+        .unwrap_or_else(mote_wire::paths::daemon_socket);
     Client::connect(&path, "mote").ok()
 }
 

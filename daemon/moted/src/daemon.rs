@@ -14,7 +14,7 @@ use crate::logging::Limiter;
 use crate::power::{Power, PowerOptions};
 use crate::probe::{self, ProbeCache};
 use crate::service::{Order, Service};
-use crate::session::{Credentials, Session};
+use crate::session::{self, Credentials, Session};
 use crate::way::WayOut;
 use crate::workers::{self, Handle, Launcher};
 use crate::{machine, streams};
@@ -130,6 +130,7 @@ pub async fn run(
         Launcher::new(options.worker.clone(), options.sandbox).map_err(DaemonError::Launcher)?;
     let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
     let settings = Settings {
+        uid: nix::unistd::getuid().as_raw(),
         budget_bytes: options.budget_bytes,
         cores: machine::cores(),
         started,
@@ -295,6 +296,15 @@ impl Daemon {
             ("connections of one user", of_user, CONNECTIONS_PER_UID_MAX),
         ];
         let over = limits.into_iter().find(|(_, have, limit)| have >= limit);
+        if let Some((what, have, limit)) = over {
+            if PEER_LINES.allows(self.started) {
+                log::warn!(uid = peer.uid, limit = limit; "too many {what}");
+            }
+            let (what, have, limit) = (what.to_owned(), have as u64 + 1, limit as u64);
+            let status = Status::LimitExceeded { what, have, limit };
+            self.closing.spawn(session::refuse(socket, status));
+            return;
+        }
         let connection = ConnectionId(self.connections.draw());
         let session = match Session::open(socket, connection, peer, self.events.clone()) {
             Ok(session) => session,
@@ -303,17 +313,6 @@ impl Daemon {
                 return;
             }
         };
-        if let Some((what, have, limit)) = over {
-            if PEER_LINES.allows(self.started) {
-                log::warn!(uid = peer.uid, limit = limit; "too many {what}");
-            }
-            let (what, have, limit) = (what.to_owned(), have as u64 + 1, limit as u64);
-            let status = Status::LimitExceeded { what, have, limit };
-            // Its queue is empty.
-            let _ = session.outbox().send(0, Reply::Failed(status));
-            self.closing.spawn(session.close());
-            return;
-        }
         log::debug!(connection = connection.0, uid = peer.uid, pid = peer.pid; "connected");
         self.sessions.insert(connection, session);
     }

@@ -40,9 +40,9 @@ impl Client {
         Self::from_socket(socket, name)
     }
 
-    /// Connects to this user's daemon, or else to the system's; see [`paths::user_socket`].
+    /// Connects to this user's daemon, or else to the system's; see [`paths::daemon_socket`].
     pub fn connect_default(name: &str) -> Result<Self, ClientError> {
-        Self::connect(paths::user_socket(), name)
+        Self::connect(paths::daemon_socket(), name)
     }
 
     /// Greets the daemon at the other end of `socket`, which must be in blocking mode.

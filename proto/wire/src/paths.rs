@@ -7,6 +7,19 @@ pub const SOCKET_VARIABLE: &str = "MOTE_SOCKET";
 /// The system daemon's socket.
 pub const SYSTEM_SOCKET: &str = "/run/mote/mote.sock";
 
+/// The socket of the daemon that there is: as [`user_socket`], except that the system's daemon is
+/// taken when this user has none.
+pub fn daemon_socket() -> PathBuf {
+    let user = user_socket();
+    let is_named = std::env::var_os(SOCKET_VARIABLE).is_some_and(|value| !value.is_empty());
+    let system = PathBuf::from(SYSTEM_SOCKET);
+    if !is_named && !user.exists() && system.exists() {
+        system
+    } else {
+        user
+    }
+}
+
 /// The socket of this user's daemon: `MOTE_SOCKET`, or else `$XDG_RUNTIME_DIR/mote/mote.sock`, or
 /// else the system's.
 pub fn user_socket() -> PathBuf {

@@ -11,6 +11,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 const VARINT: u64 = 0;
@@ -37,7 +38,12 @@ impl Raw {
 
     /// One that has said hello.
     pub fn greeted(daemon: &Daemon) -> Result<Self> {
-        let mut raw = Self::connect(daemon)?;
+        Self::greeted_at(&daemon.socket())
+    }
+
+    pub fn greeted_at(socket: &Path) -> Result<Self> {
+        let socket = UnixStream::connect(socket)?;
+        let mut raw = Self::over(Connection::new(socket, Link::Client))?;
         raw.ask(1, hello(1, 1))?;
         match raw.next()? {
             Said::Answer(1, Reply::Welcome(_)) => Ok(raw),

@@ -48,6 +48,8 @@ use streams::Stream;
 /// What the broker was started with.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The user it runs as, who may hear of everybody's work.
+    pub uid: u32,
     /// Memory that models may take together.
     pub budget_bytes: u64,
     /// Cores to compute with.

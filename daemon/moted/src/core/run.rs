@@ -145,12 +145,12 @@ impl Core {
             seed: job.seed,
             credit,
         };
-        let model = job.model().to_owned();
+        let (model, client) = (job.model().to_owned(), job.key.connection);
         for map in maps {
             self.send(worker, map);
         }
         self.send(worker, Command::StartJob(Box::new(start)));
-        self.emit(EventKind::JobStarted { job: id.0, model });
+        self.emit_of(client, &EventKind::JobStarted { job: id.0, model });
     }
 
     pub(super) fn credit_job(&mut self, id: JobId, frames: u32) {
@@ -294,11 +294,12 @@ impl Core {
             connection.kept_bytes = connection.kept_bytes.saturating_sub(kept);
         }
         self.reply(job.key, reply);
-        self.emit(EventKind::JobEnded {
+        let ended = EventKind::JobEnded {
             job: id.0,
             model,
             outcome: name.to_owned(),
-        });
+        };
+        self.emit_of(job.key.connection, &ended);
         for (buffer, workers) in self.buffers.release(&job.buffers) {
             self.unmap(buffer, &workers);
         }

@@ -7,10 +7,22 @@ use mote_wire::types::{Event, EventKind, Reply};
 impl Core {
     /// Tells an event to everyone who watches and has credit left, and counts it for the others.
     pub(super) fn emit(&mut self, kind: EventKind) {
+        self.emit_to(&kind, |_| true);
+    }
+
+    /// As [`Core::emit`], for what concerns the job of one client: those of other users do not hear
+    /// of it, except for root's and the daemon's own.
+    pub(super) fn emit_of(&mut self, client: ConnectionId, kind: &EventKind) {
+        let user = self.uid_of(client);
+        let (root, own) = (0, self.settings.uid);
+        self.emit_to(kind, |uid| [root, own].contains(&uid) || Some(uid) == user);
+    }
+
+    fn emit_to(&mut self, kind: &EventKind, may_hear: impl Fn(u32) -> bool) {
         let watching = self
             .connections
             .iter()
-            .filter(|(_, one)| one.watch.is_some());
+            .filter(|(_, one)| one.watch.is_some() && may_hear(one.peer.uid));
         for connection in watching.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.tell(connection, kind.clone());
         }

@@ -2,7 +2,8 @@
 //!
 //! * More urgent work goes first: it starts at once and pauses what is less urgent.
 //! * Among equals, users take turns, and each user's connections, whatever the number of their jobs.
-//! * At most [`RUNNING_PER_DEVICE`] jobs compute at the same time. A job that waits for its client
+//! * At most [`RUNNING_PER_DEVICE`] jobs compute at the same time, but each user one: a step cannot
+//!   be interrupted, and nobody waits for the end of another user's. A job that waits for its client
 //!   to read (*stalled*) does not compute and keeps nobody from it.
 
 use super::turns::{ByConnection, ByUser, Line, Turns};
@@ -140,9 +141,7 @@ impl DeviceQueue {
                 });
             }
         }
-        while let Some(top) = top.filter(|top| self.has_room(*top)) {
-            let next = self.waiting.get_mut(&top).and_then(Line::pop);
-            let Some(ticket) = next else { break };
+        while let Some(ticket) = top.and_then(|top| self.take(top)) {
             self.started.push(Started {
                 ticket,
                 paused: false,
@@ -153,12 +152,21 @@ impl DeviceQueue {
         steps
     }
 
-    fn has_room(&self, priority: Priority) -> bool {
+    /// The next job that may start.
+    fn take(&mut self, priority: Priority) -> Option<Ticket> {
         let equals = self
             .started
             .iter()
             .filter(|one| one.ticket.priority == priority);
-        let computing = equals.clone().filter(|one| !one.stalled).count();
-        computing < RUNNING_PER_DEVICE && equals.count() < STARTED_PER_DEVICE_MAX
+        if equals.clone().count() >= STARTED_PER_DEVICE_MAX {
+            return None;
+        }
+        let computing: Vec<u64> = equals
+            .filter(|one| !one.stalled)
+            .map(|one| u64::from(one.ticket.uid))
+            .collect();
+        let has_room = computing.len() < RUNNING_PER_DEVICE;
+        let class = self.waiting.get_mut(&priority)?;
+        class.pop_of(|uid| has_room || !computing.contains(&uid))
     }
 }

@@ -87,6 +87,16 @@ impl Line for VecDeque<Ticket> {
     }
 }
 
+impl<S: Share, L: Line> Turns<S, L> {
+    /// As [`Line::pop`], of those alone whose turn may come.
+    pub fn pop_of(&mut self, may_come: impl Fn(u64) -> bool) -> Option<Ticket> {
+        let place = self.order.iter().position(|key| may_come(*key))?;
+        let key = self.order.remove(place)?;
+        self.order.push_front(key);
+        self.pop()
+    }
+}
+
 impl<S: Share, L: Line> Line for Turns<S, L> {
     fn push(&mut self, ticket: Ticket, next: bool) {
         let key = S::key(&ticket);

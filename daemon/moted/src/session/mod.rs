@@ -8,6 +8,7 @@ pub use outbox::Outbox;
 use crate::core::Event;
 use crate::ids::ConnectionId;
 use crate::limits::FLUSH_LIMIT_MS;
+use mote_wire::types::{Reply, Status};
 use mote_wire::{Link, WireError, async_connection};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -32,6 +33,26 @@ pub struct Credentials {
     pub uid: u32,
     /// Its process when it connected.
     pub pid: i32,
+}
+
+/// Tells a connection that there is no place for it. Nothing it says is read: it never was there.
+pub async fn refuse(socket: UnixStream, status: Status) {
+    let Ok((sender, _receiver)) = async_connection(socket, Link::Client) else {
+        return;
+    };
+    let (outbox, writer) = Outbox::open(sender);
+    // Its queue is empty.
+    let _ = outbox.send(0, Reply::Failed(status));
+    finish(&outbox, writer).await;
+}
+
+/// Sends what is queued, within reason, and closes.
+async fn finish(outbox: &Outbox, writer: JoinHandle<()>) {
+    outbox.way().close();
+    let limit = Duration::from_millis(FLUSH_LIMIT_MS);
+    if timeout(limit, writer).await.is_err() {
+        outbox.way().abort();
+    }
 }
 
 impl Session {
@@ -71,11 +92,7 @@ impl Session {
     /// Sends what is queued, within reason, and closes.
     pub async fn close(self) {
         self.reader.abort();
-        self.outbox.way().close();
-        let limit = Duration::from_millis(FLUSH_LIMIT_MS);
-        if timeout(limit, self.writer).await.is_err() {
-            self.outbox.way().abort();
-        }
+        finish(&self.outbox, self.writer).await;
     }
 
     /// Closes without sending what is queued.

@@ -145,6 +145,7 @@ impl Play {
     pub fn with_budget(models: &[Model], budget_bytes: u64) -> Self {
         let now = Instant::now();
         let settings = Settings {
+            uid: 0,
             budget_bytes,
             cores: 4,
             started: now,

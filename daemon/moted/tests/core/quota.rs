@@ -1,8 +1,8 @@
 //! What one user may take, over all its connections.
 
 use crate::harness::*;
-use mote_wire::types::{Reply, Request, Status};
-use moted::limits::{JOBS_PER_UID_MAX, PINS_PER_UID_MAX};
+use mote_wire::types::{EventKind, Reply, Request, Status};
+use moted::limits::{JOBS_PER_UID_MAX, PINS_PER_UID_MAX, RUNNING_PER_DEVICE};
 
 /// Jobs that a connection may have open.
 const JOBS_EACH: usize = 50;
@@ -36,17 +36,13 @@ fn a_user_with_many_connections_leaves_room_for_others() {
     let asked = connections as usize * JOBS_EACH;
     assert_eq!(refused, asked - JOBS_PER_UID_MAX);
 
-    // Somebody else asks after all of them, and is served in the next round.
+    // Somebody else asks after all of them, and waits for none of them.
+    assert_eq!(play.started(worker).len(), RUNNING_PER_DEVICE);
     play.connect_as(900, 1_002);
     play.ask(900, 1, generate("m"));
-    let mut job = play.started(worker)[0].job;
-    for _ in 0..2 {
-        play.finish(worker, job);
-        let next = play.started(worker);
-        assert_eq!(next.len(), 1);
-        job = next[0].job;
-    }
-    play.finish(worker, job);
+    let started = play.started(worker);
+    assert_eq!(started.len(), 1);
+    play.finish(worker, started[0].job);
     assert!(matches!(play.take(900, 1).last(), Some(Reply::Done(_))));
 
     // What ends makes room again.
@@ -89,4 +85,32 @@ fn pins_of_a_user_are_limited_over_its_connections() {
     };
     play.ask(99, 1, pin);
     assert!(matches!(play.answer(99, 1), Reply::Ok));
+}
+
+#[test]
+fn whoever_watches_hears_of_its_own_users_jobs_only() {
+    let mut play = Play::new(&[model("m")]);
+    for (connection, uid) in [(1, 1_001), (2, 1_002), (3, 1_001), (4, 0)] {
+        play.connect_as(connection, uid);
+        play.ask(connection, 9, Request::Watch);
+    }
+    play.ask(1, 1, generate("m"));
+    let worker = play.load();
+    let job = play.started(worker)[0].job;
+    play.finish(worker, job);
+    let heard = |play: &mut Play, connection: u64| {
+        let replies = play.take(connection, 9);
+        let of_jobs = replies.iter().filter(|reply| {
+            matches!(reply, Reply::Event(event) if matches!(
+                event.kind,
+                EventKind::JobStarted { .. } | EventKind::JobEnded { .. }
+            ))
+        });
+        (of_jobs.count(), replies.len() > 2)
+    };
+    for (connection, of_jobs) in [(1, 2), (2, 0), (3, 2), (4, 2)] {
+        let (jobs, of_models) = heard(&mut play, connection);
+        assert_eq!(jobs, of_jobs, "connection {connection}");
+        assert!(of_jobs == 0 || of_models, "models are everybody's business");
+    }
 }

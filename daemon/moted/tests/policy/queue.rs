@@ -201,6 +201,18 @@ impl Model {
             full || self.count(*top, waiting) == 0,
             "the most urgent waits for no reason"
         );
+        let of = |uid: u32, which: &dyn Fn(At) -> bool| {
+            let all = self.tickets.iter().zip(&self.at);
+            all.filter(|(ticket, at)| (ticket.priority, ticket.uid) == (*top, uid) && which(**at))
+                .count()
+        };
+        for uid in [0, 1] {
+            let (waits, computes) = (of(uid, &waiting), of(uid, &computing));
+            assert!(
+                waits == 0 || computes > 0 || started >= STARTED_PER_DEVICE_MAX,
+                "user {uid} waits for the end of another's step"
+            );
+        }
     }
 }
 
