@@ -24,6 +24,7 @@ mod paths;
 mod plan;
 mod tensor;
 mod threads;
+mod throttle;
 
 pub use backend::{
     Backend, Cancel, Canceller, LoadRequest, Model, OutputTarget, RunReport, Session, Signature,
@@ -43,3 +44,4 @@ pub use paths::Paths;
 pub use plan::{Candidate, Placement, ProviderShare, Rejected, Rejection};
 pub use tensor::{DType, Element, RANK_MAX, Tensor, TensorError};
 pub use threads::{Load, Threads};
+pub use throttle::Throttle;

@@ -16,6 +16,7 @@ use mote_pipeline::{KvPool, SessionPool};
 use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, WorkerEvent};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Key and value caches kept for the next answers.
 const KV_CACHES_MAX: usize = 2;
@@ -176,6 +177,13 @@ impl Engine {
                     let load = if busy { Load::Busy } else { Load::Idle };
                     let threads_max = threads_max.map(|threads| threads as usize);
                     loaded.governor.follow(load, threads_max);
+                }
+            }
+            Command::SetThrottle { throttle_json } => {
+                match (&self.loaded, serde_json::from_slice(&throttle_json)) {
+                    (Some(loaded), Ok(throttle)) => loaded.throttle.set(throttle, Instant::now()),
+                    (None, _) => {}
+                    (_, Err(error)) => log::error!("cannot read what slows it down: {error}"),
                 }
             }
             Command::Shutdown => return Ok(false),

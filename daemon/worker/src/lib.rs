@@ -29,6 +29,7 @@ mod serve;
 mod status;
 mod stream;
 mod threads;
+mod throttle;
 
 pub use serve::{Options, SOCKET_FD, WorkerError, main_with};
 

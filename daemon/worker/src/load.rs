@@ -6,6 +6,7 @@ use crate::memory::resident_bytes;
 use crate::registry::Open;
 use crate::status::{self, chain};
 use crate::threads::{Governor, Policy};
+use crate::throttle::ThrottleLog;
 use mote_api::{
     BackendKind, Candidate, Digest, Flavour, LoadError, LoadRequest, Manifest, Model, Placement,
     Rejection, Threads, Variant,
@@ -29,6 +30,8 @@ pub struct LoadedModel {
     pub text: Option<Arc<TextModel>>,
     /// Its threads.
     pub governor: Arc<Governor>,
+    /// What slows the machine down.
+    pub throttle: Arc<ThrottleLog>,
     /// What the library placed where.
     pub placement: Placement,
     /// The library's own version.
@@ -140,6 +143,7 @@ pub fn load(
             model,
             text,
             governor,
+            throttle: Arc::default(),
             placement,
             library_version,
             model_digest: command.model_digest.clone(),

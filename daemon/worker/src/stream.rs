@@ -8,6 +8,7 @@ use crate::convert;
 use crate::link::{Link, LinkError};
 use crate::load::LoadedModel;
 use crate::status::{self, chain};
+use crate::throttle::ThrottleLog;
 use frames::FrameStream;
 use mote_api::{Candidate, Manifest, Model, Placement, Task};
 use mote_pipeline::StreamSession;
@@ -62,6 +63,7 @@ struct Stream {
     placement: Placement,
     library_version: String,
     model_digest: String,
+    throttle: Arc<ThrottleLog>,
     buffers: Buffers,
     usage: Usage,
     started: Instant,
@@ -94,6 +96,7 @@ pub fn attach(id: u64, socket: OwnedFd, loaded: &LoadedModel, link: Link) -> Res
         placement: loaded.placement.clone(),
         library_version: loaded.library_version.clone(),
         model_digest: loaded.model_digest.clone(),
+        throttle: Arc::clone(&loaded.throttle),
         buffers: Buffers::default(),
         usage: Usage::default(),
         started: Instant::now(),
@@ -257,7 +260,7 @@ impl Stream {
             total_us: crate::jobs::micros(self.started.elapsed()),
             steps: self.usage.steps,
             bytes_copied: self.usage.bytes_copied,
-            throttle: "unknown".into(),
+            throttle: self.throttle.worst_since(self.started).to_string(),
             ..Receipt::default()
         }
     }

@@ -4,6 +4,7 @@ use super::power::Pace;
 use crate::catalogue::{Entry, Stamp};
 use crate::ids::{JobId, StreamId, WantId, WorkerId};
 use crate::policy::history::Key;
+use crate::policy::power::Throttle;
 use mote_api::{Candidate, Load, Placement, Threads};
 use mote_wire::types::{Rejected, Sandbox, TensorSpec, WorkerState};
 use std::collections::BTreeSet;
@@ -67,6 +68,8 @@ pub struct Instance {
     pub pid: Option<i32>,
     /// The pace it was told last.
     pub pace: Pace,
+    /// What it was told last of what slows the machine down.
+    pub throttle: Throttle,
     /// Files that are being verified by this load.
     pub verifying: Option<Stamp>,
     /// Whether the model was loaded at any time.

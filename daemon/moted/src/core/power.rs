@@ -53,6 +53,24 @@ impl Core {
         }
     }
 
+    /// Tells a worker with streams what slows the machine down, unless it knows.
+    pub(super) fn tell_throttle(&mut self, worker: WorkerId) {
+        let throttle = self.power.throttle(self.now);
+        let Some(instance) = self.instances.get_mut(&worker) else {
+            return;
+        };
+        if instance.streams.is_empty() || instance.throttle == throttle {
+            return;
+        }
+        match serde_json::to_vec(&throttle) {
+            Ok(throttle_json) => {
+                instance.throttle = throttle;
+                self.send(worker, Command::SetThrottle { throttle_json });
+            }
+            Err(error) => log::error!("what slows the machine down cannot be told: {error}"),
+        }
+    }
+
     pub(super) fn tell_pace_to_all(&mut self) {
         for worker in self.instances.keys().copied().collect::<Vec<_>>() {
             self.tell_pace(worker);
@@ -67,6 +85,9 @@ impl Core {
             if job.throttle < throttle {
                 job.throttle.clone_from(&throttle);
             }
+        }
+        for worker in self.instances.keys().copied().collect::<Vec<_>>() {
+            self.tell_throttle(worker);
         }
         if !is_new {
             return;

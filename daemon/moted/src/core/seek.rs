@@ -8,6 +8,7 @@ use crate::ids::{JobId, RequestKey, WantId, WorkerId};
 use crate::limits::CHOICES_MAX;
 use crate::policy::history::Key;
 use crate::policy::planner::{self, Plan, Question, Requirements};
+use crate::policy::power::Throttle;
 use mote_api::{Candidate, DeviceKind, Rejected, Rejection, Variant};
 use mote_wire::types::{Status, WorkOptions};
 use std::collections::BTreeSet;
@@ -286,6 +287,7 @@ impl Core {
             state: State::AwaitingMemory,
             pid: None,
             pace: self.pace(),
+            throttle: Throttle::Unknown,
             verifying: None,
             was_ready: false,
             loaded: LoadedModel::default(),

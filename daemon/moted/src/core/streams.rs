@@ -85,6 +85,7 @@ impl Core {
                 worker_end: kept,
             },
         );
+        self.tell_throttle(worker);
         self.send(
             worker,
             Command::AttachStream {

@@ -4,6 +4,7 @@
 use crate::limits::{
     BATTERY_LOW_PERCENT, CRITICAL_MARGIN_MILLIDEGREES, HEAT_FRESH_MS, HEAT_READINGS,
 };
+pub use mote_api::Throttle;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -120,23 +121,6 @@ pub enum Observation {
     Supply(Option<Supply>),
     /// Temperatures.
     Heat(Reading),
-}
-
-/// What slows work down; the stronger one is the greater one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Throttle {
-    /// It cannot be told.
-    #[default]
-    Unknown,
-    /// Nothing.
-    None,
-    /// Power is saved.
-    PowerSaver,
-    /// Heat.
-    Thermal {
-        /// Where.
-        place: String,
-    },
 }
 
 /// What is to be done.
@@ -376,18 +360,6 @@ impl fmt::Display for Profile {
             Self::Balanced => "balanced",
             Self::PowerSaver => "power-saver",
         })
-    }
-}
-
-/// As receipts say it.
-impl fmt::Display for Throttle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown => f.write_str("unknown"),
-            Self::None => f.write_str("none"),
-            Self::PowerSaver => f.write_str("power-saver"),
-            Self::Thermal { place } => write!(f, "thermal ({place})"),
-        }
     }
 }
 

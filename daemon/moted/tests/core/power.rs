@@ -1,10 +1,10 @@
 //! Power, heat and sleep, as workers, queues and receipts feel them.
 
 use crate::harness::*;
-use mote_wire::types::{Command, Priority, Reply, WorkOptions};
+use mote_wire::types::{Command, OpenStream, Priority, Reply, Request, WorkOptions};
 use moted::core::Event;
 use moted::limits::{HEAT_FRESH_MS, LOAD_SAMPLE_MS, SLEEP_LIMIT_MS, SLEEP_SETTLE_MS};
-use moted::policy::power::{Observation, Profile, Reading, Supply, Trip, TripKind, Zone};
+use moted::policy::power::{Observation, Profile, Reading, Supply, Throttle, Trip, TripKind, Zone};
 
 fn heat(play: &mut Play, degrees: i32) {
     let trips = vec![Trip {
@@ -142,6 +142,39 @@ fn threads_that_a_request_fixes_stay() {
     let (_, load) = play.begin_load();
     assert_eq!((load.threads, load.threads_at_first), (3, None));
     assert!(!load.threads_follow_load && !load.spin);
+}
+
+#[test]
+fn workers_with_streams_hear_what_slows_them_down() {
+    let mut play = Play::new(&[model("m")]);
+    play.connect(1);
+    let told = |play: &mut Play, worker| -> Vec<String> {
+        let told = |command| match command {
+            Command::SetThrottle { throttle_json } => {
+                let throttle: Throttle = serde_json::from_slice(&throttle_json).expect("JSON");
+                Some(throttle.to_string())
+            }
+            _ => None,
+        };
+        play.commands(worker).into_iter().filter_map(told).collect()
+    };
+    let (worker, job) = running(&mut play, 1);
+    heat(&mut play, 50);
+    assert!(
+        told(&mut play, worker).is_empty(),
+        "the broker makes the receipt"
+    );
+    play.finish(worker, job);
+    let open = OpenStream {
+        model: "m".into(),
+        options: options(),
+    };
+    play.ask(1, 2, Request::OpenStream(open));
+    assert_eq!(told(&mut play, worker), ["none"]);
+    heat(&mut play, 50);
+    heat(&mut play, 90);
+    heat(&mut play, 91);
+    assert_eq!(told(&mut play, worker), ["thermal (soc)"]);
 }
 
 #[test]

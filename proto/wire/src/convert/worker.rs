@@ -43,6 +43,9 @@ pub(crate) fn parse_command(body: CommandBody, fds: &mut FdSource) -> Parsed<Com
         CommandBody::SetLoad(wpb::SetLoad { busy, threads_max }) => {
             Command::SetLoad { busy, threads_max }
         }
+        CommandBody::SetThrottle(wpb::SetThrottle { throttle_json }) => {
+            Command::SetThrottle { throttle_json }
+        }
         CommandBody::Shutdown(wpb::Shutdown {}) => Command::Shutdown,
     })
 }
@@ -80,6 +83,9 @@ pub(crate) fn write_command(
         }
         Command::SetLoad { busy, threads_max } => {
             CommandBody::SetLoad(wpb::SetLoad { busy, threads_max })
+        }
+        Command::SetThrottle { throttle_json } => {
+            CommandBody::SetThrottle(wpb::SetThrottle { throttle_json })
         }
         Command::Shutdown => CommandBody::Shutdown(wpb::Shutdown {}),
     })

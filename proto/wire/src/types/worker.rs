@@ -43,6 +43,9 @@ pub enum Command {
         busy: bool,
         threads_max: Option<u32>,
     },
+    SetThrottle {
+        throttle_json: Vec<u8>,
+    },
     Shutdown,
 }
 

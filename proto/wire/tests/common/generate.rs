@@ -745,6 +745,7 @@ pub fn command() -> impl Strategy<Value = Command> {
         }),
         any::<(bool, Option<u32>)>()
             .prop_map(|(busy, threads_max)| Command::SetLoad { busy, threads_max }),
+        json().prop_map(|throttle_json| Command::SetThrottle { throttle_json }),
         Just(()).prop_map(|()| Command::Shutdown),
     ]
 }
