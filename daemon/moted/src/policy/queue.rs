@@ -122,7 +122,7 @@ impl DeviceQueue {
 
     /// What is to be done now; asking again at once answers nothing new.
     pub fn schedule(&mut self, hold: Hold) -> Vec<Step> {
-        self.waiting.retain(|_, class| class.len() > 0);
+        self.waiting.retain(|_, class| !class.is_empty());
         let active = self.started.iter().filter(|one| !one.stalled);
         let active = active.map(|one| one.ticket.priority);
         let wanted = active.chain(self.waiting.keys().copied());

@@ -16,6 +16,10 @@ pub trait Line: Default {
     fn remove(&mut self, job: JobId) -> bool;
     /// Jobs in it.
     fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What has a turn of its own.
@@ -101,7 +105,7 @@ impl<S: Share, L: Line> Line for Turns<S, L> {
     fn push(&mut self, ticket: Ticket, next: bool) {
         let key = S::key(&ticket);
         let line = self.lines.entry(key).or_default();
-        let is_new = line.len() == 0;
+        let is_new = line.is_empty();
         line.push(ticket, next);
         if next {
             self.order.retain(|other| *other != key);
@@ -115,7 +119,7 @@ impl<S: Share, L: Line> Line for Turns<S, L> {
         let key = self.order.pop_front()?;
         let line = self.lines.get_mut(&key)?;
         let ticket = line.pop();
-        if line.len() == 0 {
+        if line.is_empty() {
             self.lines.remove(&key);
         } else {
             self.order.push_back(key);
@@ -131,7 +135,7 @@ impl<S: Share, L: Line> Line for Turns<S, L> {
         else {
             return false;
         };
-        if self.lines.get(&key).is_some_and(|line| line.len() == 0) {
+        if self.lines.get(&key).is_some_and(|line| line.is_empty()) {
             self.lines.remove(&key);
             self.order.retain(|other| *other != key);
         }
