@@ -58,7 +58,8 @@ impl Limiter {
         self.allows_at(now_ms)
     }
 
-    fn allows_at(&self, now_ms: u64) -> bool {
+    /// As [`Limiter::allows`], at a time since that point.
+    pub fn allows_at(&self, now_ms: u64) -> bool {
         // From 1, so that the first period is a new one.
         let period = now_ms / self.period_ms + 1;
         if self.period.swap(period, Ordering::Relaxed) != period {

@@ -10,9 +10,13 @@ use crate::ids::{JobId, RequestKey};
 use crate::limits::{
     JOBS_QUEUED_MAX, JOURNAL_BYTES_MAX, JOURNAL_BYTES_PER_CONNECTION_MAX, PINS_MAX,
 };
+use crate::logging::Limiter;
 use mote_wire::limits::{CREDIT_MAX, OPEN_REQUESTS_MAX};
 use mote_wire::types::{Reply, Request, Status, Work};
 use std::collections::BTreeSet;
+
+/// Lines on who has changed what: more of them tell nothing more.
+static AUDIT_LINES: Limiter = Limiter::new(200, 10_000);
 
 impl Core {
     pub(super) fn request(&mut self, key: RequestKey, body: Request) {
@@ -52,6 +56,7 @@ impl Core {
     }
 
     fn serve(&mut self, key: RequestKey, body: Request) -> Result<(), Status> {
+        self.audit(key, &body);
         let misplaced = |what: &str| Err(Status::invalid(what, "it has no place here"));
         match body {
             Request::Hello(_) => return misplaced("hello"),
@@ -94,6 +99,29 @@ impl Core {
             Request::Rescan => self.rescan(key),
         }
         Ok(())
+    }
+
+    /// Notes who has asked for a change that others may feel, and never what their work is about.
+    fn audit(&self, key: RequestKey, body: &Request) {
+        let (what, model) = match body {
+            Request::Load { model, .. } => ("load", model.as_str()),
+            Request::Unload { model } => ("unload", model.as_str()),
+            Request::Pin { model, pinned } => {
+                (if *pinned { "pin" } else { "unpin" }, model.as_str())
+            }
+            Request::Rescan => ("rescan", ""),
+            Request::ListDevices { refresh: true } => ("probe anew", ""),
+            _ => return,
+        };
+        if let Some(connection) = self.connections.get(&key.connection)
+            && AUDIT_LINES.allows_at(self.uptime_ms())
+        {
+            let peer = &connection.peer;
+            log::info!(
+                target: "audit", uid = peer.uid, pid = peer.pid, client:? = peer.client_name,
+                model:? = model; "{what}"
+            );
+        }
     }
 
     /// Marks a request as open.
