@@ -4,7 +4,7 @@
 use crate::sys::Reporter;
 use mote_api::BackendError;
 use std::cell::RefCell;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_void};
 use std::sync::{Mutex, PoisonError};
 
 /// Longer messages are cut.
@@ -71,7 +71,7 @@ unsafe fn expand(format: *const c_char, args: *mut c_void) -> String {
             bytes: usize,
             format: *const c_char,
             args: *mut c_void,
-        ) -> c_int;
+        ) -> std::ffi::c_int;
     }
     let mut message = [0u8; MESSAGE_BYTES_MAX];
     // SAFETY: vsnprintf writes at most `bytes` and ends with zero. A parameter of type va_list is

@@ -2,7 +2,7 @@
 
 use crate::limits::{BUDGET_PERCENT, DESCRIPTORS_MAX};
 use crate::policy::load::Sample;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -120,7 +120,7 @@ fn process_ticks(stat: &str) -> Option<u64> {
 /// Lets this process hold as many descriptors as it may, within reason.
 pub fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        let wanted = hard.min(DESCRIPTORS_MAX);
+        let wanted = hard.min(DESCRIPTORS_MAX as rlim_t);
         if soft < wanted {
             setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
         } else {

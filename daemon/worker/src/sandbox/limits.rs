@@ -3,19 +3,20 @@
 use super::sys;
 use mote_wire::limits::BUFFER_BYTES_MAX;
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use std::path::Path;
 
 /// Core dumps would hold prompts and outputs.
-const CORE_BYTES: u64 = 0;
+const CORE_BYTES: rlim_t = 0;
 /// Buffers and streams of all clients, the files of a model, devices; the broker has twice as many.
-const DESCRIPTORS_MAX: u64 = 8_192;
-/// The largest of buffers, and clips of hours; an encoder that runs wild stops there.
-const FILE_BYTES_MAX: u64 = 4 * BUFFER_BYTES_MAX;
+const DESCRIPTORS_MAX: rlim_t = 8_192;
+/// The largest of buffers, and clips of hours; an encoder that runs wild stops there. As far as a
+/// 32-bit system can say it.
+const FILE_BYTES_MAX: rlim_t = within_rlim(4 * BUFFER_BYTES_MAX);
 /// Messages of POSIX queues: there are none.
-const QUEUE_BYTES: u64 = 0;
+const QUEUE_BYTES: rlim_t = 0;
 /// Real-time priorities: a worker must not keep the machine from others.
-const REAL_TIME_PRIORITY: u64 = 0;
+const REAL_TIME_PRIORITY: rlim_t = 0;
 /// How much sooner than the broker a worker is ended for want of memory: its jobs begin anew.
 const OOM_SCORE_RAISE: i32 = 300;
 const OOM_SCORE_MAX: i32 = 1_000;
@@ -24,13 +25,21 @@ const OOM_SCORE_PATH: &str = "/proc/self/oom_score_adj";
 // Not limited here: processes, which are counted per user and not per worker (the filter lets none
 // be made; threads are for the control group to count), address space, which weights are mapped
 // into and drivers reserve terabytes of, and locked memory, which devices need.
-const LIMITS: &[(Resource, u64)] = &[
+const LIMITS: &[(Resource, rlim_t)] = &[
     (Resource::RLIMIT_CORE, CORE_BYTES),
     (Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX),
     (Resource::RLIMIT_FSIZE, FILE_BYTES_MAX),
     (Resource::RLIMIT_MSGQUEUE, QUEUE_BYTES),
     (Resource::RLIMIT_RTPRIO, REAL_TIME_PRIORITY),
 ];
+
+const fn within_rlim(bytes: u64) -> rlim_t {
+    if bytes > rlim_t::MAX as u64 {
+        rlim_t::MAX
+    } else {
+        bytes as rlim_t
+    }
+}
 
 /// Sets the limits; they cannot be raised again.
 pub fn limit() -> Result<(), Errno> {
@@ -45,7 +54,7 @@ pub fn limit() -> Result<(), Errno> {
 
 /// Whether they hold.
 pub fn are_set() -> bool {
-    let holds = |(resource, wanted): &(Resource, u64)| {
+    let holds = |(resource, wanted): &(Resource, rlim_t)| {
         getrlimit(*resource).is_ok_and(|(soft, hard)| soft <= *wanted && hard <= *wanted)
     };
     LIMITS.iter().all(holds)
