@@ -33,6 +33,10 @@ const LIMITS: &[(Resource, rlim_t)] = &[
     (Resource::RLIMIT_RTPRIO, REAL_TIME_PRIORITY),
 ];
 
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "rlim_t has 32 bits on some systems"
+)]
 const fn within_rlim(bytes: u64) -> rlim_t {
     if bytes > rlim_t::MAX as u64 {
         rlim_t::MAX
