@@ -250,7 +250,11 @@ mote_status_t mote_explain_json(const mote_client_t *client, const char *model,
  *   {"server_version", "uptime_ms", "rss_bytes", "connections", "jobs_running", "jobs_queued",
  *    "streams", "buffers", "budget_bytes", "reserved_bytes", "machine_load": "idle"|"busy",
  *    "workers": [{"pid", "model", "flavour", "state": "starting"|"loading"|"ready"|"stopping",
- *                 "reserved_bytes", "rss_bytes", "jobs", "streams"}]}
+ *                 "reserved_bytes", "rss_bytes", "jobs", "streams",
+ *                 "sandbox": {"enabled", "parts": [{"name", "state", "detail"}]}, or null}],
+ *    "pid", or null,
+ *    "power": {"policy": "performance"|"balanced"|"efficient", "why", "throttle",
+ *              "background_paused", "sleep_delayed"}, or null}
  */
 mote_status_t mote_daemon_json(const mote_client_t *client, char **json, mote_error_t **error);
 

@@ -70,8 +70,8 @@ pub use watch::Watch;
 pub use mote_wire::limits::Limits;
 pub use mote_wire::types::{
     BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, DType, Device, Done, Event,
-    EventKind, Explanation, FinishReason, Generate, ModelDetails, ModelInfo, Preview, Priority,
-    Progress, Prompt, ProviderShare, Reason, Receipt, Rejected, Sampling, Stage, Status,
-    StatusReport, TensorSpec, Token, TransformClip, VariantInfo, WorkOptions, WorkerInfo,
-    WorkerState,
+    EventKind, Explanation, FinishReason, Generate, ModelDetails, ModelInfo, PowerReport, Preview,
+    Priority, Progress, Prompt, ProviderShare, Reason, Receipt, Rejected, Sampling, Sandbox,
+    SandboxPart, SandboxState, Stage, Status, StatusReport, TensorSpec, Token, TransformClip,
+    VariantInfo, WorkOptions, WorkerInfo, WorkerState,
 };
