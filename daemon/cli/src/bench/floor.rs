@@ -4,7 +4,7 @@
 //! shared buffer that it mapped once, and answers 64 bytes. With two hops a third process hands both
 //! on. Nobody can be faster who crosses as many process borders and reads its input.
 
-use super::stats::{Samples, Summary};
+use super::stats::Samples;
 use anyhow::{Context, Result};
 use mote_api::{Access, Buffer};
 use mote_wire::Memfd;
@@ -18,14 +18,14 @@ const MESSAGE_BYTES: usize = 64;
 const WARM_UP: u32 = 20;
 
 /// Round trips over one and two hops.
-pub fn measure(bytes: usize, repetitions: u32) -> Result<(Summary, Summary)> {
+pub fn measure(bytes: usize, repetitions: u32) -> Result<(Samples, Samples)> {
     Ok((
         round_trips(bytes, repetitions, false)?,
         round_trips(bytes, repetitions, true)?,
     ))
 }
 
-fn round_trips(bytes: usize, repetitions: u32, two_hops: bool) -> Result<Summary> {
+fn round_trips(bytes: usize, repetitions: u32, two_hops: bool) -> Result<Samples> {
     let memfd = Memfd::create("mote-floor", bytes as u64).context("cannot make shared memory")?;
     let memory = Buffer::shared(memfd.as_fd(), bytes, Access::ReadWrite)?;
     memory.copy_in(0, &vec![1u8; bytes])?;
@@ -53,7 +53,7 @@ fn round_trips(bytes: usize, repetitions: u32, two_hops: bool) -> Result<Summary
     for mut peer in peers {
         peer.wait().context("cannot wait for a peer")?;
     }
-    Ok(samples.summary())
+    Ok(samples)
 }
 
 /// Starts this program as a peer: its socket is standard input, what it works on standard output.

@@ -1,6 +1,7 @@
 //! What `mote bench` measures with.
 
 pub mod floor;
+pub mod placement;
 pub mod process;
 pub mod stats;
 

@@ -27,6 +27,11 @@ impl Samples {
         self.0.push(sample_us);
     }
 
+    /// Those of another part of the run, too.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// The value below which a share of the samples lies (nearest rank); 0 without samples.
     pub fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();

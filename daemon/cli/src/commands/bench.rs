@@ -4,6 +4,7 @@ mod clip;
 
 use crate::args::{Bench, BenchWhat};
 use crate::bench::floor::{self, BusyLoop};
+use crate::bench::placement;
 use crate::bench::process;
 use crate::bench::stats::{Samples, Summary};
 use crate::bench::{REDUCE_BYTES, REDUCE_MODEL, REDUCE_SHAPE};
@@ -18,6 +19,8 @@ use serde::Serialize;
 use std::time::{Duration, Instant};
 
 const WARM_UP: u32 = 20;
+/// Turns that paths and floors take.
+const IPC_TURNS: u32 = 10;
 const IDLE_WATCH: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_secs(2);
 const STARTS: u32 = 11;
@@ -30,6 +33,9 @@ const LOAD_NOTICED: Duration = Duration::from_secs(4);
 #[derive(Default, Serialize)]
 struct Report {
     cores: usize,
+    /// All processes on one processor, floor and daemon alike.
+    ipc_one_processor: Option<Ipc>,
+    /// Processes wherever the kernel puts them.
     ipc: Option<Ipc>,
     daemon: Option<Broker>,
     text: Option<Text>,
@@ -91,6 +97,9 @@ pub fn bench(args: &Bench, ui: &Ui) -> Result<()> {
         report.daemon = Some(broker(ui)?);
     }
     if wanted(BenchWhat::Ipc) {
+        let pinned = placement::pin_to_one()?;
+        report.ipc_one_processor = Some(ipc(args.repetitions, ui)?);
+        drop(pinned);
         report.ipc = Some(ipc(args.repetitions, ui)?);
     }
     if wanted(BenchWhat::Text) {
@@ -127,17 +136,28 @@ fn broker(ui: &Ui) -> Result<Broker> {
     })
 }
 
+/// In turns, with new processes each time: where the kernel puts two processes that talk decides more
+/// than anything else, and it leaves them there. It does not put the floor's where it puts the daemon's,
+/// so that only figures from one processor compare the programs themselves.
 fn ipc(repetitions: u32, ui: &Ui) -> Result<Ipc> {
-    let spinner = ui.spinner("the floor of bare sockets");
-    let (floor_one_hop, floor_two_hops) = floor::measure(REDUCE_BYTES, repetitions)?;
-    spinner.set_message("stream");
     let store = tempfile::tempdir().context("cannot create a folder")?;
     std::fs::write(store.path().join("reduce.onnx"), REDUCE_MODEL)?;
-    let daemon = Daemon::private_with_store(store.path())?;
-    let mut stream = stream_path(&daemon.client, repetitions)?;
-    spinner.set_message("job");
-    let mut job = job_path(&daemon.client, repetitions)?;
-    spinner.finish_and_clear();
+    let each = repetitions.div_ceil(IPC_TURNS);
+    let (mut one_hop, mut two_hops) = (Samples::default(), Samples::default());
+    let (mut stream, mut job) = (Measured::default(), Measured::default());
+    let bar = ui.count_bar("streams, jobs and bare sockets", u64::from(IPC_TURNS));
+    for _ in 0..IPC_TURNS {
+        let (one, two) = floor::measure(REDUCE_BYTES, each)?;
+        one_hop.extend(one);
+        two_hops.extend(two);
+        let daemon = Daemon::private_with_store(store.path())?;
+        stream.extend(stream_path(&daemon.client, each)?);
+        job.extend(job_path(&daemon.client, each)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let (floor_one_hop, floor_two_hops) = (one_hop.summary(), two_hops.summary());
+    let (mut stream, mut job) = (stream.path(), job.path());
     stream.ratio_to_floor = stream.overhead.p50_us / floor_one_hop.p50_us;
     job.ratio_to_floor = job.overhead.p50_us / floor_two_hops.p50_us;
     Ok(Ipc {
@@ -153,7 +173,7 @@ fn shape() -> [u64; 4] {
     REDUCE_SHAPE.map(|dim| dim as u64)
 }
 
-fn stream_path(client: &Client, repetitions: u32) -> Result<Path> {
+fn stream_path(client: &Client, repetitions: u32) -> Result<Measured> {
     let mut stream = client.open_stream("reduce", &WorkOptions::default())?;
     let mut buffer = stream.buffer(REDUCE_BYTES as u64)?;
     buffer.with_slice_mut(|bytes| bytes.fill(0x3f));
@@ -171,15 +191,14 @@ fn stream_path(client: &Client, repetitions: u32) -> Result<Path> {
             result.bytes_copied,
         );
     }
-    let receipt = stream.close()?;
-    Ok(measured.path(&receipt))
+    measured.backend = stream.close()?.backend;
+    Ok(measured)
 }
 
-fn job_path(client: &Client, repetitions: u32) -> Result<Path> {
+fn job_path(client: &Client, repetitions: u32) -> Result<Measured> {
     let mut buffer = client.buffer(REDUCE_BYTES as u64)?;
     buffer.with_slice_mut(|bytes| bytes.fill(0x3f));
     let mut measured = Measured::default();
-    let mut receipt = Receipt::default();
     for round in 0..repetitions + WARM_UP {
         interrupt::check()?;
         let shape = shape();
@@ -187,14 +206,16 @@ fn job_path(client: &Client, repetitions: u32) -> Result<Path> {
         let started = Instant::now();
         let result = client.infer("reduce", &[input], &[], &WorkOptions::default())?;
         let elapsed = started.elapsed();
-        receipt = result.done.receipt;
+        let receipt = result.done.receipt;
         measured.push(round, elapsed, receipt.compute_us, receipt.bytes_copied);
+        measured.backend = receipt.backend;
     }
-    Ok(measured.path(&receipt))
+    Ok(measured)
 }
 
 #[derive(Default)]
 struct Measured {
+    backend: String,
     round_trip: Samples,
     in_library: Samples,
     overhead: Samples,
@@ -214,9 +235,17 @@ impl Measured {
         self.bytes_copied = bytes_copied;
     }
 
-    fn path(&self, receipt: &Receipt) -> Path {
+    fn extend(&mut self, other: Self) {
+        self.backend = other.backend;
+        self.round_trip.extend(other.round_trip);
+        self.in_library.extend(other.in_library);
+        self.overhead.extend(other.overhead);
+        self.bytes_copied = other.bytes_copied;
+    }
+
+    fn path(&self) -> Path {
         Path {
-            backend: receipt.backend.clone(),
+            backend: self.backend.clone(),
             round_trip: self.round_trip.summary(),
             in_library: self.in_library.summary(),
             overhead: self.overhead.summary(),
@@ -320,7 +349,11 @@ fn report_text(report: &Report) -> String {
             broker.idle_wake_ups_per_s
         ));
     }
-    if let Some(ipc) = &report.ipc {
+    for (ipc, place) in [
+        (&report.ipc_one_processor, "all on one processor"),
+        (&report.ipc, "wherever the kernel puts them"),
+    ] {
+        let Some(ipc) = ipc else { continue };
         let floor = |name: &str, floor: &Summary| {
             format!(
                 "  floor, {name:9} {:8.0} {:8.0}",
@@ -340,9 +373,10 @@ fn report_text(report: &Report) -> String {
             )
         };
         lines.push(format!(
-            "{} bytes in a registered buffer, µs:   p50      p99",
+            "{} bytes in a registered buffer, processes {place}, µs:",
             ipc.input_bytes
         ));
+        lines.push(format!("{:27}p50      p99", ""));
         lines.push(floor("one hop", &ipc.floor_one_hop));
         lines.push(path("stream", &ipc.stream));
         lines.push(floor("two hops", &ipc.floor_two_hops));
