@@ -368,12 +368,14 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() -> Result<()> {
         &["completions", "bash"],
         &["generate", "smollm2-135m", "Tell a story."],
     ] {
-        let mut child = scene
+        // Closed before the program starts: it may be quicker than whoever would close it after.
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let child = scene
             .command(args)?
-            .stdout(Stdio::piped())
+            .stdout(writer)
             .stderr(Stdio::piped())
             .spawn()?;
-        drop(child.stdout.take());
         let output = child.wait_with_output()?;
         assert_eq!(output.status.code(), Some(OUTPUT_CLOSED), "{args:?}");
         assert!(output.stderr.is_empty(), "{args:?}: {output:?}");
