@@ -38,8 +38,9 @@ const LIMITS: &[(Resource, rlim_t)] = &[
     reason = "rlim_t has 32 bits on some systems"
 )]
 const fn within_rlim(bytes: u64) -> rlim_t {
-    if bytes > rlim_t::MAX as u64 {
-        rlim_t::MAX
+    // The largest value of all means that there is no limit.
+    if bytes >= rlim_t::MAX as u64 {
+        rlim_t::MAX - 1
     } else {
         bytes as rlim_t
     }
