@@ -5,7 +5,8 @@ pub mod npy;
 pub mod reference;
 
 use anyhow::{Context, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A binary of the product, beside the test binary that is running.
 pub fn binary(name: &str) -> Result<PathBuf> {
@@ -21,6 +22,20 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+/// Copies a program that is to be run from there, by whoever may run it.
+///
+/// A process of its own copies it. Were the copy written here, a process that another test starts
+/// meanwhile would hold it open for writing until its `exec`, and the kernel runs no such file.
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp")
+        .arg(from)
+        .arg(to)
+        .status()
+        .context("cannot start cp")?;
+    anyhow::ensure!(status.success(), "cannot copy {}", from.display());
+    Ok(())
 }
 
 /// A variable that `tests/run` sets.

@@ -165,7 +165,7 @@ fn the_same_holds_for_a_user_without_rights() -> Result<()> {
     }
     let place = Place::new()?;
     let program = place.folder.path().join("program");
-    std::fs::copy(binary("mote-sandbox-test")?, &program)?;
+    mote_tests::copy_program(&binary("mote-sandbox-test")?, &program)?;
     let mut command = Command::new(program);
     command.arg("on").arg(place.folder.path());
     command.uid(NOBODY).gid(NOBODY).current_dir("/");

@@ -104,7 +104,7 @@ fn another_user_neither_sees_nor_disturbs() -> Result<()> {
 fn attacker(socket: &Path) -> Result<std::process::Child> {
     let folder = socket.parent().context("a folder")?;
     let program: PathBuf = folder.join("attacker");
-    std::fs::copy(std::env::current_exe()?, &program)?;
+    mote_tests::copy_program(&std::env::current_exe()?, &program)?;
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
     Command::new(program)
         .args([
