@@ -2,8 +2,9 @@
 
 use crate::failure::{chain, note_logged, open_absence};
 use crate::model::OrtModel;
+use crate::plugins::plug_in;
 use crate::probe;
-use crate::providers::{CPU_PROVIDER, Provider, register_library};
+use crate::providers::{CPU_PROVIDER, Provider};
 use crate::sys::{self, LibraryError};
 use mote_api::{
     Absence, Backend, BackendKind, Capability, LoadError, LoadRequest, Model, ProbeError,
@@ -51,25 +52,22 @@ impl OrtBackend {
     }
 
     /// Registers a library that brings the execution provider `provider` (a plug-in: QNN,
-    /// OpenVINO and others come this way). [`Backend::probe`] and [`Backend::load`] know the
-    /// provider from then on.
+    /// OpenVINO and others come this way). [`Backend::probe`] and [`Backend::load`] of all backends
+    /// in this process know the provider from then on, whether or not Mote has heard of it before.
     ///
     /// # Errors
-    /// When the provider is unknown here, or the library does not load.
+    /// When the library does not load, or brings a provider that Mote has not heard of and no
+    /// device for it.
     pub fn register_plugin(&self, provider: &str, library: &Path) -> Result<(), ProbeError> {
         let refuse = |absence| ProbeError {
             library: library.display().to_string(),
             absence,
         };
-        let Some(row) = Provider::named(provider) else {
-            return Err(refuse(Absence::NotCompiledIn));
-        };
         if !library.exists() {
             let name = library.display().to_string();
             return Err(refuse(Absence::LibraryMissing { name }));
         }
-        register_library(&self.library.environment, row.name, library)
-            .map_err(|error| refuse(open_absence(library, &chain(&error))))
+        plug_in(&self.library.environment, provider, library).map_err(refuse)
     }
 }
 

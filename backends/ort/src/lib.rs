@@ -5,6 +5,7 @@
 //!
 //! * `backend`: loading the library, its logging, [`OrtBackend`].
 //! * `providers`: the table of execution providers and how each is registered.
+//! * `plugins`: libraries that bring providers, in the table or beyond it.
 //! * `probe`: runs a tiny model on each provider and says what works.
 //! * `engine`: one compiled ONNX Runtime session and the turn that its runs take.
 //! * `model`, `session`, `cancel`: the traits.
@@ -30,6 +31,7 @@ mod cancel;
 mod engine;
 mod failure;
 mod model;
+mod plugins;
 mod probe;
 mod providers;
 mod session;

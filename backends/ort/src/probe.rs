@@ -4,7 +4,7 @@
 use crate::engine::Engine;
 use crate::failure::chain;
 use crate::model::OrtModel;
-use crate::providers::{PROVIDERS, Provider};
+use crate::providers::Provider;
 use crate::sys;
 use mote_api::{
     Absence, DeviceInfo, DeviceKind, LoadError, LoadRequest, Model, RunError, Session, Tensor,
@@ -29,12 +29,11 @@ pub(crate) struct Outcome {
     pub(crate) absence: Option<Absence>,
 }
 
-/// Tries every provider of the table, and names those the library has beyond it.
+/// Tries every provider of the table and all that were plugged in, and names those the library has
+/// beyond them.
 pub(crate) fn run(environment: &Environment) -> Vec<Outcome> {
-    let mut outcomes: Vec<_> = PROVIDERS
-        .iter()
-        .map(|row| probe(environment, row))
-        .collect();
+    let rows = Provider::all().into_iter();
+    let mut outcomes: Vec<_> = rows.map(|row| probe(environment, row)).collect();
     let compiled_in = sys::compiled_in().unwrap_or_else(|error| {
         log::warn!("cannot list providers: {error}");
         Vec::new()

@@ -1,9 +1,10 @@
 //! The execution providers Mote knows: name, kind of device, how each is registered. A new one is
-//! a new row.
+//! a new row. A library that is plugged in may bring one that is not in the table (`plugins`).
 
 use crate::failure::{backend_error, register_error};
+use crate::plugins::plugged;
 use crate::sys;
-use mote_api::{Absence, BackendError, DeviceInfo, DeviceKind, DriverPath, LoadError, driver};
+use mote_api::{Absence, DeviceInfo, DeviceKind, DriverPath, LoadError, driver};
 use ort::device::Device;
 use ort::environment::Environment;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
@@ -39,6 +40,8 @@ enum Register {
     Configured(fn(&Options) -> ExecutionProviderDispatch),
     /// Takes none.
     Plain(fn() -> ExecutionProviderDispatch),
+    /// Comes with a library of its own only, and takes any options.
+    Plugged,
 }
 
 /// All providers Mote knows, the order being that of the report.
@@ -142,9 +145,38 @@ where
 }
 
 impl Provider {
+    /// The rows of the table, then those of plugged-in providers beyond it.
+    pub(crate) fn all() -> Vec<&'static Self> {
+        let plugged = plugged();
+        let beyond = plugged.rows.iter().copied();
+        let beyond = beyond.filter(|row| Self::in_table(row.name).is_none());
+        PROVIDERS.iter().chain(beyond).collect()
+    }
+
     /// The row of a name.
     pub(crate) fn named(name: &str) -> Option<&'static Self> {
-        PROVIDERS.iter().find(|provider| provider.name == name)
+        Self::all().into_iter().find(|row| row.name == name)
+    }
+
+    pub(crate) fn in_table(name: &str) -> Option<&'static Self> {
+        PROVIDERS.iter().find(|row| row.name == name)
+    }
+
+    /// A row, for good, for a provider of which nothing is known but what its library presents.
+    /// What its driver opens is not known either.
+    pub(crate) fn beyond_table(name: &str, kind: DeviceKind) -> &'static Self {
+        Box::leak(Box::new(Self {
+            name: name.to_owned().leak(),
+            kind,
+            device_name: match kind {
+                DeviceKind::Cpu => "CPU",
+                DeviceKind::Gpu => "GPU",
+                DeviceKind::Npu => "NPU",
+            },
+            defaults: &[],
+            driver: &[],
+            register: Register::Plugged,
+        }))
     }
 
     /// Registers the provider on `builder`, or says why it cannot be had.
@@ -155,13 +187,19 @@ impl Provider {
         options: &Options,
     ) -> Result<SessionBuilder, LoadError> {
         let options = self.with_defaults(options)?;
-        if let Register::Cpu = self.register {
-            return self.register_cpu(builder, environment, &options);
+        match self.register {
+            Register::Cpu => self.register_cpu(builder, environment, &options),
+            Register::Configured(make) if self.is_compiled_in()? => {
+                self.register_built_in(builder, make(&options))
+            }
+            Register::Plain(make) if self.is_compiled_in()? => match options.is_empty() {
+                true => self.register_built_in(builder, make()),
+                false => Err(register_error(self.name, "this provider takes no options")),
+            },
+            Register::Configured(_) | Register::Plain(_) | Register::Plugged => {
+                self.register_plugin(builder, environment, &options)
+            }
         }
-        if self.is_compiled_in()? {
-            return self.register_built_in(builder, &options);
-        }
-        self.register_plugin(builder, environment, &options)
     }
 
     /// The CPU is always there, but must be asked for: a session without any provider lets the
@@ -173,6 +211,7 @@ impl Provider {
         options: &Options,
     ) -> Result<SessionBuilder, LoadError> {
         let failed = |error: ort::Error<_>| register_error(self.name, error.message());
+        let _unchanged = plugged();
         let cpu = environment.devices().find(|device| self.has(device));
         let builder = builder.with_devices(cpu, None).map_err(failed)?;
         options.iter().try_fold(builder, |builder, (key, value)| {
@@ -212,18 +251,10 @@ impl Provider {
     fn register_built_in(
         &self,
         builder: SessionBuilder,
-        options: &Options,
+        provider: ExecutionProviderDispatch,
     ) -> Result<SessionBuilder, LoadError> {
-        let dispatch = match self.register {
-            Register::Cpu => return Ok(builder),
-            Register::Configured(make) => make(options),
-            Register::Plain(make) if options.is_empty() => make(),
-            Register::Plain(_) => {
-                return Err(register_error(self.name, "this provider takes no options"));
-            }
-        };
         builder
-            .with_execution_providers([dispatch.error_on_failure()])
+            .with_execution_providers([provider.error_on_failure()])
             .map_err(|error| register_error(self.name, error.message()))
     }
 
@@ -238,16 +269,14 @@ impl Provider {
             provider: self.name.to_owned(),
             absence,
         };
-        let (kind, mut chosen, mut known) = (device_type(self.kind), Vec::new(), false);
-        for device in environment.devices().filter(|device| self.has(device)) {
-            known = true;
-            if device.hardware_device().ty() == kind {
-                chosen.push(device);
-            }
-        }
-        if !known {
+        let plugged = plugged();
+        if !plugged.rows.iter().any(|row| row.name == self.name) {
             return Err(absent(Absence::NotCompiledIn));
         }
+        let chosen: Vec<_> = environment
+            .devices()
+            .filter(|device| self.has(device) && is_of(device, self.kind))
+            .collect();
         // An empty list of devices would be accepted in silence and leave everything to the CPU.
         if chosen.is_empty() {
             return Err(absent(Absence::NoDevice));
@@ -267,9 +296,10 @@ impl Provider {
         if kind == DeviceKind::Cpu {
             return cpu();
         }
+        let _unchanged = plugged();
         let vendor = environment
             .devices()
-            .find(|device| self.has(device) && device.hardware_device().ty() == device_type(kind))
+            .find(|device| self.has(device) && is_of(device, kind))
             .and_then(|device| device.hardware_device().vendor().ok().map(str::to_owned))
             .filter(|vendor| !vendor.is_empty());
         DeviceInfo {
@@ -283,12 +313,13 @@ impl Provider {
     }
 }
 
-const fn device_type(kind: DeviceKind) -> DeviceType {
-    match kind {
-        DeviceKind::Cpu => DeviceType::CPU,
-        DeviceKind::Gpu => DeviceType::GPU,
-        DeviceKind::Npu => DeviceType::NPU,
-    }
+pub(crate) fn is_of(device: &Device<'_>, kind: DeviceKind) -> bool {
+    device.hardware_device().ty()
+        == match kind {
+            DeviceKind::Cpu => DeviceType::CPU,
+            DeviceKind::Gpu => DeviceType::GPU,
+            DeviceKind::Npu => DeviceType::NPU,
+        }
 }
 
 /// The processor, by the name the kernel gives it.
@@ -311,15 +342,4 @@ fn cpu() -> DeviceInfo {
             .or_else(|| field("Model"))
             .unwrap_or_else(|| std::env::consts::ARCH.into()),
     }
-}
-
-/// What a plug-in's library gave when it was registered under `name`.
-pub(crate) fn register_library(
-    environment: &Environment,
-    name: &str,
-    library: &std::path::Path,
-) -> Result<(), BackendError> {
-    environment
-        .register_ep_library(name, library)
-        .map_err(|error| backend_error("register a provider library", &error))
 }
