@@ -42,6 +42,12 @@ def build_of(board):
     return dict(boards["build"][name], name=name)
 
 
+def has_runtime(build, prefix):
+    """Whether some board of this build has a runtime of a kind."""
+    return any(way["runtime"].startswith(prefix) for board in table()["board"].values()
+               if board["build"] == build["name"] for way in board["way"])
+
+
 def target_folder(linker):
     """Of its own for each linker: they compile the C parts of libraries differently."""
     return cache() / ("target" if linker == "zig" else f"target-{linker}")
