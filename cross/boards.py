@@ -1,5 +1,6 @@
 """What `build` and `test` share: the board table, where things lie, and what they need from outside."""
 
+import glob
 import os
 import pathlib
 import shutil
@@ -39,6 +40,12 @@ def build_of(board):
         raise Failure(f"no board is called {board}; `cross/build --list` tells all")
     name = boards["board"][board]["build"]
     return dict(boards["build"][name], name=name)
+
+
+def has_runtime(build, prefix):
+    """Whether some board of this build has a runtime of a kind."""
+    return any(way["runtime"].startswith(prefix) for board in table()["board"].values()
+               if board["build"] == build["name"] for way in board["way"])
 
 
 def target_folder(linker):
@@ -81,6 +88,23 @@ def need(*packages):
     run(*as_root, "apt-get", "update", "-qq")
     run(*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq",
         "--no-install-recommends", *missing, stdout=subprocess.DEVNULL)
+
+
+def variable(build, name):
+    """The environment variable that tells cargo something of this build's target alone."""
+    return f"CARGO_TARGET_{build['rust'].upper().replace('-', '_')}_{name}"
+
+
+def standard_library(build):
+    """Environment in which the compilers of programs and of examples in documentation find a standard library
+    of our own, where they have none themselves."""
+    target = build["rust"]
+    folder = output("rustc", "--print", "target-libdir", "--target", target, cwd=TOP).strip()
+    if glob.glob(f"{folder}/libstd-*"):
+        return {}
+    sysroot = cache() / "sysroot"
+    run(CROSS / "std", target, sysroot)
+    return {variable(build, name): f"--sysroot={sysroot}" for name in ("RUSTFLAGS", "RUSTDOCFLAGS")}
 
 
 def emulator(build):

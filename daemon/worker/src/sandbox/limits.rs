@@ -57,12 +57,18 @@ pub fn limit() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether they hold.
-pub fn are_set() -> bool {
-    let holds = |(resource, wanted): &(Resource, rlim_t)| {
-        getrlimit(*resource).is_ok_and(|(soft, hard)| soft <= *wanted && hard <= *wanted)
-    };
-    LIMITS.iter().all(holds)
+/// The first of them that does not hold, as it reads.
+pub fn gap() -> Option<String> {
+    LIMITS
+        .iter()
+        .find_map(|(resource, wanted)| match getrlimit(*resource) {
+            Ok((soft, hard)) if soft.max(hard) <= *wanted => None,
+            Ok((soft, hard)) => Some(format!(
+                "{resource:?} reads {}, more than {wanted}",
+                soft.max(hard)
+            )),
+            Err(errno) => Some(format!("{resource:?} cannot be read: {}", errno.desc())),
+        })
 }
 
 /// Has the kernel end this process before the broker, from which it has its score.

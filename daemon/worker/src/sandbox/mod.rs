@@ -83,18 +83,10 @@ fn build(mode: Mode, scope: &Scope) -> Sandbox {
     let held = Held::read();
 
     let parts = vec![
-        part(
-            "no_new_privileges",
-            held.no_new_privileges,
-            told(&privileges),
-        ),
-        part(
-            "capabilities",
-            held.capabilities == Some(0),
-            told(&capabilities),
-        ),
+        set_part("no_new_privileges", held.no_new_privileges, &privileges),
+        set_part("capabilities", held.capabilities == Some(0), &capabilities),
         memory_part(hides, held.private, &dumpable),
-        part("limits", limits::are_set(), told(&limits)),
+        limits_part(&limits, limits::gap()),
         match &oom {
             Ok(score) => part("oom", true, score.clone()),
             Err(error) => part("oom", false, error.to_string()),
@@ -151,11 +143,21 @@ fn part(name: &str, holds: bool, detail: String) -> SandboxPart {
     }
 }
 
-fn told<T>(result: &nix::Result<T>) -> String {
-    match result {
-        Ok(_) => String::new(),
+/// A part that one call sets, of which the kernel says whether it holds.
+fn set_part<T>(name: &str, holds: bool, set: &nix::Result<T>) -> SandboxPart {
+    let detail = match set {
         Err(errno) => errno.desc().to_owned(),
-    }
+        Ok(_) if !holds => "set, but does not read so".to_owned(),
+        Ok(_) => String::new(),
+    };
+    part(name, holds, detail)
+}
+
+fn limits_part(set: &nix::Result<()>, gap: Option<String>) -> SandboxPart {
+    let holds = gap.is_none();
+    let whys = [gap, set.err().map(|errno| errno.desc().to_owned())];
+    let whys: Vec<_> = whys.into_iter().flatten().collect();
+    part("limits", holds, whys.join("; "))
 }
 
 /// A process that is not dumpable is not seen where `/proc` hides what its reader may not trace, and
@@ -163,7 +165,7 @@ fn told<T>(result: &nix::Result<T>) -> String {
 /// own, so that there is nobody to keep the memory from.
 fn memory_part(hides: bool, private: bool, dumpable: &nix::Result<()>) -> SandboxPart {
     if !hides {
-        return part("private_memory", private, told(dumpable));
+        return set_part("private_memory", private, dumpable);
     }
     SandboxPart {
         name: "private_memory".to_owned(),
