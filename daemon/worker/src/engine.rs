@@ -10,7 +10,7 @@ use crate::jobs::{self, Job, Progressed};
 use crate::link::{Link, LinkError};
 use crate::load::{self, LoadedModel};
 use crate::registry::Open;
-use crate::stream;
+use crate::stream::{self, Gates};
 use mote_api::{Canceller, Load};
 use mote_pipeline::{KvPool, SessionPool};
 use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, WorkerEvent};
@@ -97,6 +97,7 @@ pub struct Engine {
     link: Link,
     open: Open,
     running: Running,
+    gates: Gates,
     loaded: Option<LoadedModel>,
     kv: KvPool,
     sessions: SessionPool,
@@ -106,11 +107,12 @@ pub struct Engine {
 
 impl Engine {
     /// With nothing loaded.
-    pub fn new(link: Link, open: Open, running: Running) -> Self {
+    pub fn new(link: Link, open: Open, running: Running, gates: Gates) -> Self {
         Self {
             link,
             open,
             running,
+            gates,
             loaded: None,
             kv: KvPool::new(KV_CACHES_MAX),
             sessions: SessionPool::new(),
@@ -152,6 +154,8 @@ impl Engine {
             Command::StartJob(start) => self.start(*start)?,
             // The inbox has marked it; the next step ends it.
             Command::CancelJob { .. } => {}
+            // The inbox has done it.
+            Command::HoldStream { .. } => {}
             Command::CreditJob { job, frames } => self.credit(job, frames)?,
             Command::PauseJob { job } => self.set_paused(job, true),
             Command::ResumeJob { job } => self.set_paused(job, false),
@@ -270,9 +274,10 @@ impl Engine {
     fn attach(&mut self, id: u64, socket: std::os::fd::OwnedFd) -> Result<(), LinkError> {
         let Some(loaded) = &self.loaded else {
             log::error!("a stream came before a model");
+            self.gates.forget(id);
             return stream::ended(&self.link, id, stream::Usage::default());
         };
-        stream::attach(id, socket, loaded, self.link.clone())
+        stream::attach((id, socket), loaded, &self.gates, self.link.clone())
     }
 
     /// One step of the job whose turn it is.

@@ -7,6 +7,7 @@
 
 use crate::engine::Running;
 use crate::status::chain;
+use crate::stream::Gates;
 use mote_wire::types::Command;
 use mote_wire::{RecvHalf, Refusal, frame_to_command};
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ pub struct Inbox {
     state: Mutex<State>,
     changed: Condvar,
     running: Running,
+    gates: Gates,
 }
 
 #[derive(Default)]
@@ -49,12 +51,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inbox {
     /// Over the socket's receiving half; starts the watcher.
-    pub fn start(receiver: RecvHalf, running: Running) -> Arc<Self> {
+    pub fn start(receiver: RecvHalf, running: Running, gates: Gates) -> Arc<Self> {
         let inbox = Arc::new(Self {
             receiver: Mutex::new(receiver),
             state: Mutex::new(State::default()),
             changed: Condvar::new(),
             running,
+            gates,
         });
         let watcher = Arc::clone(&inbox);
         std::thread::spawn(move || watcher.watch());
@@ -116,6 +119,9 @@ impl Inbox {
                 match &command {
                     Command::StartJob(start) => self.running.expect(start.job),
                     Command::CancelJob { job } => self.running.cancel(*job),
+                    // A run that lasts must not keep a stream going, or waiting.
+                    Command::AttachStream { stream, .. } => self.gates.expect(*stream),
+                    Command::HoldStream { stream, held } => self.gates.hold(*stream, *held),
                     _ => {}
                 }
                 Ok(command)

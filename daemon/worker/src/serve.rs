@@ -7,6 +7,7 @@ use crate::link::{Link, LinkError};
 use crate::probe;
 use crate::registry::Open;
 use crate::sandbox::{self, MODE_VARIABLE, Mode, Scope};
+use crate::stream::Gates;
 use clap::Parser;
 use mote_wire::types::{Command, WorkerEvent};
 use mote_wire::{Connection, Frame, RecvHalf, WireError, frame_to_command};
@@ -110,8 +111,9 @@ fn serve(options: &Options, open: Open) -> Result<(), WorkerError> {
     // Before the first thread: Landlock binds only those that are made from here on.
     sandbox::enter(options.sandbox, &scope(&mut receiver)?);
     let running = Running::default();
-    let inbox = Inbox::start(receiver, running.clone());
-    Engine::new(link, open, running).run(&inbox)?;
+    let gates = Gates::default();
+    let inbox = Inbox::start(receiver, running.clone(), gates.clone());
+    Engine::new(link, open, running, gates).run(&inbox)?;
     // Streams may still be in a run of a library that cannot be told to stop: leave without
     // waiting for them, as a kill would.
     std::process::exit(0);

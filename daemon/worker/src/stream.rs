@@ -10,6 +10,7 @@ use crate::load::LoadedModel;
 use crate::status::{self, chain};
 use crate::throttle::ThrottleLog;
 use frames::FrameStream;
+use gate::Gate;
 use mote_api::{Candidate, Manifest, Model, Placement, Task};
 use mote_pipeline::StreamSession;
 use mote_wire::types::{
@@ -22,6 +23,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 mod frames;
+mod gate;
+
+pub use gate::Gates;
 
 /// What a stream used.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,12 +69,20 @@ struct Stream {
     model_digest: String,
     throttle: Arc<ThrottleLog>,
     buffers: Buffers,
+    gate: Arc<Gate>,
+    /// How often a push waited for more urgent work.
+    preemptions: u32,
     usage: Usage,
     started: Instant,
 }
 
 /// Serves a stream on a thread of its own.
-pub fn attach(id: u64, socket: OwnedFd, loaded: &LoadedModel, link: Link) -> Result<(), LinkError> {
+pub fn attach(
+    (id, socket): (u64, OwnedFd),
+    loaded: &LoadedModel,
+    gates: &Gates,
+    link: Link,
+) -> Result<(), LinkError> {
     let mut connection = Connection::new(socket.into(), mote_wire::Link::Client);
     let runner = match loaded.manifest.task {
         Task::FrameInterpolation => FrameStream::open(loaded).map(|s| Runner::Frames(Box::new(s))),
@@ -85,6 +97,7 @@ pub fn attach(id: u64, socket: OwnedFd, loaded: &LoadedModel, link: Link) -> Res
         Ok(runner) => runner,
         Err(status) => {
             refuse(&mut connection, 0, status);
+            gates.forget(id);
             return ended(&link, id, Usage::default());
         }
     };
@@ -98,11 +111,15 @@ pub fn attach(id: u64, socket: OwnedFd, loaded: &LoadedModel, link: Link) -> Res
         model_digest: loaded.model_digest.clone(),
         throttle: Arc::clone(&loaded.throttle),
         buffers: Buffers::default(),
+        gate: gates.of(id),
+        preemptions: 0,
         usage: Usage::default(),
         started: Instant::now(),
     };
+    let gates = gates.clone();
     std::thread::spawn(move || {
         stream.serve(&mut connection);
+        gates.forget(id);
         if let Err(error) = ended(&link, id, stream.usage) {
             log::debug!("the end of a stream was not told: {}", chain(&error));
         }
@@ -184,6 +201,7 @@ impl Stream {
     }
 
     fn push(&mut self, push: StreamPush) -> Result<StreamResult, Status> {
+        self.preemptions += u32::from(self.gate.pass());
         let session = match &mut self.runner {
             Runner::Frames(frames) => {
                 let result = frames.push(push, &self.buffers)?;
@@ -260,6 +278,7 @@ impl Stream {
             total_us: crate::jobs::micros(self.started.elapsed()),
             steps: self.usage.steps,
             bytes_copied: self.usage.bytes_copied,
+            preemptions: self.preemptions,
             throttle: self.throttle.worst_since(self.started).to_string(),
             ..Receipt::default()
         }

@@ -27,7 +27,8 @@ struct Answer {
     done: Box<Done>,
 }
 
-fn ask(model: &str, question: &str) -> Generate {
+/// A question in a chat.
+pub fn ask(model: &str, question: &str) -> Generate {
     Generate {
         model: model.into(),
         prompt: Prompt::Messages(vec![ChatMessage {

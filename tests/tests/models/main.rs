@@ -6,6 +6,7 @@ mod bad_files;
 mod bad_input;
 mod clips;
 mod language;
+mod sharing;
 mod streams;
 mod tensors;
 
@@ -88,16 +89,21 @@ fn client() -> Result<Session> {
     let mut shared = DAEMON.lock().unwrap_or_else(PoisonError::into_inner);
     let daemon = match shared.upgrade() {
         Some(daemon) => daemon,
-        None => Arc::new(Daemon::start(&Setup {
-            stores: vec![prepared("MOTE_TEST_MODELS")?],
-            runtimes: vec![prepared("MOTE_RUNTIMES")?],
-            ..Setup::default()
-        })?),
+        None => Arc::new(own_daemon()?),
     };
     *shared = Arc::downgrade(&daemon);
     Ok(Session {
         client: daemon.client()?,
         _daemon: daemon,
+    })
+}
+
+/// A daemon over all that was prepared, for a test that shares it with nobody.
+fn own_daemon() -> Result<Daemon> {
+    Daemon::start(&Setup {
+        stores: vec![prepared("MOTE_TEST_MODELS")?],
+        runtimes: vec![prepared("MOTE_RUNTIMES")?],
+        ..Setup::default()
     })
 }
 

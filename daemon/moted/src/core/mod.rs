@@ -237,6 +237,7 @@ impl Core {
             self.fire(timer);
         }
         self.schedule();
+        self.tend_streams();
         self.tend_drain();
         self.tend_load_samples();
         std::mem::take(&mut self.effects)

@@ -230,7 +230,7 @@ impl Core {
     pub(super) fn key_of_want(&self, want: WantId) -> Option<RequestKey> {
         match self.wants.get(&want)?.purpose {
             Purpose::Job(job) => self.jobs.get(&job).map(|job| job.key),
-            Purpose::Load(key) | Purpose::Inspect(key) | Purpose::Stream(key) => Some(key),
+            Purpose::Load(key) | Purpose::Inspect(key) | Purpose::Stream(key, _) => Some(key),
         }
     }
 }

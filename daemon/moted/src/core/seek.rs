@@ -10,7 +10,7 @@ use crate::policy::history::Key;
 use crate::policy::planner::{self, Plan, Question, Requirements};
 use crate::policy::power::Throttle;
 use mote_api::{Candidate, DeviceKind, Rejected, Rejection, Variant};
-use mote_wire::types::{Status, WorkOptions};
+use mote_wire::types::{Priority, Status, WorkOptions};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub enum Purpose {
     Load(RequestKey),
     /// Its inputs and outputs are to be told.
     Inspect(RequestKey),
-    /// A stream.
-    Stream(RequestKey),
+    /// A stream of this urgency.
+    Stream(RequestKey, Priority),
 }
 
 /// Something that waits for a loaded model.
@@ -91,7 +91,7 @@ impl Core {
     pub(super) fn want(&mut self, purpose: Purpose, model: &str, options: &WorkOptions) {
         let avoid = match purpose {
             Purpose::Job(job) => self.jobs.get(&job).and_then(|job| job.avoid.clone()),
-            Purpose::Load(_) | Purpose::Inspect(_) | Purpose::Stream(_) => None,
+            Purpose::Load(_) | Purpose::Inspect(_) | Purpose::Stream(..) => None,
         };
         let threads_max = self.threads_max(options);
         let requirements = Requirements::from(options);
@@ -113,7 +113,7 @@ impl Core {
         self.wants.insert(id, want);
         match purpose {
             Purpose::Job(job) => self.job_seeks(job, id),
-            Purpose::Load(key) | Purpose::Inspect(key) | Purpose::Stream(key) => {
+            Purpose::Load(key) | Purpose::Inspect(key) | Purpose::Stream(key, _) => {
                 self.set_open(key, Open::Want(id));
                 self.set_deadline(key, options.deadline_ms);
             }
@@ -330,8 +330,8 @@ impl Core {
             Purpose::Job(job) => self.enqueue(job, worker),
             Purpose::Load(key) => self.reply(key, mote_wire::types::Reply::Ok),
             Purpose::Inspect(key) => self.reply_details(key, model),
-            Purpose::Stream(key) => {
-                if let Err(status) = self.open_stream(key, worker) {
+            Purpose::Stream(key, priority) => {
+                if let Err(status) = self.open_stream(key, priority, worker) {
                     self.fail(key, status);
                 }
             }
@@ -347,7 +347,7 @@ impl Core {
         self.drop_want(id);
         match want.purpose {
             Purpose::Job(job) => self.finish_job(job, Err(status)),
-            Purpose::Load(key) | Purpose::Inspect(key) | Purpose::Stream(key) => {
+            Purpose::Load(key) | Purpose::Inspect(key) | Purpose::Stream(key, _) => {
                 self.fail(key, status);
             }
         }

@@ -6,8 +6,11 @@ use super::seek::Purpose;
 use super::{Core, Effect};
 use crate::ids::{ConnectionId, RequestKey, StreamId, WorkerId};
 use crate::limits::{STREAMS_PER_CONNECTION_MAX, STREAMS_TOTAL_MAX};
+use crate::policy::queue::DeviceQueue;
 use mote_api::{Manifest, Task};
-use mote_wire::types::{Command, DType, OpenStream, Reply, Status, StreamOpened, TensorSpec};
+use mote_wire::types::{
+    Command, DType, OpenStream, Priority, Reply, Status, StreamOpened, TensorSpec,
+};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,6 +22,10 @@ pub struct Stream {
     pub connection: ConnectionId,
     /// Who serves it.
     pub worker: WorkerId,
+    /// How urgent its pushes are.
+    pub priority: Priority,
+    /// Its pushes wait for more urgent work on the device.
+    pub held: bool,
     /// The worker's end once more: with it the broker can end the stream, and say why when the
     /// worker no longer can.
     pub worker_end: OwnedFd,
@@ -46,12 +53,18 @@ impl Core {
             }
         }
         self.check_quota(key.connection, Ask::Stream)?;
-        self.want(Purpose::Stream(key), &open.model, &open.options);
+        let purpose = Purpose::Stream(key, open.options.priority);
+        self.want(purpose, &open.model, &open.options);
         Ok(())
     }
 
     /// Joins a client and a worker whose model is loaded.
-    pub(super) fn open_stream(&mut self, key: RequestKey, worker: WorkerId) -> Result<(), Status> {
+    pub(super) fn open_stream(
+        &mut self,
+        key: RequestKey,
+        priority: Priority,
+        worker: WorkerId,
+    ) -> Result<(), Status> {
         let internal = |cause: &dyn std::fmt::Display| Status::Internal {
             operation: "make a stream's socket".into(),
             cause: cause.to_string(),
@@ -82,6 +95,8 @@ impl Core {
             Stream {
                 connection,
                 worker,
+                priority,
+                held: false,
                 worker_end: kept,
             },
         );
@@ -95,6 +110,31 @@ impl Core {
         );
         self.reply(key, Reply::StreamOpened(opened));
         Ok(())
+    }
+
+    /// Holds streams at their next push while more urgent work computes on their device, or work of
+    /// their kind is held back. The broker sees no pushes, so that streams halt nobody in turn.
+    pub(super) fn tend_streams(&mut self) {
+        if self.streams.is_empty() {
+            return;
+        }
+        let hold = self.hold();
+        let mut told = Vec::new();
+        for (id, stream) in &mut self.streams {
+            let Some(instance) = self.instances.get(&stream.worker) else {
+                continue;
+            };
+            let queue = self.queues.get(&instance.candidate.device.id);
+            let top = queue.and_then(DeviceQueue::computing);
+            let held = hold.holds(stream.priority) || top.is_some_and(|top| stream.priority > top);
+            if held != stream.held {
+                stream.held = held;
+                told.push((stream.worker, id.0, held));
+            }
+        }
+        for (worker, stream, held) in told {
+            self.send(worker, Command::HoldStream { stream, held });
+        }
     }
 
     /// The worker says that a stream has ended in good order.

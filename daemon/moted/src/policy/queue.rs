@@ -49,7 +49,8 @@ pub enum Hold {
 }
 
 impl Hold {
-    fn holds(self, priority: Priority) -> bool {
+    /// Whether it holds back work of this urgency.
+    pub fn holds(self, priority: Priority) -> bool {
         match self {
             Self::Nothing => false,
             Self::Background => priority == Priority::Background,
@@ -116,6 +117,13 @@ impl DeviceQueue {
     /// Jobs that have begun.
     pub fn started_len(&self) -> usize {
         self.started.len()
+    }
+
+    /// How urgent the work is that computes.
+    pub fn computing(&self) -> Option<Priority> {
+        let computing = self.started.iter();
+        let computing = computing.filter(|one| !one.stalled && !one.paused);
+        computing.map(|one| one.ticket.priority).min()
     }
 
     /// Waiting jobs that are at least as urgent as `priority`.

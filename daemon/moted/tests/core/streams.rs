@@ -1,7 +1,9 @@
 //! Streams: opening, ending, revoking.
 
 use crate::harness::*;
-use mote_wire::types::{Command, OpenStream, Reply, Request, Status, WorkerEvent};
+use mote_wire::types::{
+    Command, OpenStream, Priority, Reply, Request, Status, WorkOptions, WorkerEvent,
+};
 use moted::limits::STREAMS_PER_CONNECTION_MAX;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -150,4 +152,44 @@ fn pushes_have_no_place_on_the_control_connection() {
     play.connect(1);
     play.ask(1, 1, Request::StreamClose);
     assert!(matches!(play.failure(1, 1), Status::Invalid { .. }));
+}
+
+#[test]
+fn pushes_wait_for_more_urgent_work_on_their_device() {
+    let urgent = |priority| WorkOptions {
+        priority,
+        ..options()
+    };
+    let held = |commands: Vec<Command>| -> Vec<(u64, bool)> {
+        let held = commands.into_iter().filter_map(|command| match command {
+            Command::HoldStream { stream, held } => Some((stream, held)),
+            _ => None,
+        });
+        held.collect()
+    };
+    let mut play = Play::new(&[model("camera"), model("chat")]);
+    play.connect(1);
+    let open = |priority| {
+        Request::OpenStream(OpenStream {
+            model: "camera".into(),
+            options: urgent(priority),
+        })
+    };
+    play.ask(1, 1, open(Priority::Normal));
+    let camera = play.load();
+    let (normal, _socket) = attached(&mut play, camera);
+    play.ask(1, 2, open(Priority::Interactive));
+    let (_interactive, _socket) = attached(&mut play, camera);
+
+    play.connect(2);
+    play.ask(2, 1, generate_with("chat", urgent(Priority::Interactive)));
+    let chat = play.load();
+    assert_eq!(held(play.commands(camera)), [(normal, true)]);
+    let job = play.started(chat)[0].job;
+    play.finish(chat, job);
+    assert_eq!(held(play.commands(camera)), [(normal, false)]);
+
+    // Work of the same urgency halts nobody.
+    play.ask(2, 2, generate_with("chat", urgent(Priority::Normal)));
+    assert_eq!(held(play.commands(camera)), []);
 }

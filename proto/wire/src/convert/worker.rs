@@ -40,6 +40,9 @@ pub(crate) fn parse_command(body: CommandBody, fds: &mut FdSource) -> Parsed<Com
             stream,
             socket: fds.take("socket")?,
         },
+        CommandBody::HoldStream(wpb::HoldStream { stream, held }) => {
+            Command::HoldStream { stream, held }
+        }
         CommandBody::SetLoad(wpb::SetLoad { busy, threads_max }) => {
             Command::SetLoad { busy, threads_max }
         }
@@ -83,6 +86,9 @@ pub(crate) fn write_command(
         }
         Command::SetLoad { busy, threads_max } => {
             CommandBody::SetLoad(wpb::SetLoad { busy, threads_max })
+        }
+        Command::HoldStream { stream, held } => {
+            CommandBody::HoldStream(wpb::HoldStream { stream, held })
         }
         Command::SetThrottle { throttle_json } => {
             CommandBody::SetThrottle(wpb::SetThrottle { throttle_json })

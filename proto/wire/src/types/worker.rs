@@ -39,6 +39,10 @@ pub enum Command {
         stream: u64,
         socket: OwnedFd,
     },
+    HoldStream {
+        stream: u64,
+        held: bool,
+    },
     SetLoad {
         busy: bool,
         threads_max: Option<u32>,

@@ -746,6 +746,7 @@ pub fn command() -> impl Strategy<Value = Command> {
         any::<(bool, Option<u32>)>()
             .prop_map(|(busy, threads_max)| Command::SetLoad { busy, threads_max }),
         json().prop_map(|throttle_json| Command::SetThrottle { throttle_json }),
+        any::<(u64, bool)>().prop_map(|(stream, held)| Command::HoldStream { stream, held }),
         Just(()).prop_map(|()| Command::Shutdown),
     ]
 }
