@@ -167,6 +167,16 @@ impl Flavour {
         }
     }
 
+    /// The backend that a description names, even if the rest of it does not hold.
+    pub fn backend_of(folder: &Path) -> Option<BackendKind> {
+        let path = folder.join(RUNTIME_FILE_NAME);
+        if std::fs::metadata(&path).ok()?.len() > RUNTIME_FILE_BYTES_MAX {
+            return None;
+        }
+        let mut table: toml::Table = toml::from_str(&std::fs::read_to_string(&path).ok()?).ok()?;
+        table.remove("backend")?.try_into().ok()
+    }
+
     /// What of a description does not hold: a field, and why.
     fn check(&self) -> Result<(), (String, String)> {
         let bounded = |field: &str, have: usize, most: usize| match have <= most {

@@ -22,9 +22,11 @@ mod manifest;
 mod memory;
 mod paths;
 mod plan;
+pub mod processor;
 mod tensor;
 mod threads;
 mod throttle;
+pub mod vendor;
 
 pub use backend::{
     Backend, Cancel, Canceller, LoadRequest, Model, OutputTarget, RunReport, Session, Signature,

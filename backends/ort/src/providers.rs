@@ -1,7 +1,10 @@
-//! The execution providers Mote knows: name, kind of device, how each is registered. A new one is
-//! a new row. A library that is plugged in may bring one that is not in the table (`plugins`).
+//! The execution providers Mote knows: name, kind of device, options, how each is registered. A new
+//! one is a new row; one that computes on several kinds of devices has a row for each. What they need
+//! of their vendors is in [`mote_api::vendor`].
+//! A library that is plugged in may bring one that is not in the table (`plugins`).
 
 use crate::failure::{backend_error, register_error};
+use crate::options::{self, OptionKey};
 use crate::plugins::plugged;
 use crate::sys;
 use mote_api::{Absence, DeviceInfo, DeviceKind, DriverPath, LoadError, driver};
@@ -26,8 +29,14 @@ pub(crate) struct Provider {
     pub(crate) kind: DeviceKind,
     /// What to call the device when the library does not name it.
     pub(crate) device_name: &'static str,
-    /// Options used unless the request sets the same key.
+    /// Options used unless the request sets the same key. Rows of one name differ in them.
     defaults: &'static [(&'static str, &'static str)],
+    /// Options it has, as far as they are known.
+    options: &'static [OptionKey],
+    /// It says nothing of options that it does not have.
+    ignores_unknown: bool,
+    /// Its device is only simulated, on the CPU.
+    simulated: bool,
     /// What its driver opens.
     driver: &'static [DriverPath],
     register: Register,
@@ -45,12 +54,16 @@ enum Register {
 }
 
 /// All providers Mote knows, the order being that of the report.
+#[allow(deprecated, reason = "builds of vendors are older, and have what was removed since")]
 pub(crate) const PROVIDERS: &[Provider] = &[
     Provider {
         name: CPU_PROVIDER,
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::DISCOVERY,
         register: Register::Cpu,
     },
@@ -59,6 +72,9 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Gpu,
         device_name: "NVIDIA GPU",
         defaults: &[],
+        options: options::CUDA,
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::NVIDIA,
         register: Register::Configured(configured::<ep::CUDA>),
     },
@@ -67,14 +83,31 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Gpu,
         device_name: "NVIDIA GPU",
         defaults: &[],
+        options: options::TENSORRT,
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::NVIDIA,
         register: Register::Configured(configured::<ep::TensorRT>),
+    },
+    Provider {
+        name: "NvTensorRTRTXExecutionProvider",
+        kind: DeviceKind::Gpu,
+        device_name: "NVIDIA RTX GPU",
+        defaults: &[],
+        options: options::TENSORRT_RTX,
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::NVIDIA,
+        register: Register::Configured(configured::<ep::NVRTX>),
     },
     Provider {
         name: "CANNExecutionProvider",
         kind: DeviceKind::Npu,
         device_name: "Ascend NPU",
         defaults: &[],
+        options: options::CANN,
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::ASCEND,
         register: Register::Configured(configured::<ep::CANN>),
     },
@@ -83,6 +116,31 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Npu,
         device_name: "Intel NPU",
         defaults: &[("device_type", "NPU")],
+        options: options::OPENVINO,
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::INTEL,
+        register: Register::Configured(configured::<ep::OpenVINO>),
+    },
+    Provider {
+        name: "OpenVINOExecutionProvider",
+        kind: DeviceKind::Gpu,
+        device_name: "Intel GPU",
+        defaults: &[("device_type", "GPU")],
+        options: options::OPENVINO,
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::INTEL,
+        register: Register::Configured(configured::<ep::OpenVINO>),
+    },
+    Provider {
+        name: "OpenVINOExecutionProvider",
+        kind: DeviceKind::Cpu,
+        device_name: "CPU",
+        defaults: &[("device_type", "CPU")],
+        options: options::OPENVINO,
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::INTEL,
         register: Register::Configured(configured::<ep::OpenVINO>),
     },
@@ -91,14 +149,31 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Npu,
         device_name: "Hexagon NPU",
         defaults: &[("backend_type", "htp")],
+        options: options::QNN,
+        ignores_unknown: true,
+        simulated: cfg!(target_arch = "x86_64"),
         driver: driver::QUALCOMM,
         register: Register::Configured(configured::<ep::QNN>),
+    },
+    Provider {
+        name: "WebGpuExecutionProvider",
+        kind: DeviceKind::Gpu,
+        device_name: "GPU",
+        defaults: &[],
+        options: options::WEBGPU,
+        ignores_unknown: true,
+        simulated: false,
+        driver: driver::GRAPHICS,
+        register: Register::Plugged,
     },
     Provider {
         name: "RknpuExecutionProvider",
         kind: DeviceKind::Npu,
         device_name: "Rockchip NPU",
         defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::ROCKCHIP,
         register: Register::Plain(|| ep::RKNPU::default().build()),
     },
@@ -107,14 +182,53 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Npu,
         device_name: "AMD NPU",
         defaults: &[],
+        options: options::VITIS_AI,
+        ignores_unknown: true,
+        simulated: false,
         driver: driver::AMD,
         register: Register::Configured(configured::<ep::Vitis>),
+    },
+    Provider {
+        name: "MIGraphXExecutionProvider",
+        kind: DeviceKind::Gpu,
+        device_name: "AMD GPU",
+        defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::AMD,
+        register: Register::Plain(|| ep::MIGraphX::default().build()),
+    },
+    Provider {
+        name: "VSINPUExecutionProvider",
+        kind: DeviceKind::Npu,
+        device_name: "VeriSilicon NPU",
+        defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::DELEGATES,
+        register: Register::Plain(|| ep::VSINPU::default().build()),
+    },
+    Provider {
+        name: "NnapiExecutionProvider",
+        kind: DeviceKind::Npu,
+        device_name: "NNAPI accelerator",
+        defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::DELEGATES,
+        register: Register::Plain(|| ep::NNAPI::default().build()),
     },
     Provider {
         name: "XnnpackExecutionProvider",
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
+        options: options::XNNPACK,
+        ignores_unknown: true,
+        simulated: false,
         driver: driver::DISCOVERY,
         register: Register::Configured(configured::<ep::XNNPACK>),
     },
@@ -123,8 +237,22 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::DISCOVERY,
         register: Register::Plain(|| ep::ACL::default().build()),
+    },
+    Provider {
+        name: "ArmNNExecutionProvider",
+        kind: DeviceKind::Cpu,
+        device_name: "CPU",
+        defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::DISCOVERY,
+        register: Register::Plain(|| ep::ArmNN::default().build()),
     },
 ];
 
@@ -133,6 +261,16 @@ pub fn driver_paths(provider: Option<&str>) -> impl Iterator<Item = &'static Dri
     let rows = PROVIDERS.iter();
     let rows = rows.filter(move |row| provider.is_none_or(|name| row.name == name));
     rows.flat_map(|row| row.driver)
+}
+
+/// Options that have a provider compute on this kind of device, where it has several.
+pub fn device_options(provider: &str, kind: DeviceKind) -> Vec<(String, String)> {
+    let mut rows = PROVIDERS.iter();
+    let row = rows.find(|row| row.name == provider && row.kind == kind);
+    let defaults = row.into_iter().flat_map(|row| row.defaults);
+    defaults
+        .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn configured<P>(options: &Options) -> ExecutionProviderDispatch
@@ -153,9 +291,31 @@ impl Provider {
         PROVIDERS.iter().chain(beyond).collect()
     }
 
-    /// The row of a name.
-    pub(crate) fn named(name: &str) -> Option<&'static Self> {
-        Self::all().into_iter().find(|row| row.name == name)
+    /// The rows of a name.
+    pub(crate) fn named(name: &str) -> Vec<&'static Self> {
+        let mut rows = Self::all();
+        rows.retain(|row| row.name == name);
+        rows
+    }
+
+    /// The rows of a name that compute where `options` say; when none does, as they say something
+    /// special, the first.
+    pub(crate) fn chosen(name: &str, options: &Options) -> Vec<&'static Self> {
+        let mut rows = Self::named(name);
+        let first = rows.first().copied();
+        rows.retain(|row| row.agrees(options));
+        match rows.is_empty() {
+            true => first.into_iter().collect(),
+            false => rows,
+        }
+    }
+
+    fn agrees(&self, options: &Options) -> bool {
+        let contradicts = |(key, value): &(&str, &str)| {
+            let mut given = options.iter();
+            given.any(|(other, text)| other == key && !text.eq_ignore_ascii_case(value))
+        };
+        !self.defaults.iter().any(contradicts)
     }
 
     pub(crate) fn in_table(name: &str) -> Option<&'static Self> {
@@ -174,6 +334,9 @@ impl Provider {
                 DeviceKind::Npu => "NPU",
             },
             defaults: &[],
+            options: &[],
+            ignores_unknown: false,
+            simulated: false,
             driver: &[],
             register: Register::Plugged,
         }))
@@ -225,6 +388,7 @@ impl Provider {
     }
 
     fn with_defaults(&self, given: &Options) -> Result<Options, LoadError> {
+        self.check_keys(given)?;
         // The binding panics on these.
         if given
             .iter()
@@ -240,6 +404,22 @@ impl Provider {
             .collect();
         options.extend_from_slice(given);
         Ok(options)
+    }
+
+    /// Refuses what the provider would ignore in silence; the others refuse it themselves.
+    fn check_keys(&self, given: &Options) -> Result<(), LoadError> {
+        let is_known = |key: &str| self.options.iter().any(|known| known.name == key);
+        let mut keys = given.iter().map(|(key, _)| key);
+        match keys.find(|key| self.ignores_unknown && !is_known(key)) {
+            None => Ok(()),
+            Some(key) => Err(LoadError::ProviderAbsent {
+                provider: self.name.to_owned(),
+                absence: Absence::OptionUnknown {
+                    key: key.clone(),
+                    known: self.options.iter().map(OptionKey::text).collect(),
+                },
+            }),
+        }
     }
 
     fn is_compiled_in(&self) -> Result<bool, LoadError> {
@@ -293,6 +473,13 @@ impl Provider {
     /// The device, as far as it can be told.
     pub(crate) fn device(&self, environment: &Environment) -> DeviceInfo {
         let kind = self.kind;
+        if self.simulated {
+            let cpu = cpu();
+            return DeviceInfo {
+                name: format!("simulated {} on {}", self.device_name, cpu.name),
+                ..cpu
+            };
+        }
         if kind == DeviceKind::Cpu {
             return cpu();
         }
