@@ -131,6 +131,9 @@ fn compute(session: &mut dyn Session) -> Result<Vec<f32>, RunError> {
 fn absence(error: LoadError) -> Absence {
     match error {
         LoadError::ProviderAbsent { absence, .. } => absence,
+        LoadError::CpuForbidden {
+            nodes, cpu_nodes, ..
+        } => Absence::FellBackToCpu { nodes, cpu_nodes },
         other => Absence::ProbeFailed { why: chain(&other) },
     }
 }

@@ -382,6 +382,14 @@ impl Provider {
         })
     }
 
+    /// The kind under which its library lists its device.
+    fn listed_kind(&self) -> DeviceKind {
+        match self.simulated {
+            true => DeviceKind::Cpu,
+            false => self.kind,
+        }
+    }
+
     /// Whether a device belongs to this provider.
     fn has(&self, device: &Device<'_>) -> bool {
         device.ep().is_ok_and(|name| name == self.name)
@@ -455,7 +463,7 @@ impl Provider {
         }
         let chosen: Vec<_> = environment
             .devices()
-            .filter(|device| self.has(device) && is_of(device, self.kind))
+            .filter(|device| self.has(device) && is_of(device, self.listed_kind()))
             .collect();
         // An empty list of devices would be accepted in silence and leave everything to the CPU.
         if chosen.is_empty() {

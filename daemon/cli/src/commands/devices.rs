@@ -47,9 +47,13 @@ pub fn table(found: &[Capability]) -> Vec<String> {
         }
     }
     let there = there.into_iter().flat_map(|one| lines(one, &one.flavour));
-    let nowhere = nowhere
-        .into_iter()
-        .flat_map(|one| lines(one, "(no runtime)"));
+    let nowhere = nowhere.into_iter().flat_map(|one| {
+        let mut one = one.clone();
+        if let Some(reason) = &mut one.absence {
+            reason.message = "no runtime here has it".into();
+        }
+        lines(&one, "(no runtime)")
+    });
     there.chain(nowhere).collect()
 }
 
