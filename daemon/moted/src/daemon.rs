@@ -6,8 +6,8 @@ use crate::core::{Core, Effect, Event, Settings};
 use crate::flavours::{self, Installed};
 use crate::ids::{ConnectionId, Counter, WorkerId};
 use crate::limits::{
-    ACCEPT_PAUSE_MS, CONNECTIONS_MAX, CONNECTIONS_PER_UID_MAX, DRAIN_JOBS_MS, EVENTS_AT_ONCE_MAX,
-    EVENTS_MAX, FLUSH_LIMIT_MS,
+    ACCEPT_PAUSE_MS, BATCHES_IN_A_ROW_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_UID_MAX, DRAIN_JOBS_MS,
+    EVENTS_AT_ONCE_MAX, EVENTS_MAX, FLUSH_LIMIT_MS,
 };
 use crate::listen::{ListenError, Listener};
 use crate::logging::Limiter;
@@ -24,6 +24,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -183,16 +184,29 @@ pub async fn run(
 impl Daemon {
     async fn serve(&mut self, mut ways_in: WaysIn, inbox: &mut mpsc::Receiver<Event>) {
         let mut accept_from: Option<Instant> = None;
+        let mut in_a_row = 0;
+        // One timer, set anew only when what is due has changed: making one costs more than an event.
+        let mut alarm = pin!(sleep_until(self.started.into()));
         while !self.core.is_over() {
             self.service.sign(Instant::now());
             let due = [self.core.next_due(), accept_from, self.service.next_sign()]
                 .into_iter()
                 .flatten()
                 .min();
-            let due_or_now = due.unwrap_or(self.started);
+            if let Some(due) = due.map(tokio::time::Instant::from)
+                && alarm.deadline() != due
+            {
+                alarm.as_mut().reset(due);
+            }
+            // Events go ahead of all other sources, which then need not be looked at; but not for ever.
+            let batches = std::mem::take(&mut in_a_row);
             let accept = WaysIn::accept(ways_in.listener.as_ref());
             let event = tokio::select! {
-                Some(event) = inbox.recv() => event,
+                biased;
+                Some(event) = inbox.recv(), if batches < BATCHES_IN_A_ROW_MAX => {
+                    in_a_row = batches + 1;
+                    event
+                }
                 accepted = accept, if accept_from.is_none() => {
                     match accepted {
                         Ok((socket, peer)) => self.accept(socket, peer),
@@ -213,10 +227,11 @@ impl Daemon {
                 Some(order) = ways_in.orders.recv() => self.obey(order, &mut ways_in.listener),
                 Some(_) = self.closing.join_next() => continue,
                 Some(_) = self.prober.join_next() => continue,
-                () = sleep_until(due_or_now.into()), if due.is_some() => {
+                () = &mut alarm, if due.is_some() => {
                     accept_from = accept_from.filter(|at| *at > Instant::now());
                     Event::Tick
                 }
+                () = std::future::ready(()), if batches >= BATCHES_IN_A_ROW_MAX => continue,
             };
             self.step(event);
             // What one read of a socket has brought leaves together, too.

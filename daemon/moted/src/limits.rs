@@ -50,6 +50,8 @@ pub const PINS_PER_UID_MAX: usize = 2 * PINS_MAX;
 pub const EVENTS_MAX: usize = 1_024;
 /// Events that are handled before their effects are sent.
 pub const EVENTS_AT_ONCE_MAX: usize = 32;
+/// Batches of events before connections, orders and timers are looked at.
+pub const BATCHES_IN_A_ROW_MAX: usize = 16;
 /// Descriptors the broker asks the system for.
 pub const DESCRIPTORS_MAX: u64 = 16_384;
 

@@ -10,6 +10,10 @@ pub const DOUBLE: u64 = 11;
 
 const IR_VERSION: u64 = 10;
 const OPSET: u64 = 17;
+/// `AttributeProto.AttributeType`.
+const ATTRIBUTE_FLOAT: u64 = 1;
+const ATTRIBUTE_INT: u64 = 2;
+const ATTRIBUTE_INTS: u64 = 7;
 /// `TensorProto.DataLocation.EXTERNAL`.
 const EXTERNAL: u64 = 1;
 
@@ -28,6 +32,12 @@ impl Message {
     fn int(mut self, field: u64, value: u64) -> Self {
         self.varint(field << 3);
         self.varint(value);
+        self
+    }
+
+    fn float(mut self, field: u64, value: f32) -> Self {
+        self.varint(field << 3 | 5);
+        self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
@@ -50,6 +60,14 @@ pub enum Dim {
     Named(&'static str),
 }
 
+/// What a node is told beside its inputs.
+#[derive(Clone, Copy)]
+pub enum Attribute {
+    Float(f32),
+    Int(i64),
+    Ints(&'static [i64]),
+}
+
 /// A graph under construction.
 #[derive(Default, Clone)]
 pub struct Graph(Message);
@@ -65,30 +83,48 @@ impl Graph {
     }
 
     pub fn node_of(self, domain: &str, operator: &str, from: &[&str], to: &[&str]) -> Self {
-        let mut node = Message::default();
-        for name in from {
-            node = node.text(1, name);
-        }
-        for name in to {
-            node = node.text(2, name);
-        }
-        node = node.text(4, operator);
-        if !domain.is_empty() {
-            node = node.text(7, domain);
-        }
+        let node = node(operator, from, to);
+        let node = match domain.is_empty() {
+            true => node,
+            false => node.text(7, domain),
+        };
+        Self(self.0.bytes(1, &node.0))
+    }
+
+    /// A node of the default domain with attributes.
+    pub fn node_with(
+        self,
+        operator: &str,
+        from: &[&str],
+        to: &[&str],
+        attributes: &[(&str, Attribute)],
+    ) -> Self {
+        let with = |node: Message, (name, value): &(&str, Attribute)| {
+            node.bytes(5, &attribute(name, value).0)
+        };
+        let node = attributes.iter().fold(node(operator, from, to), with);
         Self(self.0.bytes(1, &node.0))
     }
 
     pub fn constant(self, name: &str, dims: &[u64], values: &[f32]) -> Self {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let tensor = tensor(name, dims).bytes(9, &raw);
+        let tensor = tensor(name, dims, FLOAT).bytes(9, &raw);
+        Self(self.0.bytes(5, &tensor.0))
+    }
+
+    /// A constant list of integers.
+    pub fn integers(self, name: &str, values: &[i64]) -> Self {
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let tensor = tensor(name, &[values.len() as u64], INT64).bytes(9, &raw);
         Self(self.0.bytes(5, &tensor.0))
     }
 
     /// A constant whose bytes lie in another file.
     pub fn external(self, name: &str, dims: &[u64], file: &str) -> Self {
         let location = Message::default().text(1, "location").text(2, file);
-        let tensor = tensor(name, dims).bytes(13, &location.0).int(14, EXTERNAL);
+        let tensor = tensor(name, dims, FLOAT)
+            .bytes(13, &location.0)
+            .int(14, EXTERNAL);
         Self(self.0.bytes(5, &tensor.0))
     }
 
@@ -121,11 +157,34 @@ impl Graph {
     }
 }
 
-fn tensor(name: &str, dims: &[u64]) -> Message {
+fn node(operator: &str, from: &[&str], to: &[&str]) -> Message {
+    let mut node = Message::default();
+    for name in from {
+        node = node.text(1, name);
+    }
+    for name in to {
+        node = node.text(2, name);
+    }
+    node.text(4, operator)
+}
+
+fn attribute(name: &str, value: &Attribute) -> Message {
+    let named = Message::default().text(1, name);
+    match *value {
+        Attribute::Float(value) => named.float(2, value).int(20, ATTRIBUTE_FLOAT),
+        Attribute::Int(value) => named.int(3, value as u64).int(20, ATTRIBUTE_INT),
+        Attribute::Ints(values) => values
+            .iter()
+            .fold(named, |named, &value| named.int(8, value as u64))
+            .int(20, ATTRIBUTE_INTS),
+    }
+}
+
+fn tensor(name: &str, dims: &[u64], element: u64) -> Message {
     let sized = dims
         .iter()
         .fold(Message::default(), |m, &dim| m.int(1, dim));
-    sized.int(2, FLOAT).text(8, name)
+    sized.int(2, element).text(8, name)
 }
 
 fn value(name: &str, element: u64, dims: Option<&[Dim]>) -> Message {

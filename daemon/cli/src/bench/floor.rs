@@ -4,6 +4,7 @@
 //! shared buffer that it mapped once, and answers 64 bytes. With two hops a third process hands both
 //! on. Nobody can be faster who crosses as many process borders and reads its input.
 
+use super::placement::Seats;
 use super::stats::Samples;
 use anyhow::{Context, Result};
 use mote_api::{Access, Buffer};
@@ -18,25 +19,29 @@ const MESSAGE_BYTES: usize = 64;
 const WARM_UP: u32 = 20;
 
 /// Round trips over one and two hops.
-pub fn measure(bytes: usize, repetitions: u32) -> Result<(Samples, Samples)> {
+pub fn measure(bytes: usize, repetitions: u32, seats: &Seats) -> Result<(Samples, Samples)> {
     Ok((
-        round_trips(bytes, repetitions, false)?,
-        round_trips(bytes, repetitions, true)?,
+        round_trips(bytes, repetitions, 1, seats)?,
+        round_trips(bytes, repetitions, 2, seats)?,
     ))
 }
 
-fn round_trips(bytes: usize, repetitions: u32, two_hops: bool) -> Result<Samples> {
+fn round_trips(bytes: usize, repetitions: u32, hops: usize, seats: &Seats) -> Result<Samples> {
     let memfd = Memfd::create("mote-floor", bytes as u64).context("cannot make shared memory")?;
     let memory = Buffer::shared(memfd.as_fd(), bytes, Access::ReadWrite)?;
     memory.copy_in(0, &vec![1u8; bytes])?;
     let (mut own, other) = UnixStream::pair().context("cannot make a socket pair")?;
     let mut peers = Vec::new();
-    if two_hops {
+    if hops == 2 {
         let (near, far) = UnixStream::pair().context("cannot make a socket pair")?;
         peers.push(peer("forward", other.into(), near.into())?);
         peers.push(peer("read", far.into(), memfd.try_clone_fd()?)?);
     } else {
         peers.push(peer("read", other.into(), memfd.try_clone_fd()?)?);
+    }
+    let _seated = seats.take()?;
+    for (index, peer) in peers.iter().enumerate() {
+        seats.assign(peer.id(), index + 1)?;
     }
     let mut samples = Samples::default();
     let mut message = [0; MESSAGE_BYTES];

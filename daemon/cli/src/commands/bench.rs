@@ -1,26 +1,22 @@
 //! `mote bench`: this machine, the daemon, and the floor beside them, in one run.
 
 mod clip;
+mod ipc;
 
 use crate::args::{Bench, BenchWhat};
-use crate::bench::floor::{self, BusyLoop};
-use crate::bench::placement;
+use crate::bench::floor::BusyLoop;
 use crate::bench::process;
 use crate::bench::stats::{Samples, Summary};
-use crate::bench::{REDUCE_BYTES, REDUCE_MODEL, REDUCE_SHAPE};
 use crate::commands::import::MOE_RECIPE;
 use crate::daemon::Daemon;
 use crate::interrupt;
 use crate::ui::{Ui, bytes_text};
 use anyhow::{Context, Result};
-use mote_client::{Client, Input};
-use mote_wire::types::{DType, Prompt, Receipt, Sampling, WorkOptions};
+use mote_client::Client;
+use mote_wire::types::{Prompt, Receipt, Sampling, WorkOptions};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-const WARM_UP: u32 = 20;
-/// Turns that paths and floors take.
-const IPC_TURNS: u32 = 10;
 const IDLE_WATCH: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_secs(2);
 const STARTS: u32 = 11;
@@ -33,34 +29,11 @@ const LOAD_NOTICED: Duration = Duration::from_secs(4);
 #[derive(Default, Serialize)]
 struct Report {
     cores: usize,
-    /// All processes on one processor, floor and daemon alike.
-    ipc_one_processor: Option<Ipc>,
-    /// Processes wherever the kernel puts them.
-    ipc: Option<Ipc>,
+    /// For each way to seat the processes, floor's and daemon's alike.
+    ipc: Vec<ipc::Ipc>,
     daemon: Option<Broker>,
     text: Option<Text>,
     clip: Option<clip::Clip>,
-}
-
-#[derive(Serialize)]
-struct Ipc {
-    input_bytes: usize,
-    floor_one_hop: Summary,
-    floor_two_hops: Summary,
-    stream: Path,
-    job: Path,
-}
-
-#[derive(Default, Serialize)]
-struct Path {
-    backend: String,
-    round_trip: Summary,
-    in_library: Summary,
-    /// Round trip less time in the library, request by request.
-    overhead: Summary,
-    /// Overhead over the floor of as many hops, medians.
-    ratio_to_floor: f64,
-    bytes_copied: u64,
 }
 
 #[derive(Default, Serialize)]
@@ -97,10 +70,7 @@ pub fn bench(args: &Bench, ui: &Ui) -> Result<()> {
         report.daemon = Some(broker(ui)?);
     }
     if wanted(BenchWhat::Ipc) {
-        let pinned = placement::pin_to_one()?;
-        report.ipc_one_processor = Some(ipc(args.repetitions, ui)?);
-        drop(pinned);
-        report.ipc = Some(ipc(args.repetitions, ui)?);
+        report.ipc = ipc::measure(args.repetitions, ui)?;
     }
     if wanted(BenchWhat::Text) {
         report.text = text(ui)?;
@@ -134,125 +104,6 @@ fn broker(ui: &Ui) -> Result<Broker> {
         idle_resident_bytes: process::resident_bytes(pid)?,
         idle_wake_ups_per_s: woken as f64 / IDLE_WATCH.as_secs_f64(),
     })
-}
-
-/// In turns, with new processes each time: where the kernel puts two processes that talk decides more
-/// than anything else, and it leaves them there. It does not put the floor's where it puts the daemon's,
-/// so that only figures from one processor compare the programs themselves.
-fn ipc(repetitions: u32, ui: &Ui) -> Result<Ipc> {
-    let store = tempfile::tempdir().context("cannot create a folder")?;
-    std::fs::write(store.path().join("reduce.onnx"), REDUCE_MODEL)?;
-    let each = repetitions.div_ceil(IPC_TURNS);
-    let (mut one_hop, mut two_hops) = (Samples::default(), Samples::default());
-    let (mut stream, mut job) = (Measured::default(), Measured::default());
-    let bar = ui.count_bar("streams, jobs and bare sockets", u64::from(IPC_TURNS));
-    for _ in 0..IPC_TURNS {
-        let (one, two) = floor::measure(REDUCE_BYTES, each)?;
-        one_hop.extend(one);
-        two_hops.extend(two);
-        let daemon = Daemon::private_with_store(store.path())?;
-        stream.extend(stream_path(&daemon.client, each)?);
-        job.extend(job_path(&daemon.client, each)?);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let (floor_one_hop, floor_two_hops) = (one_hop.summary(), two_hops.summary());
-    let (mut stream, mut job) = (stream.path(), job.path());
-    stream.ratio_to_floor = stream.overhead.p50_us / floor_one_hop.p50_us;
-    job.ratio_to_floor = job.overhead.p50_us / floor_two_hops.p50_us;
-    Ok(Ipc {
-        input_bytes: REDUCE_BYTES,
-        floor_one_hop,
-        floor_two_hops,
-        stream,
-        job,
-    })
-}
-
-fn shape() -> [u64; 4] {
-    REDUCE_SHAPE.map(|dim| dim as u64)
-}
-
-fn stream_path(client: &Client, repetitions: u32) -> Result<Measured> {
-    let mut stream = client.open_stream("reduce", &WorkOptions::default())?;
-    let mut buffer = stream.buffer(REDUCE_BYTES as u64)?;
-    buffer.with_slice_mut(|bytes| bytes.fill(0x3f));
-    let mut measured = Measured::default();
-    for round in 0..repetitions + WARM_UP {
-        interrupt::check()?;
-        let shape = shape();
-        let input = Input::buffer("x", DType::F32, &shape, &buffer);
-        let started = Instant::now();
-        let result = stream.push(&[input], &[])?;
-        measured.push(
-            round,
-            started.elapsed(),
-            result.compute_us,
-            result.bytes_copied,
-        );
-    }
-    measured.backend = stream.close()?.backend;
-    Ok(measured)
-}
-
-fn job_path(client: &Client, repetitions: u32) -> Result<Measured> {
-    let mut buffer = client.buffer(REDUCE_BYTES as u64)?;
-    buffer.with_slice_mut(|bytes| bytes.fill(0x3f));
-    let mut measured = Measured::default();
-    for round in 0..repetitions + WARM_UP {
-        interrupt::check()?;
-        let shape = shape();
-        let input = Input::buffer("x", DType::F32, &shape, &buffer);
-        let started = Instant::now();
-        let result = client.infer("reduce", &[input], &[], &WorkOptions::default())?;
-        let elapsed = started.elapsed();
-        let receipt = result.done.receipt;
-        measured.push(round, elapsed, receipt.compute_us, receipt.bytes_copied);
-        measured.backend = receipt.backend;
-    }
-    Ok(measured)
-}
-
-#[derive(Default)]
-struct Measured {
-    backend: String,
-    round_trip: Samples,
-    in_library: Samples,
-    overhead: Samples,
-    bytes_copied: u64,
-}
-
-impl Measured {
-    fn push(&mut self, round: u32, elapsed: Duration, compute_us: u64, bytes_copied: u64) {
-        if round < WARM_UP {
-            return;
-        }
-        let compute_us = compute_us as f64;
-        self.round_trip.push(elapsed);
-        self.in_library.push_us(compute_us);
-        self.overhead
-            .push_us(elapsed.as_secs_f64() * 1e6 - compute_us);
-        self.bytes_copied = bytes_copied;
-    }
-
-    fn extend(&mut self, other: Self) {
-        self.backend = other.backend;
-        self.round_trip.extend(other.round_trip);
-        self.in_library.extend(other.in_library);
-        self.overhead.extend(other.overhead);
-        self.bytes_copied = other.bytes_copied;
-    }
-
-    fn path(&self) -> Path {
-        Path {
-            backend: self.backend.clone(),
-            round_trip: self.round_trip.summary(),
-            in_library: self.in_library.summary(),
-            overhead: self.overhead.summary(),
-            ratio_to_floor: 0.0,
-            bytes_copied: self.bytes_copied,
-        }
-    }
 }
 
 fn text(ui: &Ui) -> Result<Option<Text>> {
@@ -349,39 +200,7 @@ fn report_text(report: &Report) -> String {
             broker.idle_wake_ups_per_s
         ));
     }
-    for (ipc, place) in [
-        (&report.ipc_one_processor, "all on one processor"),
-        (&report.ipc, "wherever the kernel puts them"),
-    ] {
-        let Some(ipc) = ipc else { continue };
-        let floor = |name: &str, floor: &Summary| {
-            format!(
-                "  floor, {name:9} {:8.0} {:8.0}",
-                floor.p50_us, floor.p99_us
-            )
-        };
-        let path = |name: &str, path: &Path| {
-            format!(
-                "  {name:16} {:8.0} {:8.0}   library {:.0}, overhead {:.0} = {:.2} × floor, {} bytes copied ({})",
-                path.round_trip.p50_us,
-                path.round_trip.p99_us,
-                path.in_library.p50_us,
-                path.overhead.p50_us,
-                path.ratio_to_floor,
-                path.bytes_copied,
-                path.backend
-            )
-        };
-        lines.push(format!(
-            "{} bytes in a registered buffer, processes {place}, µs:",
-            ipc.input_bytes
-        ));
-        lines.push(format!("{:27}p50      p99", ""));
-        lines.push(floor("one hop", &ipc.floor_one_hop));
-        lines.push(path("stream", &ipc.stream));
-        lines.push(floor("two hops", &ipc.floor_two_hops));
-        lines.push(path("job", &ipc.job));
-    }
+    lines.extend(report.ipc.iter().map(ipc::text));
     if let Some(text) = &report.text {
         for (name, rates) in [
             ("idle", &text.idle),

@@ -2,6 +2,7 @@
 //!
 //! The broker keeps descriptors and never maps their memory.
 
+use super::work::RangeField;
 use crate::ids::{BufferId, ConnectionId, Counter, WorkerId};
 use crate::limits::{BUFFER_BYTES_PER_CONNECTION_MAX, BUFFERS_TOTAL_MAX};
 use mote_wire::limits::{BUFFER_BYTES_MAX, BUFFERS_MAX};
@@ -93,10 +94,10 @@ impl Buffers {
         Ok(())
     }
 
-    /// Buffers of these connections, and the bytes in them.
-    pub fn of(&self, connections: &BTreeSet<ConnectionId>) -> (usize, u64) {
+    /// Buffers of some connections, and the bytes in them.
+    pub fn of(&self, connections: impl Fn(ConnectionId) -> bool) -> (usize, u64) {
         let all = self.all.values();
-        all.filter(|one| connections.contains(&one.connection))
+        all.filter(|one| connections(one.connection))
             .fold((0, 0), |(count, bytes), one| {
                 (count + 1, bytes.saturating_add(one.bytes))
             })
@@ -159,9 +160,9 @@ impl Buffers {
         &self,
         connection: ConnectionId,
         range: &BufferRange,
-        (field, write): (&str, bool),
+        field: RangeField,
     ) -> Result<BufferId, Status> {
-        let refuse = |why: String| Status::invalid(field, why);
+        let refuse = |why: String| Status::invalid(field.to_string(), why);
         let id = self.by_client.get(&(connection, range.buffer)).copied();
         let found = id.and_then(|id| Some((id, self.all.get(&id)?)));
         let (id, buffer) =
@@ -173,7 +174,7 @@ impl Buffers {
                 buffer.bytes
             )));
         }
-        if write && !buffer.writable {
+        if matches!(field, RangeField::Output(_)) && !buffer.writable {
             return Err(refuse(format!("buffer {} is not writable", range.buffer)));
         }
         Ok(id)

@@ -10,7 +10,6 @@ use crate::limits::{
     PINS_PER_UID_MAX, STREAMS_PER_UID_MAX,
 };
 use mote_wire::types::Status;
-use std::collections::BTreeSet;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -34,24 +33,19 @@ impl Core {
         let Some(uid) = self.uid_of(asking) else {
             return Ok(());
         };
-        let connections = self.connections.iter();
-        let own: BTreeSet<ConnectionId> = connections
-            .filter(|(_, connection)| connection.peer.uid == uid)
-            .map(|(id, _)| *id)
-            .collect();
-        let of_own = || own.iter().filter_map(|id| self.connections.get(id));
+        let is_own = |connection: ConnectionId| self.uid_of(connection) == Some(uid);
+        let of_own = || self.connections.values().filter(|one| one.peer.uid == uid);
         let within = |what: &str, have: u64, limit: u64| {
-            let what = format!("{what} of one user");
-            if have > limit {
-                Err(Status::LimitExceeded { what, have, limit })
-            } else {
-                Ok(())
+            if have <= limit {
+                return Ok(());
             }
+            let what = format!("{what} of one user");
+            Err(Status::LimitExceeded { what, have, limit })
         };
         match ask {
             Ask::Job(bytes) => {
                 let jobs = self.jobs.values();
-                let jobs = jobs.filter(|job| own.contains(&job.key.connection)).count();
+                let jobs = jobs.filter(|job| is_own(job.key.connection)).count();
                 within("open jobs", jobs as u64 + 1, JOBS_PER_UID_MAX as u64)?;
                 let kept: usize = of_own().map(|one| one.kept_bytes).sum();
                 let limit = JOURNAL_BYTES_PER_UID_MAX as u64;
@@ -59,11 +53,11 @@ impl Core {
             }
             Ask::Stream => {
                 let streams = self.streams.values();
-                let count = streams.filter(|one| own.contains(&one.connection)).count();
+                let count = streams.filter(|one| is_own(one.connection)).count();
                 within("streams", count as u64 + 1, STREAMS_PER_UID_MAX as u64)
             }
             Ask::Buffer(bytes) => {
-                let (count, have) = self.buffers.of(&own);
+                let (count, have) = self.buffers.of(is_own);
                 within("buffers", count as u64 + 1, BUFFERS_PER_UID_MAX as u64)?;
                 let have = have.saturating_add(bytes);
                 within("bytes of buffers", have, BUFFER_BYTES_PER_UID_MAX)

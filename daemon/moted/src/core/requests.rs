@@ -164,10 +164,8 @@ impl Core {
             });
         }
         let mut buffers = BTreeSet::new();
-        for (field, write, range) in work::ranges(&mut work) {
-            let id = self
-                .buffers
-                .resolve(key.connection, range, (&field, write))?;
+        for (field, range) in work::ranges(&mut work) {
+            let id = self.buffers.resolve(key.connection, range, field)?;
             range.buffer = id.0;
             buffers.insert(id);
         }

@@ -8,7 +8,7 @@ use crate::ids::{BufferId, JobId, WantId, WorkerId};
 use crate::limits::{
     CANCEL_GRACE_MS, RETRIES_MAX, RETRY_AFTER_MS_MAX, RETRY_AFTER_MS_MIN, RUNNING_PER_DEVICE,
 };
-use crate::policy::queue::{Step, Ticket};
+use crate::policy::queue::{DeviceQueue, Step, Ticket};
 use mote_wire::limits::CREDIT_MAX;
 use mote_wire::types::{
     Command, Done, EventKind, JobReply, Reply, StartJob, Status, Tensor, TensorData,
@@ -52,8 +52,10 @@ impl Core {
             return;
         };
         instance.jobs.insert(id);
+        if let Phase::Seeking(_) = job.phase {
+            job.times.loading += self.now.saturating_duration_since(job.times.phase_began);
+        }
         job.phase = Phase::Queued(worker);
-        job.times.loading += self.now.saturating_duration_since(job.times.phase_began);
         job.times.phase_began = self.now;
         let uid = self.connections.get(&job.key.connection);
         let ticket = Ticket {
@@ -62,14 +64,17 @@ impl Core {
             connection: job.key.connection,
             priority: job.priority(),
         };
-        let queue = self
-            .queues
-            .entry(instance.candidate.device.id.clone())
-            .or_default();
-        if job.retries == 0 {
-            queue.push(ticket);
-        } else {
-            queue.push_first(ticket);
+        // They stay: there are as many as devices.
+        let device = &instance.candidate.device.id;
+        if !self.queues.contains_key(device) {
+            self.queues.insert(device.clone(), DeviceQueue::default());
+        }
+        if let Some(queue) = self.queues.get_mut(device) {
+            if job.retries == 0 {
+                queue.push(ticket);
+            } else {
+                queue.push_first(ticket);
+            }
         }
     }
 
@@ -77,14 +82,9 @@ impl Core {
     pub(super) fn schedule(&mut self) {
         loop {
             let hold = self.hold();
-            let steps = self
-                .queues
-                .values_mut()
-                .flat_map(|queue| queue.schedule(hold));
-            let steps: Vec<Step> = steps.collect();
+            let queues = self.queues.values_mut();
+            let steps: Vec<Step> = queues.flat_map(|queue| queue.schedule(hold)).collect();
             if steps.is_empty() {
-                self.queues
-                    .retain(|_, queue| queue.waiting_len() + queue.started_len() > 0);
                 return;
             }
             for step in steps {
@@ -279,7 +279,7 @@ impl Core {
             Ok(mut done) => {
                 self.complete(&job, &mut done);
                 if let Some(instance) = worker.and_then(|worker| self.instances.get(&worker)) {
-                    self.history.worked(&instance.key());
+                    self.history.worked(|| instance.key());
                 }
                 let ran = self.now.saturating_duration_since(job.times.phase_began);
                 let ran_ms = ran.as_secs_f64() * 1e3;

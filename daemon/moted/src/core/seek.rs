@@ -89,21 +89,27 @@ impl Parked {
 impl Core {
     /// Begins to look for a loaded model.
     pub(super) fn want(&mut self, purpose: Purpose, model: &str, options: &WorkOptions) {
-        let id = WantId(self.ids.wants.draw());
         let avoid = match purpose {
             Purpose::Job(job) => self.jobs.get(&job).and_then(|job| job.avoid.clone()),
             Purpose::Load(_) | Purpose::Inspect(_) | Purpose::Stream(_) => None,
         };
         let threads_max = self.threads_max(options);
+        let requirements = Requirements::from(options);
+        if avoid.is_none()
+            && let Some(worker) = self.chosen_before(model, &requirements, threads_max)
+        {
+            return self.hand_over(purpose, model, worker);
+        }
         let want = Want {
             model: model.to_owned(),
-            requirements: options.into(),
+            requirements,
             threads_max,
             deadline_ms: options.deadline_ms,
             avoid,
             purpose,
             worker: None,
         };
+        let id = WantId(self.ids.wants.draw());
         self.wants.insert(id, want);
         match purpose {
             Purpose::Job(job) => self.job_seeks(job, id),
@@ -134,9 +140,6 @@ impl Core {
             Ok(entry) => entry,
             Err(status) => return self.fail_want(id, status),
         };
-        if let Some(worker) = self.chosen_before(&entry, &want) {
-            return self.deliver(id, worker);
-        }
         if !self.probed(Some(&entry.backends())) {
             self.parked.push(Parked::Want(id));
             return;
@@ -177,15 +180,21 @@ impl Core {
     }
 
     /// The worker that the same question was answered with before, if nothing has changed since.
-    fn chosen_before(&self, entry: &Arc<Entry>, want: &Want) -> Option<WorkerId> {
+    fn chosen_before(
+        &self,
+        model: &str,
+        requirements: &Requirements,
+        threads_max: Option<usize>,
+    ) -> Option<WorkerId> {
+        let entry = self.catalogue.find(model).ok()?;
         let is_same = |choice: &&Choice| {
-            Arc::ptr_eq(&choice.entry, entry)
-                && choice.requirements == want.requirements
-                && choice.threads_max == want.threads_max
+            Arc::ptr_eq(&choice.entry, &entry)
+                && choice.requirements == *requirements
+                && choice.threads_max == threads_max
         };
         let choice = self.choices.iter().find(is_same)?;
         let instance = self.instances.get(&choice.worker)?;
-        (want.avoid.is_none() && instance.state == State::Ready).then_some(choice.worker)
+        (instance.state == State::Ready).then_some(choice.worker)
     }
 
     fn remember_choice(&mut self, entry: Arc<Entry>, want: &Want, worker: WorkerId) {
@@ -305,15 +314,22 @@ impl Core {
         let Some(want) = self.wants.remove(&id) else {
             return;
         };
-        self.timers.cancel(&Timer::IdleUnload(worker));
         if let Some(instance) = self.instances.get_mut(&worker) {
             instance.wants.remove(&id);
+        }
+        self.hand_over(want.purpose, &want.model, worker);
+    }
+
+    /// The model is there: what it was wanted for goes on.
+    fn hand_over(&mut self, purpose: Purpose, model: &str, worker: WorkerId) {
+        self.timers.cancel(&Timer::IdleUnload(worker));
+        if let Some(instance) = self.instances.get_mut(&worker) {
             instance.last_used = self.now;
         }
-        match want.purpose {
+        match purpose {
             Purpose::Job(job) => self.enqueue(job, worker),
             Purpose::Load(key) => self.reply(key, mote_wire::types::Reply::Ok),
-            Purpose::Inspect(key) => self.reply_details(key, &want.model),
+            Purpose::Inspect(key) => self.reply_details(key, model),
             Purpose::Stream(key) => {
                 if let Err(status) = self.open_stream(key, worker) {
                     self.fail(key, status);

@@ -110,8 +110,7 @@ impl Core {
         if let Some(instance) = self.instances.get_mut(&worker) {
             instance.streams.remove(&id);
             instance.last_used = self.now;
-            let key = instance.key();
-            self.history.worked(&key);
+            self.history.worked(|| instance.key());
         }
         self.tend(worker);
     }

@@ -48,25 +48,37 @@ pub fn kept_bytes(work: &Work) -> usize {
     }
 }
 
-/// All ranges of buffers in it, with the path of the field and whether it is written to.
-pub fn ranges(work: &mut Work) -> Vec<(String, bool, &mut BufferRange)> {
-    let Work::Infer(infer) = work else {
-        return Vec::new();
+/// A range's place in a request.
+#[derive(Clone, Copy, Debug)]
+pub enum RangeField {
+    /// Of this input.
+    Input(usize),
+    /// Of this output's target, which is written to.
+    Output(usize),
+}
+
+impl std::fmt::Display for RangeField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Input(index) => write!(f, "inputs[{index}].range"),
+            Self::Output(index) => write!(f, "outputs[{index}].range"),
+        }
+    }
+}
+
+/// All ranges of buffers in it, with their places.
+pub fn ranges(work: &mut Work) -> impl Iterator<Item = (RangeField, &mut BufferRange)> {
+    let (inputs, outputs) = match work {
+        Work::Infer(infer) => (&mut infer.inputs[..], &mut infer.outputs[..]),
+        Work::Generate(_) | Work::TransformClip(_) => (&mut [][..], &mut [][..]),
     };
-    let inputs = infer
-        .inputs
-        .iter_mut()
-        .enumerate()
-        .filter_map(|(index, input)| {
-            let TensorData::Range(range) = &mut input.data else {
-                return None;
-            };
-            Some((format!("inputs[{index}].range"), false, range))
-        });
-    let outputs = infer.outputs.iter_mut().enumerate();
-    let outputs =
-        outputs.map(|(index, target)| (format!("outputs[{index}].range"), true, &mut target.range));
-    inputs.chain(outputs).collect()
+    let inputs = inputs.iter_mut().enumerate();
+    let inputs = inputs.filter_map(|(index, input)| match &mut input.data {
+        TensorData::Range(range) => Some((RangeField::Input(index), range)),
+        TensorData::Inline(_) | TensorData::Passed { .. } => None,
+    });
+    let outputs = outputs.iter_mut().enumerate();
+    inputs.chain(outputs.map(|(index, target)| (RangeField::Output(index), &mut target.range)))
 }
 
 /// A copy to be given away; descriptors are duplicated.

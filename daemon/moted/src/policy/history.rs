@@ -24,50 +24,60 @@ struct Record {
 
 /// The record of all candidates.
 #[derive(Clone, Debug, Default)]
-pub struct History(HashMap<Key, Record>);
+pub struct History {
+    records: HashMap<Key, Record>,
+    /// Whether any of them has crashed: as long as none has, work that goes well is no news.
+    has_crashes: bool,
+}
 
 impl History {
     /// A worker of this candidate died on its own.
     pub fn crashed(&mut self, key: &Key, now: Instant) {
-        let record = self.0.entry(key.clone()).or_default();
+        let record = self.records.entry(key.clone()).or_default();
         // After the quarantine it gets one chance, not a fresh count.
         record.crashes_in_a_row = record.crashes_in_a_row.saturating_add(1);
         record.last_crash = Some(now);
+        self.has_crashes = true;
     }
 
     /// A job of this candidate was carried out.
-    pub fn worked(&mut self, key: &Key) {
-        if let Some(record) = self.0.get_mut(key) {
+    pub fn worked(&mut self, key: impl FnOnce() -> Key) {
+        if !self.has_crashes {
+            return;
+        }
+        if let Some(record) = self.records.get_mut(&key()) {
             record.crashes_in_a_row = 0;
         }
     }
 
     /// The candidate cannot load this model.
     pub fn rejected(&mut self, key: &Key, rejection: Rejection, now: Instant) {
-        self.0.entry(key.clone()).or_default().rejection = Some((rejection, now));
+        self.records.entry(key.clone()).or_default().rejection = Some((rejection, now));
     }
 
     /// The candidate loaded this model.
     pub fn loaded(&mut self, key: &Key, placement: Placement) {
-        let record = self.0.entry(key.clone()).or_default();
+        let record = self.records.entry(key.clone()).or_default();
         record.placement = Some(placement);
         record.rejection = None;
     }
 
     /// How the model was placed when it was loaded last.
     pub fn placement(&self, key: &Key) -> Option<&Placement> {
-        self.0.get(key)?.placement.as_ref()
+        self.records.get(key)?.placement.as_ref()
     }
 
     /// Crashes since the last job that was carried out.
     pub fn crashes(&self, key: &Key) -> u32 {
-        self.0.get(key).map_or(0, |record| record.crashes_in_a_row)
+        self.records
+            .get(key)
+            .map_or(0, |record| record.crashes_in_a_row)
     }
 
     /// Why the candidate is not to be tried now. That it leaves nodes to the CPU counts only
     /// where that is forbidden.
     pub fn verdict(&self, key: &Key, forbid_cpu: bool, now: Instant) -> Option<Rejection> {
-        let record = self.0.get(key)?;
+        let record = self.records.get(key)?;
         let crashes = record.crashes_in_a_row;
         let since = |then: Instant| now.saturating_duration_since(then);
         let quarantine = Duration::from_millis(QUARANTINE_MS);
@@ -86,7 +96,7 @@ impl History {
 
     /// When the candidate may be started next: at once after one crash, then later and later.
     pub fn not_before(&self, key: &Key) -> Option<Instant> {
-        let record = self.0.get(key)?;
+        let record = self.records.get(key)?;
         let doublings = record.crashes_in_a_row.checked_sub(2)?;
         let pause_ms = BACKOFF_MS_MIN
             .saturating_mul(1 << doublings.min(20))
@@ -96,7 +106,8 @@ impl History {
 
     /// Forgets refusals and quarantines: the machine or the model may have changed.
     pub fn forgive(&mut self) {
-        for record in self.0.values_mut() {
+        self.has_crashes = false;
+        for record in self.records.values_mut() {
             record.rejection = None;
             record.crashes_in_a_row = 0;
         }
@@ -104,6 +115,6 @@ impl History {
 
     /// Drops all that is on record of models other than these.
     pub fn retain(&mut self, digests: impl Fn(&str) -> bool) {
-        self.0.retain(|key, _| digests(&key.digest));
+        self.records.retain(|key, _| digests(&key.digest));
     }
 }

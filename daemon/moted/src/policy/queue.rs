@@ -63,6 +63,8 @@ impl Hold {
 pub struct DeviceQueue {
     waiting: BTreeMap<Priority, Class>,
     started: Vec<Started>,
+    /// Under what nothing is left to be done until a job comes, goes or stalls.
+    settled: Option<Hold>,
 }
 
 /// Waiting jobs of one priority.
@@ -78,18 +80,21 @@ struct Started {
 impl DeviceQueue {
     /// Adds a job behind the others of its connection.
     pub fn push(&mut self, ticket: Ticket) {
+        self.settled = None;
         let class = self.waiting.entry(ticket.priority).or_default();
         class.push(ticket, false);
     }
 
     /// Adds a job that had begun already and lost its worker: it is next.
     pub fn push_first(&mut self, ticket: Ticket) {
+        self.settled = None;
         let class = self.waiting.entry(ticket.priority).or_default();
         class.push(ticket, true);
     }
 
     /// Takes a job out, waiting or started. Answers whether it was there.
     pub fn remove(&mut self, job: JobId) -> bool {
+        self.settled = None;
         let started = self.started.len();
         self.started.retain(|one| one.ticket.job != job);
         self.started.len() < started || self.waiting.values_mut().any(|class| class.remove(job))
@@ -97,6 +102,7 @@ impl DeviceQueue {
 
     /// Says that a started job waits for its client to read, or no longer does.
     pub fn set_stalled(&mut self, job: JobId, stalled: bool) {
+        self.settled = None;
         if let Some(one) = self.started.iter_mut().find(|one| one.ticket.job == job) {
             one.stalled = stalled;
         }
@@ -122,6 +128,10 @@ impl DeviceQueue {
 
     /// What is to be done now; asking again at once answers nothing new.
     pub fn schedule(&mut self, hold: Hold) -> Vec<Step> {
+        if self.settled == Some(hold) {
+            return Vec::new();
+        }
+        self.settled = Some(hold);
         self.waiting.retain(|_, class| !class.is_empty());
         let active = self.started.iter().filter(|one| !one.stalled);
         let active = active.map(|one| one.ticket.priority);

@@ -68,7 +68,7 @@ fn crashes_in_a_row_back_off_further_each_time_and_then_quarantine_that_candidat
         history.verdict(&bad, false, later).is_some(),
         "one, not {CRASHES_MAX}"
     );
-    history.worked(&bad);
+    history.worked(|| bad.clone());
     assert_eq!(
         (history.verdict(&bad, false, later), history.crashes(&bad)),
         (None, 0)
