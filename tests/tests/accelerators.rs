@@ -5,7 +5,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use anyhow::{Context, Result, ensure};
-use mote_client::{Capability, Client, Input, WorkOptions};
+use mote_client::{Capability, Client, ClientError, DType, Input, Status, WorkOptions};
 use mote_tests::daemon::{Daemon, Setup};
 use mote_tests::npy::{max_difference, numbers};
 use mote_tests::reference::Case;
@@ -50,18 +50,21 @@ fn doctor(daemon: &Daemon) -> Result<(bool, String)> {
     Ok((output.status.success(), String::from_utf8(output.stdout)?))
 }
 
+fn at((flavour, provider): (&str, &str)) -> WorkOptions {
+    WorkOptions {
+        require_flavour: Some(flavour.into()),
+        require_provider: Some(provider.into()),
+        ..WorkOptions::default()
+    }
+}
+
 fn infer(client: &Client, model: &str, place: (&str, &str), case: &Case) -> Result<()> {
     let inputs: Vec<_> = case
         .inputs
         .iter()
         .map(|(name, array)| Input::bytes(name, array.dtype, &array.shape, &array.bytes))
         .collect();
-    let options = WorkOptions {
-        require_flavour: Some(place.0.into()),
-        require_provider: Some(place.1.into()),
-        ..WorkOptions::default()
-    };
-    let result = client.infer(model, &inputs, &[], &options)?;
+    let result = client.infer(model, &inputs, &[], &at(place))?;
     let receipt = &result.done.receipt;
     ensure!(receipt.placement_read_back, "{receipt:?}");
     let mut shares = receipt.placement.iter();
@@ -120,6 +123,53 @@ fn a_model_on_openvino_gives_what_the_reference_gives() -> Result<()> {
     let daemon = daemon(&prepared("MOTE_RUNTIMES")?)?;
     let client = daemon.client()?;
     infer(&client, "magika", OPENVINO, &Case::read("magika")?)
+}
+
+#[test]
+fn a_model_on_the_simulated_npu_is_placed_there_and_computes() -> Result<()> {
+    let store = tempfile::tempdir()?;
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../backends/ort/src/selftest.onnx");
+    std::fs::copy(model, store.path().join("selftest.onnx"))?;
+    let daemon = Daemon::start(&Setup {
+        stores: vec![store.path().into(), prepared("MOTE_TEST_MODELS")?],
+        runtimes: vec![prepared("MOTE_RUNTIMES")?],
+        ..Setup::default()
+    })?;
+    let client = daemon.client()?;
+    let x: Vec<u8> = [1f32, 2., 3., 4.]
+        .into_iter()
+        .flat_map(f32::to_ne_bytes)
+        .collect();
+    let result = client.infer(
+        "selftest",
+        &[Input::bytes("x", DType::F32, &[1, 4], &x)],
+        &[],
+        &at(QNN),
+    )?;
+    let receipt = &result.done.receipt;
+    assert!(receipt.placement_read_back, "{receipt:?}");
+    let shares: Vec<_> = receipt
+        .placement
+        .iter()
+        .map(|one| (one.provider.as_str(), one.nodes))
+        .collect();
+    assert_eq!(shares, [(QNN.1, 1)]);
+    assert!(receipt.device.name.contains("simulated"), "{receipt:?}");
+    let bytes = result.outputs[0]
+        .bytes()
+        .context("an output without a target")?;
+    assert_eq!(numbers(DType::F32, bytes), [21., 12., 3., -6.]);
+
+    // Its shapes are open, which this provider does not take: refused, not computed elsewhere.
+    let case = Case::read("text_detection_small")?;
+    let refused = infer(&client, "rapidocr-det", QNN, &case);
+    let error = refused.expect_err("the provider takes none of its nodes");
+    let status = error.downcast_ref::<ClientError>();
+    assert!(
+        matches!(status, Some(ClientError::Refused(Status::NoBackend { .. }))),
+        "{error:?}"
+    );
+    Ok(())
 }
 
 #[test]

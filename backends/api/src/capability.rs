@@ -58,6 +58,12 @@ impl Capability {
     }
 }
 
+/// The names of options that are told with what their values are.
+fn names(options: &[String]) -> String {
+    let names = options.iter().map(|option| option.split(' ').next());
+    names.flatten().collect::<Vec<_>>().join(", ")
+}
+
 /// Why a provider cannot be used here. [`Absence::next_step`] says what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reason")]
@@ -103,6 +109,13 @@ pub enum Absence {
     FellBackToCpu { nodes: u32, cpu_nodes: u32 },
     #[error("the self-test computed wrong numbers: off by {error}, {tolerance} allowed")]
     WrongNumbers { error: String, tolerance: String },
-    #[error("it has no option {key}, and would ignore it; its options are {}", known.join(", "))]
-    OptionUnknown { key: String, known: Vec<String> },
+    #[error(
+        "it has no option {key}, and would ignore it; its options are {}",
+        names(known)
+    )]
+    OptionUnknown {
+        key: String,
+        /// Each with what its value is, and its default.
+        known: Vec<String>,
+    },
 }

@@ -486,7 +486,7 @@ impl Absence {
                 "Read the daemon's log; `mote devices --refresh` tries again.".to_owned()
             }
             Self::FellBackToCpu { .. } => {
-                "See whether the provider's options name a device that is there.".to_owned()
+                "See that its options name a device that is there, and that its libraries may be read (`reads`).".to_owned()
             }
             Self::WrongNumbers { .. } => {
                 "Leave it unused, and update driver and runtime.".to_owned()

@@ -53,8 +53,22 @@ enum Register {
     Plugged,
 }
 
+/// The simulator takes itself for an NPU that has no memory of its own, and refuses any model of more
+/// than a few nodes, until it is told which to be: that of an SM8650.
+const HEXAGON: &[(&str, &str)] = match cfg!(target_arch = "x86_64") {
+    true => &[
+        ("backend_type", "htp"),
+        ("soc_model", "57"),
+        ("vtcm_mb", "8"),
+    ],
+    false => &[("backend_type", "htp")],
+};
+
 /// All providers Mote knows, the order being that of the report.
-#[allow(deprecated, reason = "builds of vendors are older, and have what was removed since")]
+#[allow(
+    deprecated,
+    reason = "builds of vendors are older, and have what was removed since"
+)]
 pub(crate) const PROVIDERS: &[Provider] = &[
     Provider {
         name: CPU_PROVIDER,
@@ -148,7 +162,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         name: "QNNExecutionProvider",
         kind: DeviceKind::Npu,
         device_name: "Hexagon NPU",
-        defaults: &[("backend_type", "htp")],
+        defaults: HEXAGON,
         options: options::QNN,
         ignores_unknown: true,
         simulated: cfg!(target_arch = "x86_64"),
@@ -536,5 +550,93 @@ fn cpu() -> DeviceInfo {
         name: field("model name")
             .or_else(|| field("Model"))
             .unwrap_or_else(|| std::env::consts::ARCH.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mote_api::vendor::VENDORS;
+
+    fn options(pairs: &[(&str, &str)]) -> Options {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn rows_hold_together() {
+        for row in PROVIDERS {
+            let name = row.name;
+            for (key, _) in row.defaults {
+                let is_known = row.options.iter().any(|option| option.name == *key);
+                assert!(
+                    is_known,
+                    "{name} has a default for {key}, which it does not have"
+                );
+            }
+            assert!(!row.ignores_unknown || !row.options.is_empty(), "{name}");
+            let mut keys: Vec<_> = row.options.iter().map(|option| option.name).collect();
+            let sorted = keys.is_sorted_by_key(|key| key.to_ascii_lowercase());
+            keys.dedup();
+            assert_eq!(keys.len(), row.options.len(), "{name} has an option twice");
+            assert!(sorted || row.options.len() < 2, "{name}: {keys:?}");
+            let has_vendor = |vendor: &mote_api::vendor::Vendor| {
+                (vendor.provider, vendor.kind) == (name, row.kind)
+            };
+            let vendors = VENDORS.iter().any(has_vendor);
+            assert!(vendors || name == CPU_PROVIDER, "{name} has no vendor");
+            let like = PROVIDERS.iter().filter(|other| other.name == name);
+            let same = like.filter(|other| other.defaults == row.defaults);
+            assert_eq!(same.count(), 1, "rows of {name} are not told apart");
+        }
+        for vendor in VENDORS {
+            let is_here = PROVIDERS.iter().any(|row| row.name == vendor.provider);
+            assert!(is_here, "{} cannot be registered", vendor.provider);
+        }
+    }
+
+    #[test]
+    fn options_choose_the_device_of_a_provider_with_several() {
+        let kinds = |pairs: &[(&str, &str)]| -> Vec<DeviceKind> {
+            let rows = Provider::chosen("OpenVINOExecutionProvider", &options(pairs));
+            rows.into_iter().map(|row| row.kind).collect()
+        };
+        let (cpu, gpu, npu) = (DeviceKind::Cpu, DeviceKind::Gpu, DeviceKind::Npu);
+        assert_eq!(kinds(&[]), [npu, gpu, cpu]);
+        assert_eq!(kinds(&[("num_streams", "1")]), [npu, gpu, cpu]);
+        assert_eq!(kinds(&[("device_type", "cpu")]), [cpu]);
+        assert_eq!(kinds(&[("device_type", "AUTO:GPU,CPU")]), [npu]);
+        assert!(Provider::chosen("Nobody", &Vec::new()).is_empty());
+        for kind in [cpu, gpu, npu] {
+            let chosen = device_options("OpenVINOExecutionProvider", kind);
+            let rows = Provider::chosen("OpenVINOExecutionProvider", &chosen);
+            assert_eq!(rows.iter().map(|row| row.kind).collect::<Vec<_>>(), [kind]);
+        }
+    }
+
+    #[test]
+    fn an_option_that_would_be_ignored_is_refused_with_those_there_are() {
+        let [qnn] = Provider::named("QNNExecutionProvider")[..] else {
+            panic!("one row")
+        };
+        let refused = qnn.check_keys(&options(&[("vtcm_mb", "8"), ("vtcm", "8")]));
+        let Err(LoadError::ProviderAbsent { absence, .. }) = refused else {
+            panic!("{refused:?}")
+        };
+        let Absence::OptionUnknown { key, known } = &absence else {
+            panic!("{absence:?}")
+        };
+        assert_eq!(key, "vtcm");
+        assert!(
+            known.iter().any(|option| option == "vtcm_mb (MiB; 0)"),
+            "{known:?}"
+        );
+        assert!(absence.to_string().ends_with(", vtcm_mb"), "{absence}");
+        assert!(
+            qnn.check_keys(&options(&[("htp_performance_mode", "burst")]))
+                .is_ok()
+        );
     }
 }
