@@ -17,10 +17,20 @@ pub trait Backend: Send + Sync {
     /// The library's own version string.
     fn version(&self) -> &str;
 
-    /// What really works here: one entry per execution provider or delegate the library knows,
-    /// each proven by running a tiny model with CPU fallback forbidden, or with the typed reason
-    /// why it does not. Slow and possibly fatal: called in a probe process only.
-    fn probe(&self) -> Vec<Capability>;
+    /// Names of the execution providers or delegates that can be probed, each once.
+    fn providers(&self) -> Vec<String>;
+
+    /// What really works here of one of [`Backend::providers`]: one entry per kind of device it may
+    /// compute on, each proven by running a tiny model with CPU fallback forbidden, or with the
+    /// typed reason why it does not. Slow and possibly fatal: called in a probe process only.
+    fn probe_provider(&self, provider: &str) -> Vec<Capability>;
+
+    /// What really works here of all.
+    fn probe(&self) -> Vec<Capability> {
+        let providers = self.providers();
+        let found = providers.iter().map(|name| self.probe_provider(name));
+        found.flatten().collect()
+    }
 
     /// Loads and compiles a model for exactly the provider asked for, and reads back what the
     /// library really placed where.

@@ -58,12 +58,18 @@ impl Capability {
     }
 }
 
-/// Why a provider cannot be used here. Each says what a user can do about it.
+/// The names of options that are told with what their values are.
+fn names(options: &[String]) -> String {
+    let names = options.iter().map(|option| option.split(' ').next());
+    names.flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// Why a provider cannot be used here. [`Absence::next_step`] says what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reason")]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum Absence {
-    #[error("runtime {flavour} is not installed; get it with `mote fetch {flavour}`")]
+    #[error("runtime {flavour} is not installed")]
     NotFetched { flavour: String },
     #[error("library {name} is missing")]
     LibraryMissing { name: String },
@@ -81,10 +87,18 @@ pub enum Absence {
     NotCompiledIn,
     #[error("the provider found no device")]
     NoDevice,
+    #[error("there is no sign of {hardware} here, {nodes} being absent; also, {also}")]
+    HardwareMissing {
+        hardware: String,
+        nodes: String,
+        also: String,
+    },
     #[error("no permission to open {path}")]
     NoPermission { path: String },
     #[error("the processor lacks {feature}, which the library needs")]
     ProcessorFeature { feature: String },
+    #[error("the library used an instruction the processor lacks, probably one of {feature}")]
+    IllegalInstruction { feature: String },
     #[error("the probe died of signal {signal}")]
     ProbeCrashed { signal: i32 },
     #[error("the probe did not answer within {limit_ms} ms")]
@@ -95,4 +109,13 @@ pub enum Absence {
     FellBackToCpu { nodes: u32, cpu_nodes: u32 },
     #[error("the self-test computed wrong numbers: off by {error}, {tolerance} allowed")]
     WrongNumbers { error: String, tolerance: String },
+    #[error(
+        "it has no option {key}, and would ignore it; its options are {}",
+        names(known)
+    )]
+    OptionUnknown {
+        key: String,
+        /// Each with what its value is, and its default.
+        known: Vec<String>,
+    },
 }

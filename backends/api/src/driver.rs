@@ -176,6 +176,23 @@ pub const QUALCOMM: &[DriverPath] = &[
     read("/opt/qcom", "QNN libraries (QNN SDK)"),
 ];
 
+/// GPUs under Vulkan, whoever made them.
+pub const GRAPHICS: &[DriverPath] = &[
+    device("/dev/dri", "render nodes (kernel: DRM)"),
+    device("/dev/nvidia*", "NVIDIA GPUs (driver README)"),
+    device("/dev/mali*", "Arm GPUs on vendor kernels (kbase driver)"),
+    device("/dev/kgsl-3d0", "Adreno on vendor kernels"),
+    read(
+        "/usr/share/vulkan",
+        "which drivers there are (Vulkan loader)",
+    ),
+    read("/etc/vulkan", "which drivers there are (Vulkan loader)"),
+    read("/usr/share/glvnd", "which drivers there are (libglvnd)"),
+    read("/usr/share/drirc.d", "settings of drivers (Mesa)"),
+    read("/etc/drirc", "settings of drivers (Mesa)"),
+    read("/proc/driver/nvidia*", "driver version (driver README)"),
+];
+
 /// Rockchip NPUs.
 pub const ROCKCHIP: &[DriverPath] = &[
     device(

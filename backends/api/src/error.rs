@@ -64,7 +64,7 @@ pub enum LoadError {
         #[source]
         absence: Absence,
     },
-    #[error("{provider} left {cpu_nodes} of {nodes} nodes to the CPU, which the request forbids")]
+    #[error("{provider} left {cpu_nodes} of {nodes} nodes to the CPU, more than is allowed")]
     CpuForbidden {
         provider: String,
         nodes: u32,

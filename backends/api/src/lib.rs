@@ -22,9 +22,11 @@ mod manifest;
 mod memory;
 mod paths;
 mod plan;
+pub mod processor;
 mod tensor;
 mod threads;
 mod throttle;
+pub mod vendor;
 
 pub use backend::{
     Backend, Cancel, Canceller, LoadRequest, Model, OutputTarget, RunReport, Session, Signature,
@@ -34,7 +36,7 @@ pub use capability::{Absence, Capability, DeviceInfo, DeviceKind};
 pub use digest::{Digest, DigestError, FILE_CHUNK_BYTES};
 pub use driver::{DriverPath, DriverPathKind};
 pub use error::{BackendError, LoadError, ProbeError, RunError};
-pub use flavour::{Flavour, FlavourError, FlavourFile, RUNTIME_FILE_NAME, TRACT_FLAVOUR};
+pub use flavour::{Flavour, FlavourError, FlavourFile, Plugin, RUNTIME_FILE_NAME, TRACT_FLAVOUR};
 pub use manifest::{
     BackendKind, ClipSpec, ConstantInput, InputHint, MANIFEST_BYTES_MAX, MANIFEST_FILE_NAME,
     Manifest, ManifestError, MoeSpec, Precision, StateTensor, StreamSpec, Task, TextSpec, Variant,

@@ -47,12 +47,23 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// What a user can do about it, where there is something; `provider` is the one rejected.
+    pub fn next_step(&self, provider: &str) -> Option<String> {
+        match self {
+            Self::Absent { absence } => Some(absence.next_step(provider)),
+            _ => None,
+        }
+    }
+
     /// Whether this way was never open, or not wanted, as things are installed and asked for. What is
     /// left are set-backs: somebody may have counted on it.
     pub fn is_by_design(&self) -> bool {
         match self {
             Self::NoVariant { .. } | Self::Outranked | Self::NotRequired => true,
-            Self::Absent { absence } => *absence == Absence::NotCompiledIn,
+            Self::Absent { absence } => matches!(
+                absence,
+                Absence::NotCompiledIn | Absence::HardwareMissing { .. }
+            ),
             _ => false,
         }
     }

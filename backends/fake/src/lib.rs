@@ -105,7 +105,11 @@ impl Backend for FakeBackend {
         env!("CARGO_PKG_VERSION")
     }
 
-    fn probe(&self) -> Vec<Capability> {
+    fn providers(&self) -> Vec<String> {
+        [CPU_PROVIDER, NPU_PROVIDER].map(str::to_owned).into()
+    }
+
+    fn probe_provider(&self, provider: &str) -> Vec<Capability> {
         let device = |id: &str, kind| DeviceInfo {
             id: id.into(),
             kind,
@@ -116,6 +120,7 @@ impl Backend for FakeBackend {
             (NPU_PROVIDER, device("npu0", DeviceKind::Npu)),
         ]
         .into_iter()
+        .filter(|(name, _)| *name == provider)
         .map(|(provider, device)| Capability {
             flavour: FLAVOUR.into(),
             backend: BackendKind::Fake,

@@ -11,6 +11,7 @@ use mote_api::{
 };
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,7 +22,12 @@ const LOG_TARGET: &str = "onnxruntime";
 pub struct OrtBackend {
     library: Library,
     flavour: String,
+    plugins: Vec<(String, PathBuf)>,
+    options: ProviderOptions,
 }
+
+/// Options per provider.
+type ProviderOptions = BTreeMap<String, BTreeMap<String, String>>;
 
 #[derive(Clone)]
 struct Library {
@@ -48,7 +54,31 @@ impl OrtBackend {
         Ok(Self {
             library: opened,
             flavour: flavour_name.to_owned(),
+            plugins: Vec::new(),
+            options: BTreeMap::new(),
         })
+    }
+
+    /// With providers that come in libraries of their own, and the options to probe with. A library
+    /// is not opened before its provider is probed or loaded on, so that one cannot hurt the others.
+    #[must_use]
+    pub fn with(self, plugins: Vec<(String, PathBuf)>, options: ProviderOptions) -> Self {
+        Self {
+            plugins,
+            options,
+            ..self
+        }
+    }
+
+    /// Opens the library of a provider that has one of its own.
+    fn plug(&self, provider: &str) -> Result<(), Absence> {
+        let mut plugins = self.plugins.iter();
+        match plugins.find(|(name, _)| name == provider) {
+            None => Ok(()),
+            Some((_, library)) => self
+                .register_plugin(provider, library)
+                .map_err(|refused| refused.absence),
+        }
     }
 
     /// Registers a library that brings the execution provider `provider` (a plug-in: QNN,
@@ -169,8 +199,20 @@ impl Backend for OrtBackend {
         &self.library.version
     }
 
-    fn probe(&self) -> Vec<Capability> {
-        let found = probe::run(&self.library.environment);
+    fn providers(&self) -> Vec<String> {
+        let mut names = probe::names();
+        let own = self.plugins.iter().map(|(name, _)| name.clone());
+        names.extend(own.filter(|name| !names.contains(name)).collect::<Vec<_>>());
+        names
+    }
+
+    fn probe_provider(&self, provider: &str) -> Vec<Capability> {
+        let options = self.options.get(provider).into_iter().flatten();
+        let options: Vec<_> = options.map(|(k, v)| (k.clone(), v.clone())).collect();
+        let found = match self.plug(provider) {
+            Ok(()) => probe::run(&self.library.environment, provider, &options),
+            Err(absence) => vec![probe::Outcome::absent(provider, absence)],
+        };
         let capability = |outcome: probe::Outcome| Capability {
             flavour: self.flavour.clone(),
             backend: BackendKind::OnnxRuntime,
@@ -188,10 +230,13 @@ impl Backend for OrtBackend {
             "" => CPU_PROVIDER,
             name => name,
         };
-        let row = Provider::named(name).ok_or_else(|| LoadError::ProviderAbsent {
+        let absent = |absence| LoadError::ProviderAbsent {
             provider: name.to_owned(),
-            absence: Absence::NotCompiledIn,
-        })?;
+            absence,
+        };
+        self.plug(name).map_err(absent)?;
+        let rows = Provider::chosen(name, &request.provider_options);
+        let row = rows.first().ok_or_else(|| absent(Absence::NotCompiledIn))?;
         let model = OrtModel::load(&self.library.environment, row, request)?;
         Ok(Arc::new(model))
     }

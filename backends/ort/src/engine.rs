@@ -86,7 +86,9 @@ impl Engine {
         let session = create(&builder).map_err(|error| load_error(request, row.name, &error))?;
         let engine = Self::finish(session, &request.file)?;
         let (nodes, cpu_nodes) = engine.nodes();
-        if request.forbid_cpu && cpu_nodes > 0 {
+        // A provider that took nothing would be the CPU by stealth.
+        let took_nothing = row.name != crate::CPU_PROVIDER && nodes > 0 && cpu_nodes == nodes;
+        if took_nothing || (request.forbid_cpu && cpu_nodes > 0) {
             return Err(LoadError::CpuForbidden {
                 provider: row.name.to_owned(),
                 nodes,

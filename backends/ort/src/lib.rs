@@ -5,6 +5,7 @@
 //!
 //! * `backend`: loading the library, its logging, [`OrtBackend`].
 //! * `providers`: the table of execution providers and how each is registered.
+//! * `options`: the options that they have.
 //! * `plugins`: libraries that bring providers, in the table or beyond it.
 //! * `probe`: runs a tiny model on each provider and says what works.
 //! * `engine`: one compiled ONNX Runtime session and the turn that its runs take.
@@ -31,6 +32,7 @@ mod cancel;
 mod engine;
 mod failure;
 mod model;
+mod options;
 mod plugins;
 mod probe;
 mod providers;
@@ -39,4 +41,4 @@ mod sys;
 mod turn;
 
 pub use backend::OrtBackend;
-pub use providers::{CPU_PROVIDER, driver_paths};
+pub use providers::{CPU_PROVIDER, device_options, driver_paths};

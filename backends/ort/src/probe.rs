@@ -4,11 +4,10 @@
 use crate::engine::Engine;
 use crate::failure::chain;
 use crate::model::OrtModel;
-use crate::providers::Provider;
+use crate::providers::{Options, Provider};
 use crate::sys;
 use mote_api::{
-    Absence, DeviceInfo, DeviceKind, LoadError, LoadRequest, Model, RunError, Session, Tensor,
-    Threads,
+    Absence, DeviceInfo, LoadError, LoadRequest, Model, RunError, Session, Tensor, Threads, vendor,
 };
 use ort::environment::Environment;
 
@@ -29,42 +28,71 @@ pub(crate) struct Outcome {
     pub(crate) absence: Option<Absence>,
 }
 
-/// Tries every provider of the table and all that were plugged in, and names those the library has
-/// beyond them.
-pub(crate) fn run(environment: &Environment) -> Vec<Outcome> {
-    let rows = Provider::all().into_iter();
-    let mut outcomes: Vec<_> = rows.map(|row| probe(environment, row)).collect();
+impl Outcome {
+    /// What a library beyond the table's reach gave.
+    pub(crate) fn absent(provider: &str, absence: Absence) -> Self {
+        Self {
+            provider: provider.to_owned(),
+            device: None,
+            absence: Some(absence),
+        }
+    }
+}
+
+/// Names of all providers of the table, all that were plugged in, and those the library has beyond
+/// them.
+pub(crate) fn names() -> Vec<String> {
     let compiled_in = sys::compiled_in().unwrap_or_else(|error| {
         log::warn!("cannot list providers: {error}");
         Vec::new()
     });
-    let unknown = compiled_in
-        .into_iter()
-        .filter(|name| Provider::named(name).is_none() && !IGNORED.contains(&name.as_str()));
-    outcomes.extend(unknown.map(|provider| Outcome {
-        provider,
-        device: None,
-        absence: Some(Absence::ProbeFailed {
-            why: "Mote does not know how to register it".into(),
-        }),
-    }));
+    let rows = Provider::all().into_iter().map(|row| row.name.to_owned());
+    let mut names: Vec<String> = Vec::new();
+    for name in rows.chain(compiled_in) {
+        if !names.contains(&name) && !IGNORED.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Tries a provider on each kind of device it may compute on.
+pub(crate) fn run(environment: &Environment, provider: &str, options: &Options) -> Vec<Outcome> {
+    let rows = Provider::chosen(provider, options);
+    let mut outcomes = Vec::new();
+    for row in rows {
+        let outcome = probe(environment, row, options);
+        let is_there = outcome.absence != Some(Absence::NotCompiledIn);
+        outcomes.push(outcome);
+        if !is_there {
+            break;
+        }
+    }
+    if outcomes.is_empty() {
+        let why = "Mote does not know how to register it".into();
+        outcomes.push(Outcome::absent(provider, Absence::ProbeFailed { why }));
+    }
     outcomes
 }
 
-fn probe(environment: &Environment, row: &'static Provider) -> Outcome {
-    let absence = self_test(environment, row).err();
+fn probe(environment: &Environment, row: &'static Provider, options: &Options) -> Outcome {
+    let absence = self_test(environment, row, options).err();
     Outcome {
         provider: row.name.to_owned(),
         device: absence.is_none().then(|| row.device(environment)),
-        absence,
+        absence: absence.map(|absence| vendor::explain(row.name, row.kind, absence)),
     }
 }
 
-fn self_test(environment: &Environment, row: &'static Provider) -> Result<(), Absence> {
+fn self_test(
+    environment: &Environment,
+    row: &'static Provider,
+    options: &Options,
+) -> Result<(), Absence> {
     let request = LoadRequest {
         file: "self-test".into(),
         provider: row.name.into(),
-        provider_options: Vec::new(),
+        provider_options: options.clone(),
         threads: Threads::SINGLE,
         forbid_cpu: false,
     };
@@ -78,8 +106,8 @@ fn self_test(environment: &Environment, row: &'static Provider) -> Result<(), Ab
     let mut session = model.session().map_err(absence)?;
     let numbers =
         compute(&mut *session).map_err(|error| Absence::ProbeFailed { why: chain(&error) })?;
-    let tolerance = match row.kind {
-        DeviceKind::Cpu => 0.,
+    let tolerance = match row.name {
+        crate::CPU_PROVIDER => 0.,
         _ => TOLERANCE,
     };
     let errors = std::iter::zip(numbers, OUTPUT).map(|(have, want)| (have - want).abs());
@@ -103,6 +131,9 @@ fn compute(session: &mut dyn Session) -> Result<Vec<f32>, RunError> {
 fn absence(error: LoadError) -> Absence {
     match error {
         LoadError::ProviderAbsent { absence, .. } => absence,
+        LoadError::CpuForbidden {
+            nodes, cpu_nodes, ..
+        } => Absence::FellBackToCpu { nodes, cpu_nodes },
         other => Absence::ProbeFailed { why: chain(&other) },
     }
 }

@@ -1,7 +1,10 @@
-//! The execution providers Mote knows: name, kind of device, how each is registered. A new one is
-//! a new row. A library that is plugged in may bring one that is not in the table (`plugins`).
+//! The execution providers Mote knows: name, kind of device, options, how each is registered. A new
+//! one is a new row; one that computes on several kinds of devices has a row for each. What they need
+//! of their vendors is in [`mote_api::vendor`].
+//! A library that is plugged in may bring one that is not in the table (`plugins`).
 
 use crate::failure::{backend_error, register_error};
+use crate::options::{self, OptionKey};
 use crate::plugins::plugged;
 use crate::sys;
 use mote_api::{Absence, DeviceInfo, DeviceKind, DriverPath, LoadError, driver};
@@ -26,8 +29,14 @@ pub(crate) struct Provider {
     pub(crate) kind: DeviceKind,
     /// What to call the device when the library does not name it.
     pub(crate) device_name: &'static str,
-    /// Options used unless the request sets the same key.
+    /// Options used unless the request sets the same key. Rows of one name differ in them.
     defaults: &'static [(&'static str, &'static str)],
+    /// Options it has, as far as they are known.
+    options: &'static [OptionKey],
+    /// It says nothing of options that it does not have.
+    ignores_unknown: bool,
+    /// Its device is only simulated, on the CPU.
+    simulated: bool,
     /// What its driver opens.
     driver: &'static [DriverPath],
     register: Register,
@@ -44,13 +53,31 @@ enum Register {
     Plugged,
 }
 
+/// The simulator takes itself for an NPU that has no memory of its own, and refuses any model of more
+/// than a few nodes, until it is told which to be: that of an SM8650.
+const HEXAGON: &[(&str, &str)] = match cfg!(target_arch = "x86_64") {
+    true => &[
+        ("backend_type", "htp"),
+        ("soc_model", "57"),
+        ("vtcm_mb", "8"),
+    ],
+    false => &[("backend_type", "htp")],
+};
+
 /// All providers Mote knows, the order being that of the report.
+#[allow(
+    deprecated,
+    reason = "builds of vendors are older, and have what was removed since"
+)]
 pub(crate) const PROVIDERS: &[Provider] = &[
     Provider {
         name: CPU_PROVIDER,
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::DISCOVERY,
         register: Register::Cpu,
     },
@@ -59,6 +86,9 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Gpu,
         device_name: "NVIDIA GPU",
         defaults: &[],
+        options: options::CUDA,
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::NVIDIA,
         register: Register::Configured(configured::<ep::CUDA>),
     },
@@ -67,14 +97,31 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Gpu,
         device_name: "NVIDIA GPU",
         defaults: &[],
+        options: options::TENSORRT,
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::NVIDIA,
         register: Register::Configured(configured::<ep::TensorRT>),
+    },
+    Provider {
+        name: "NvTensorRTRTXExecutionProvider",
+        kind: DeviceKind::Gpu,
+        device_name: "NVIDIA RTX GPU",
+        defaults: &[],
+        options: options::TENSORRT_RTX,
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::NVIDIA,
+        register: Register::Configured(configured::<ep::NVRTX>),
     },
     Provider {
         name: "CANNExecutionProvider",
         kind: DeviceKind::Npu,
         device_name: "Ascend NPU",
         defaults: &[],
+        options: options::CANN,
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::ASCEND,
         register: Register::Configured(configured::<ep::CANN>),
     },
@@ -83,6 +130,31 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Npu,
         device_name: "Intel NPU",
         defaults: &[("device_type", "NPU")],
+        options: options::OPENVINO,
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::INTEL,
+        register: Register::Configured(configured::<ep::OpenVINO>),
+    },
+    Provider {
+        name: "OpenVINOExecutionProvider",
+        kind: DeviceKind::Gpu,
+        device_name: "Intel GPU",
+        defaults: &[("device_type", "GPU")],
+        options: options::OPENVINO,
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::INTEL,
+        register: Register::Configured(configured::<ep::OpenVINO>),
+    },
+    Provider {
+        name: "OpenVINOExecutionProvider",
+        kind: DeviceKind::Cpu,
+        device_name: "CPU",
+        defaults: &[("device_type", "CPU")],
+        options: options::OPENVINO,
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::INTEL,
         register: Register::Configured(configured::<ep::OpenVINO>),
     },
@@ -90,15 +162,32 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         name: "QNNExecutionProvider",
         kind: DeviceKind::Npu,
         device_name: "Hexagon NPU",
-        defaults: &[("backend_type", "htp")],
+        defaults: HEXAGON,
+        options: options::QNN,
+        ignores_unknown: true,
+        simulated: cfg!(target_arch = "x86_64"),
         driver: driver::QUALCOMM,
         register: Register::Configured(configured::<ep::QNN>),
+    },
+    Provider {
+        name: "WebGpuExecutionProvider",
+        kind: DeviceKind::Gpu,
+        device_name: "GPU",
+        defaults: &[],
+        options: options::WEBGPU,
+        ignores_unknown: true,
+        simulated: false,
+        driver: driver::GRAPHICS,
+        register: Register::Plugged,
     },
     Provider {
         name: "RknpuExecutionProvider",
         kind: DeviceKind::Npu,
         device_name: "Rockchip NPU",
         defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::ROCKCHIP,
         register: Register::Plain(|| ep::RKNPU::default().build()),
     },
@@ -107,14 +196,53 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Npu,
         device_name: "AMD NPU",
         defaults: &[],
+        options: options::VITIS_AI,
+        ignores_unknown: true,
+        simulated: false,
         driver: driver::AMD,
         register: Register::Configured(configured::<ep::Vitis>),
+    },
+    Provider {
+        name: "MIGraphXExecutionProvider",
+        kind: DeviceKind::Gpu,
+        device_name: "AMD GPU",
+        defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::AMD,
+        register: Register::Plain(|| ep::MIGraphX::default().build()),
+    },
+    Provider {
+        name: "VSINPUExecutionProvider",
+        kind: DeviceKind::Npu,
+        device_name: "VeriSilicon NPU",
+        defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::DELEGATES,
+        register: Register::Plain(|| ep::VSINPU::default().build()),
+    },
+    Provider {
+        name: "NnapiExecutionProvider",
+        kind: DeviceKind::Npu,
+        device_name: "NNAPI accelerator",
+        defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::DELEGATES,
+        register: Register::Plain(|| ep::NNAPI::default().build()),
     },
     Provider {
         name: "XnnpackExecutionProvider",
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
+        options: options::XNNPACK,
+        ignores_unknown: true,
+        simulated: false,
         driver: driver::DISCOVERY,
         register: Register::Configured(configured::<ep::XNNPACK>),
     },
@@ -123,8 +251,22 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Cpu,
         device_name: "CPU",
         defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
         driver: driver::DISCOVERY,
         register: Register::Plain(|| ep::ACL::default().build()),
+    },
+    Provider {
+        name: "ArmNNExecutionProvider",
+        kind: DeviceKind::Cpu,
+        device_name: "CPU",
+        defaults: &[],
+        options: &[],
+        ignores_unknown: false,
+        simulated: false,
+        driver: driver::DISCOVERY,
+        register: Register::Plain(|| ep::ArmNN::default().build()),
     },
 ];
 
@@ -133,6 +275,16 @@ pub fn driver_paths(provider: Option<&str>) -> impl Iterator<Item = &'static Dri
     let rows = PROVIDERS.iter();
     let rows = rows.filter(move |row| provider.is_none_or(|name| row.name == name));
     rows.flat_map(|row| row.driver)
+}
+
+/// Options that have a provider compute on this kind of device, where it has several.
+pub fn device_options(provider: &str, kind: DeviceKind) -> Vec<(String, String)> {
+    let mut rows = PROVIDERS.iter();
+    let row = rows.find(|row| row.name == provider && row.kind == kind);
+    let defaults = row.into_iter().flat_map(|row| row.defaults);
+    defaults
+        .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn configured<P>(options: &Options) -> ExecutionProviderDispatch
@@ -153,9 +305,31 @@ impl Provider {
         PROVIDERS.iter().chain(beyond).collect()
     }
 
-    /// The row of a name.
-    pub(crate) fn named(name: &str) -> Option<&'static Self> {
-        Self::all().into_iter().find(|row| row.name == name)
+    /// The rows of a name.
+    pub(crate) fn named(name: &str) -> Vec<&'static Self> {
+        let mut rows = Self::all();
+        rows.retain(|row| row.name == name);
+        rows
+    }
+
+    /// The rows of a name that compute where `options` say; when none does, as they say something
+    /// special, the first.
+    pub(crate) fn chosen(name: &str, options: &Options) -> Vec<&'static Self> {
+        let mut rows = Self::named(name);
+        let first = rows.first().copied();
+        rows.retain(|row| row.agrees(options));
+        match rows.is_empty() {
+            true => first.into_iter().collect(),
+            false => rows,
+        }
+    }
+
+    fn agrees(&self, options: &Options) -> bool {
+        let contradicts = |(key, value): &(&str, &str)| {
+            let mut given = options.iter();
+            given.any(|(other, text)| other == key && !text.eq_ignore_ascii_case(value))
+        };
+        !self.defaults.iter().any(contradicts)
     }
 
     pub(crate) fn in_table(name: &str) -> Option<&'static Self> {
@@ -174,6 +348,9 @@ impl Provider {
                 DeviceKind::Npu => "NPU",
             },
             defaults: &[],
+            options: &[],
+            ignores_unknown: false,
+            simulated: false,
             driver: &[],
             register: Register::Plugged,
         }))
@@ -219,12 +396,21 @@ impl Provider {
         })
     }
 
+    /// The kind under which its library lists its device.
+    fn listed_kind(&self) -> DeviceKind {
+        match self.simulated {
+            true => DeviceKind::Cpu,
+            false => self.kind,
+        }
+    }
+
     /// Whether a device belongs to this provider.
     fn has(&self, device: &Device<'_>) -> bool {
         device.ep().is_ok_and(|name| name == self.name)
     }
 
     fn with_defaults(&self, given: &Options) -> Result<Options, LoadError> {
+        self.check_keys(given)?;
         // The binding panics on these.
         if given
             .iter()
@@ -240,6 +426,22 @@ impl Provider {
             .collect();
         options.extend_from_slice(given);
         Ok(options)
+    }
+
+    /// Refuses what the provider would ignore in silence; the others refuse it themselves.
+    fn check_keys(&self, given: &Options) -> Result<(), LoadError> {
+        let is_known = |key: &str| self.options.iter().any(|known| known.name == key);
+        let mut keys = given.iter().map(|(key, _)| key);
+        match keys.find(|key| self.ignores_unknown && !is_known(key)) {
+            None => Ok(()),
+            Some(key) => Err(LoadError::ProviderAbsent {
+                provider: self.name.to_owned(),
+                absence: Absence::OptionUnknown {
+                    key: key.clone(),
+                    known: self.options.iter().map(OptionKey::text).collect(),
+                },
+            }),
+        }
     }
 
     fn is_compiled_in(&self) -> Result<bool, LoadError> {
@@ -275,7 +477,7 @@ impl Provider {
         }
         let chosen: Vec<_> = environment
             .devices()
-            .filter(|device| self.has(device) && is_of(device, self.kind))
+            .filter(|device| self.has(device) && is_of(device, self.listed_kind()))
             .collect();
         // An empty list of devices would be accepted in silence and leave everything to the CPU.
         if chosen.is_empty() {
@@ -293,6 +495,13 @@ impl Provider {
     /// The device, as far as it can be told.
     pub(crate) fn device(&self, environment: &Environment) -> DeviceInfo {
         let kind = self.kind;
+        if self.simulated {
+            let cpu = cpu();
+            return DeviceInfo {
+                name: format!("simulated {} on {}", self.device_name, cpu.name),
+                ..cpu
+            };
+        }
         if kind == DeviceKind::Cpu {
             return cpu();
         }
@@ -341,5 +550,91 @@ fn cpu() -> DeviceInfo {
         name: field("model name")
             .or_else(|| field("Model"))
             .unwrap_or_else(|| std::env::consts::ARCH.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mote_api::vendor::VENDORS;
+    use std::collections::BTreeSet;
+
+    fn options(pairs: &[(&str, &str)]) -> Options {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn rows_hold_together() {
+        for row in PROVIDERS {
+            let name = row.name;
+            for (key, _) in row.defaults {
+                let is_known = row.options.iter().any(|option| option.name == *key);
+                assert!(
+                    is_known,
+                    "{name} has a default for {key}, which it does not have"
+                );
+            }
+            assert!(!row.ignores_unknown || !row.options.is_empty(), "{name}");
+            let keys: BTreeSet<_> = row.options.iter().map(|option| option.name).collect();
+            assert_eq!(keys.len(), row.options.len(), "{name} has an option twice");
+            let has_vendor = |vendor: &mote_api::vendor::Vendor| {
+                (vendor.provider, vendor.kind) == (name, row.kind)
+            };
+            let vendors = VENDORS.iter().any(has_vendor);
+            assert!(vendors || name == CPU_PROVIDER, "{name} has no vendor");
+            let like = PROVIDERS.iter().filter(|other| other.name == name);
+            let same = like.filter(|other| other.defaults == row.defaults);
+            assert_eq!(same.count(), 1, "rows of {name} are not told apart");
+        }
+        for vendor in VENDORS {
+            let is_here = PROVIDERS.iter().any(|row| row.name == vendor.provider);
+            assert!(is_here, "{} cannot be registered", vendor.provider);
+        }
+    }
+
+    #[test]
+    fn options_choose_the_device_of_a_provider_with_several() {
+        let kinds = |pairs: &[(&str, &str)]| -> Vec<DeviceKind> {
+            let rows = Provider::chosen("OpenVINOExecutionProvider", &options(pairs));
+            rows.into_iter().map(|row| row.kind).collect()
+        };
+        let (cpu, gpu, npu) = (DeviceKind::Cpu, DeviceKind::Gpu, DeviceKind::Npu);
+        assert_eq!(kinds(&[]), [npu, gpu, cpu]);
+        assert_eq!(kinds(&[("num_streams", "1")]), [npu, gpu, cpu]);
+        assert_eq!(kinds(&[("device_type", "cpu")]), [cpu]);
+        assert_eq!(kinds(&[("device_type", "AUTO:GPU,CPU")]), [npu]);
+        assert!(Provider::chosen("Nobody", &Vec::new()).is_empty());
+        for kind in [cpu, gpu, npu] {
+            let chosen = device_options("OpenVINOExecutionProvider", kind);
+            let rows = Provider::chosen("OpenVINOExecutionProvider", &chosen);
+            assert_eq!(rows.iter().map(|row| row.kind).collect::<Vec<_>>(), [kind]);
+        }
+    }
+
+    #[test]
+    fn an_option_that_would_be_ignored_is_refused_with_those_there_are() {
+        let [qnn] = Provider::named("QNNExecutionProvider")[..] else {
+            panic!("one row")
+        };
+        let refused = qnn.check_keys(&options(&[("vtcm_mb", "8"), ("vtcm", "8")]));
+        let Err(LoadError::ProviderAbsent { absence, .. }) = refused else {
+            panic!("{refused:?}")
+        };
+        let Absence::OptionUnknown { key, known } = &absence else {
+            panic!("{absence:?}")
+        };
+        assert_eq!(key, "vtcm");
+        assert!(
+            known.iter().any(|option| option == "vtcm_mb (MiB; 0)"),
+            "{known:?}"
+        );
+        assert!(absence.to_string().ends_with(", vtcm_mb"), "{absence}");
+        assert!(
+            qnn.check_keys(&options(&[("htp_performance_mode", "burst")]))
+                .is_ok()
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Delegates: XNNPACK of the library, and external ones by path.
 #![allow(unsafe_code, reason = "the door for delegates")]
 
+use crate::PATH;
 use crate::reporter::{report_plugin, take_plugin_text};
 use crate::sys::{self, Api};
 use mote_api::{Absence, BackendError, LoadError, Threads};
@@ -137,7 +138,7 @@ fn xnnpack(api: &Arc<Api>, threads: i32) -> Result<Delegate, LoadError> {
 impl Plugin {
     /// Loads the shared object that the option `path` names; the other options are the plug-in's.
     pub fn load(options: &[(String, String)]) -> Result<Self, Absence> {
-        let path = options.iter().find(|(key, _)| key == "path");
+        let path = options.iter().find(|(key, _)| key == PATH);
         let (_, path) = path.ok_or_else(|| Absence::LibraryMissing {
             name: "(the provider option `path` names none)".into(),
         })?;
@@ -162,7 +163,7 @@ impl Plugin {
         };
         let options = options
             .iter()
-            .filter(|(key, _)| key != "path")
+            .filter(|(key, _)| key != PATH)
             .map(|(key, value)| Ok((c_string(key)?, c_string(value)?)))
             .collect::<Result<_, Absence>>()?;
         Ok(Self {

@@ -5,7 +5,7 @@ use crate::delegate::{DelegateKind, Plugin, thread_count};
 use crate::interpreter::{Build, Interpreter, Side};
 use crate::model_file::ModelObject;
 use crate::session::TfliteSession;
-use crate::{CPU, EXTERNAL, XNNPACK};
+use crate::{CPU, EXTERNAL, PATH, XNNPACK};
 use mote_api::{
     Absence, BackendError, DType, LoadError, LoadRequest, Model, Placement, ProviderShare, Session,
     Signature, TensorSpec, Threads,
@@ -91,9 +91,13 @@ fn kind(provider: &str, request: &LoadRequest) -> Result<DelegateKind, LoadError
         XNNPACK => Ok(DelegateKind::Xnnpack {
             threads: thread_count(request.threads),
         }),
-        EXTERNAL => Plugin::load(&request.provider_options)
-            .map(DelegateKind::External)
-            .map_err(absent),
+        _ if provider == EXTERNAL
+            || request.provider_options.iter().any(|(key, _)| key == PATH) =>
+        {
+            Plugin::load(&request.provider_options)
+                .map(DelegateKind::External)
+                .map_err(absent)
+        }
         _ => Err(absent(Absence::NotCompiledIn)),
     }
 }

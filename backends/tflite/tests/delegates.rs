@@ -6,7 +6,7 @@ use common::{backend, fixture, library, load, request, run};
 use mote_api::{
     Absence, Backend, DeviceInfo, DeviceKind, LoadError, LoadRequest, RunError, Tensor,
 };
-use mote_tflite::{CPU, EXTERNAL, XNNPACK};
+use mote_tflite::{CPU, Delegate, EXTERNAL, XNNPACK};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeValLike;
@@ -70,6 +70,56 @@ fn asked_to_take_all(mode: &str) -> LoadRequest {
     let options = &mut request.provider_options;
     options.push(("take".into(), "all".into()));
     request
+}
+
+#[test]
+fn a_delegate_that_a_flavour_names_is_a_provider_of_that_name() {
+    let device = DeviceInfo {
+        id: "npu0".into(),
+        kind: DeviceKind::Npu,
+        name: "Adder".into(),
+    };
+    let options = |mode| asked_to_take_all(mode).provider_options;
+    let delegate = |name: &str, mode, library: PathBuf| Delegate {
+        name: name.into(),
+        library,
+        options: options(mode)
+            .into_iter()
+            .filter(|(key, _)| key != "path")
+            .collect(),
+        device: device.clone(),
+    };
+    let backend = backend().with_delegates(vec![
+        delegate("adder", "ok", plugin()),
+        delegate("gone", "ok", "/nowhere/libgone.so".into()),
+    ]);
+    assert_eq!(backend.providers(), [XNNPACK, CPU, "adder", "gone"]);
+    let [adder] = &backend.probe_provider("adder")[..] else {
+        panic!("one")
+    };
+    assert!(
+        adder.works() && adder.device.as_ref() == Some(&device),
+        "{adder:?}"
+    );
+    let [gone] = &backend.probe_provider("gone")[..] else {
+        panic!("one")
+    };
+    assert!(
+        matches!(gone.absence, Some(Absence::LibraryMissing { .. })),
+        "{gone:?}"
+    );
+
+    let request = LoadRequest {
+        provider: "adder".into(),
+        provider_options: options("ok"),
+        ..asked("ok")
+    };
+    let model = backend.load(&request).expect("it loads");
+    assert!(
+        model.placement().nodes_on("adder") > 0,
+        "{:?}",
+        model.placement()
+    );
 }
 
 #[test]

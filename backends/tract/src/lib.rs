@@ -55,7 +55,11 @@ impl Backend for TractBackend {
         TRACT_VERSION
     }
 
-    fn probe(&self) -> Vec<Capability> {
+    fn providers(&self) -> Vec<String> {
+        vec![PROVIDER.into()]
+    }
+
+    fn probe_provider(&self, _: &str) -> Vec<Capability> {
         vec![Capability {
             flavour: TRACT_FLAVOUR.into(),
             backend: BackendKind::Tract,

@@ -41,7 +41,7 @@ pub enum Verb {
         #[arg(long)]
         refresh: bool,
     },
-    /// What protects this machine from models and drivers, and what of it does not hold
+    /// What protects this machine, what its runtimes can do, and what is not as it should be
     Doctor,
     /// List, inspect, install and remove models
     #[command(subcommand)]

@@ -1,5 +1,6 @@
 //! Receipts, explanations and reasons for people.
 
+use crate::commands::devices::NOT_COMPILED_IN;
 use crate::ui::{bytes_text, micros_text};
 use mote_wire::types::{Explanation, Receipt, Rejected};
 
@@ -117,24 +118,30 @@ fn time_text(receipt: &Receipt) -> String {
     parts.join(", ")
 }
 
-/// Rejected ways to run, those of one flavour with the same reason together.
+/// Rejected ways to run, those of one flavour with the same reason together, and what to do about
+/// it. Where another runtime is what it takes, `mote devices` says which.
 pub fn rejected_texts(rejected: &[Rejected]) -> Vec<String> {
-    let mut groups: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    let mut groups: Vec<(&str, String, Vec<&str>)> = Vec::new();
     for one in rejected {
-        let (flavour, message) = (one.flavour.as_str(), one.reason.message.as_str());
+        let reason = &one.reason;
+        let message = match reason.next_step.is_empty() || reason.code == NOT_COMPILED_IN {
+            true => reason.message.clone(),
+            false => format!("{} → {}", reason.message, reason.next_step),
+        };
+        let flavour = one.flavour.as_str();
         let provider = one
             .provider
             .strip_suffix("ExecutionProvider")
             .unwrap_or(&one.provider);
         match groups
             .iter_mut()
-            .find(|group| (group.0, group.1) == (flavour, message))
+            .find(|group| group.0 == flavour && group.1 == message)
         {
             Some(group) => group.2.push(provider),
             None => groups.push((flavour, message, vec![provider])),
         }
     }
-    let text = |(flavour, message, mut providers): (&str, &str, Vec<&str>)| {
+    let text = |(flavour, message, mut providers): (&str, String, Vec<&str>)| {
         providers.retain(|provider| !provider.is_empty());
         providers.dedup();
         match providers.is_empty() {

@@ -1,6 +1,6 @@
 //! Plain types of the backends as plain types of the wire.
 
-use mote_api::{Candidate, Capability, DeviceInfo, Placement, ProviderShare, Rejected};
+use mote_api::{Absence, Candidate, Capability, DeviceInfo, Placement, ProviderShare, Rejected};
 use mote_wire::types::{self as wire, CandidateInfo, Device, Reason};
 use serde::Serialize;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 ///
 /// The types of reasons are serialised with their kind in `reason`; a reason inside a reason
 /// (a rejection because of an absence) is the one that counts.
-pub fn reason(reason: &(impl Serialize + std::fmt::Display)) -> Reason {
+fn reason(reason: &(impl Serialize + std::fmt::Display), next_step: Option<String>) -> Reason {
     let message = reason.to_string();
     let mut code = String::new();
     let mut fields = BTreeMap::new();
@@ -21,6 +21,7 @@ pub fn reason(reason: &(impl Serialize + std::fmt::Display)) -> Reason {
         code,
         fields,
         message,
+        next_step: next_step.unwrap_or_default(),
     }
 }
 
@@ -57,15 +58,17 @@ pub fn device(device: &DeviceInfo) -> Device {
     }
 }
 
-/// A capability.
-pub fn capability(capability: &Capability) -> wire::Capability {
+/// A capability; `expected` when its runtime was installed for it.
+pub fn capability(capability: &Capability, expected: bool) -> wire::Capability {
+    let told = |absence: &Absence| reason(absence, Some(absence.next_step(&capability.provider)));
     wire::Capability {
         flavour: capability.flavour.clone(),
         backend: capability.backend.to_string(),
         library_version: capability.library_version.clone(),
         provider: capability.provider.clone(),
         device: capability.device.as_ref().map(device),
-        absence: capability.absence.as_ref().map(reason),
+        absence: capability.absence.as_ref().map(told),
+        expected,
     }
 }
 
@@ -75,7 +78,7 @@ pub fn rejected(rejected: &[Rejected]) -> Vec<wire::Rejected> {
         flavour: one.flavour.clone(),
         provider: one.provider.clone(),
         variant: one.variant.clone(),
-        reason: reason(&one.rejection),
+        reason: reason(&one.rejection, one.rejection.next_step(&one.provider)),
     };
     rejected.iter().map(convert).collect()
 }
@@ -106,29 +109,41 @@ pub fn shares(placement: &Placement) -> Vec<wire::ProviderShare> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mote_api::{Absence, Rejection};
+    use mote_api::Rejection;
 
     #[test]
     fn the_innermost_reason_counts_and_keeps_its_fields() {
         let absence = Absence::DriverMissing {
             name: "libcuda.so.1".into(),
         };
-        let told = reason(&Rejection::Absent { absence });
-        assert_eq!(told.code, "driver_missing");
-        assert_eq!(told.fields["name"], "libcuda.so.1");
-        assert_eq!(told.message, "a vendor library is missing: libcuda.so.1");
-        let told = reason(&Rejection::OverBudget {
+        let told = |rejection: Rejection| {
+            let rejected = Rejected {
+                flavour: "gpu".into(),
+                provider: "CUDAExecutionProvider".into(),
+                variant: String::new(),
+                rejection,
+            };
+            super::rejected(&[rejected]).remove(0).reason
+        };
+        let absent = told(Rejection::Absent { absence });
+        assert_eq!(absent.code, "driver_missing");
+        assert_eq!(absent.fields["name"], "libcuda.so.1");
+        let message = "a vendor library is missing: libcuda.so.1";
+        assert_eq!(absent.message, message);
+        assert!(absent.next_step.contains("NVIDIA's driver"), "{absent:?}");
+        let over = told(Rejection::OverBudget {
             need_bytes: 5,
             have_bytes: 3,
         });
         assert_eq!(
-            (told.code.as_str(), told.fields["need_bytes"].as_str()),
+            (over.code.as_str(), over.fields["need_bytes"].as_str()),
             ("over_budget", "5")
         );
-        let told = reason(&Rejection::UnsupportedOperators {
+        assert_eq!(over.next_step, "");
+        let unsupported = told(Rejection::UnsupportedOperators {
             operators: vec!["QMoE".into(), "Foo".into()],
         });
-        assert_eq!(told.fields["operators"], "QMoE, Foo");
-        assert_eq!(reason(&Rejection::Outranked).code, "outranked");
+        assert_eq!(unsupported.fields["operators"], "QMoE, Foo");
+        assert_eq!(told(Rejection::Outranked).code, "outranked");
     }
 }

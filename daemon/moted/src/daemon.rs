@@ -12,7 +12,7 @@ use crate::limits::{
 use crate::listen::{ListenError, Listener};
 use crate::logging::Limiter;
 use crate::power::{Power, PowerOptions};
-use crate::probe::{self, ProbeCache};
+use crate::probe::{ProbeCache, Prober};
 use crate::service::{Order, Service};
 use crate::session::{self, Credentials, Session};
 use crate::way::WayOut;
@@ -50,6 +50,8 @@ pub struct Options {
     pub budget_bytes: u64,
     /// An unused model is unloaded after this.
     pub idle_unload: Duration,
+    /// How long a probe of a flavour, or of one of its providers alone, may take.
+    pub probe_limit: Duration,
     /// How long jobs that run may go on once the daemon is to end; by default none without a service
     /// manager, [`DRAIN_JOBS_MS`] with one.
     pub drain: Option<Duration>,
@@ -85,7 +87,7 @@ struct Daemon {
     /// Ways out with something queued.
     touched: Vec<WayOut>,
     connections: Counter,
-    launcher: Launcher,
+    launcher: Arc<Launcher>,
     workers: HashMap<WorkerId, Handle>,
     probes: ProbeCache,
     probing: HashMap<String, Arc<Installed>>,
@@ -129,6 +131,7 @@ pub async fn run(
     };
     let launcher =
         Launcher::new(options.worker.clone(), options.sandbox).map_err(DaemonError::Launcher)?;
+    let launcher = Arc::new(launcher);
     let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
     let settings = Settings {
         uid: nix::unistd::getuid().as_raw(),
@@ -474,7 +477,11 @@ impl Daemon {
             return self.at_once.push_back(event);
         }
         log::info!(flavour = flavour; "probing");
-        let found = probe::probe(&self.launcher, &installed);
+        let prober = Prober {
+            launcher: Arc::clone(&self.launcher),
+            limit: self.options.probe_limit,
+        };
+        let found = prober.probe(Arc::clone(&installed));
         self.probing.insert(flavour.clone(), installed);
         let events = self.events.clone();
         self.prober.spawn(async move {

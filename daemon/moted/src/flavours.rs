@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Flavours `mote fetch` can get.
-const FETCHABLE: [(&str, BackendKind); 2] = [
+/// Flavours that are of use on any machine; `mote fetch` can get them. Those for accelerators are
+/// named as the next step of a provider that no installed flavour has.
+const GENERAL: [(&str, BackendKind); 2] = [
     ("onnxruntime-cpu", BackendKind::OnnxRuntime),
     ("tflite", BackendKind::Tflite),
 ];
@@ -28,8 +29,11 @@ impl Installed {
     /// Changes whenever one of the flavour's files does, by name, size and time of change.
     pub fn stamp(&self) -> Digest {
         let mut text = serde_json::to_string(&self.flavour).unwrap_or_default();
-        let files = self.flavour.files.iter().map(|file| file.name.as_path());
-        for name in files.chain(std::iter::once(self.flavour.library.as_path())) {
+        let flavour = &self.flavour;
+        let files = flavour.files.iter().map(|file| file.name.as_path());
+        let plugins = flavour.plugins.iter().map(|one| one.library.as_path());
+        let loaded = plugins.chain([flavour.library.as_path()]);
+        for name in files.chain(loaded) {
             let meta = std::fs::metadata(self.folder.join(name));
             let state = meta.map_or((0, 0, 0), |m| (m.len(), m.mtime(), m.mtime_nsec()));
             text.push_str(&format!("\n{} {state:?}", name.display()));
@@ -41,7 +45,7 @@ impl Installed {
 /// What the runtime folders hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flavours {
-    /// What can be probed, the built-in flavour last.
+    /// What can be probed: general flavours, those for accelerators, the built-in one.
     pub installed: Vec<Installed>,
     /// What cannot: not installed, or not in order.
     pub absent: Vec<Capability>,
@@ -76,15 +80,17 @@ pub fn scan(folders: &[PathBuf]) -> Flavours {
             }
             Err(error) => {
                 log::warn!(folder = path.display().to_string(); "a runtime is not in order: {error}");
-                if let Some(absent) = broken(&folder_name, &error)
-                    && names.insert(folder_name)
-                {
-                    flavours.absent.push(absent);
+                if Manifest::is_name(&folder_name) && names.insert(folder_name.clone()) {
+                    flavours.absent.push(broken(&folder_name, &path, &error));
                 }
             }
         }
     }
-    for (name, backend) in FETCHABLE {
+    // Each of them can do the CPU too: what was made for it comes first.
+    flavours
+        .installed
+        .sort_by_key(|one| !one.flavour.is_general());
+    for (name, backend) in GENERAL {
         if !names.contains(name) {
             let absence = Absence::NotFetched {
                 flavour: name.into(),
@@ -113,18 +119,19 @@ fn subfolders(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Only a known flavour says, by its name, which backend it would have been.
-fn broken(name: &str, error: &FlavourError) -> Option<Capability> {
-    let (_, backend) = FETCHABLE.into_iter().find(|(known, _)| *known == name)?;
-    let why = error.to_string();
-    Some(absent(
-        name,
-        backend,
-        Absence::LibraryRejected {
-            name: RUNTIME_FILE_NAME.into(),
-            why,
-        },
-    ))
+/// Which backend it would have been, its name says or what there is of its description; without
+/// either it is taken for what most are.
+fn broken(name: &str, folder: &Path, error: &FlavourError) -> Capability {
+    let known = GENERAL.into_iter().find(|(known, _)| *known == name);
+    let backend = known.map(|(_, backend)| backend);
+    let backend = backend.or_else(|| Flavour::backend_of(folder));
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    let why = format!("{error}{}", cause.unwrap_or_default());
+    let absence = Absence::LibraryRejected {
+        name: RUNTIME_FILE_NAME.into(),
+        why: why.trim_end().to_owned(),
+    };
+    absent(name, backend.unwrap_or(BackendKind::OnnxRuntime), absence)
 }
 
 /// A whole flavour that is absent.
@@ -171,17 +178,22 @@ mod tests {
         let good = DESCRIPTION.replace("NAME", "onnxruntime-cpu");
         install(root.path(), "ort", &good);
         install(root.path(), "tflite", "nonsense");
+        let torn = "backend = \"tflite\"\nname = 1\n";
+        install(root.path(), "vendor", torn);
         install(root.path(), "evil", &DESCRIPTION.replace("NAME", "../x"));
         install(root.path(), "tract", &DESCRIPTION.replace("NAME", "tract"));
         let found = scan(&folders);
         assert_eq!(names(&found), ["onnxruntime-cpu", "tract"]);
-        let [tflite] = &found.absent[..] else {
-            panic!("{:?}", found.absent)
-        };
-        assert!(matches!(
-            tflite.absence,
-            Some(Absence::LibraryRejected { .. })
-        ));
+        let rejected = |c: &Capability| matches!(c.absence, Some(Absence::LibraryRejected { .. }));
+        assert!(found.absent.iter().all(rejected));
+        let broken = found.absent.iter().map(|c| (c.flavour.as_str(), c.backend));
+        assert_eq!(
+            broken.collect::<Vec<_>>(),
+            [
+                ("tflite", BackendKind::Tflite),
+                ("vendor", BackendKind::Tflite)
+            ]
+        );
     }
 
     #[test]

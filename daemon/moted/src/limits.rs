@@ -112,7 +112,9 @@ pub const WORKER_QUEUE_BYTES_MAX: usize = JOURNAL_BYTES_MAX;
 pub const STDERR_TAIL_BYTES: usize = 8 << 10;
 /// What is left of a dead worker's socket and stderr is read for so long.
 pub const LAST_WORDS_MS: u64 = 200;
-/// Answer of one probe.
+/// Providers of one flavour that get a process of their own when probing all in one did not end well.
+pub const PROVIDERS_MAX: usize = 64;
+/// Answer of one probe, of all providers of a flavour or of one.
 pub const PROBE_LIMIT_MS: u64 = 20_000;
 
 // ---- Machine ----

@@ -7,7 +7,7 @@ use mote_api::Paths;
 use mote_dbus::BusAddress;
 use moted::bus::BusOptions;
 use moted::daemon::{self, Options};
-use moted::limits::IDLE_UNLOAD_MS;
+use moted::limits::{IDLE_UNLOAD_MS, PROBE_LIMIT_MS};
 use moted::policy::power::Setting;
 use moted::power::PowerOptions;
 use moted::service::{self, Order};
@@ -55,6 +55,9 @@ struct Arguments {
     /// Unload a model that was not used for this long
     #[arg(long, value_name = "MS", default_value_t = IDLE_UNLOAD_MS)]
     idle_unload_ms: u64,
+    /// How long a probe of a runtime, or of one of its providers alone, may take
+    #[arg(long, value_name = "MS", default_value_t = PROBE_LIMIT_MS)]
+    probe_limit_ms: u64,
     /// How long jobs that run may go on at the end [default: 30000 under a service manager, else 0]
     #[arg(long, value_name = "MS")]
     drain_ms: Option<u64>,
@@ -107,6 +110,7 @@ impl Arguments {
                 .budget_bytes
                 .unwrap_or_else(machine::default_budget_bytes),
             idle_unload: Duration::from_millis(self.idle_unload_ms),
+            probe_limit: Duration::from_millis(self.probe_limit_ms),
             drain: self.drain_ms.map(Duration::from_millis),
             bus: (self.bus != "none").then(|| BusOptions {
                 address: BusAddress::from(self.bus.as_str()),

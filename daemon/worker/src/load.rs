@@ -3,7 +3,7 @@
 use crate::convert;
 use crate::link::Link;
 use crate::memory::resident_bytes;
-use crate::registry::Open;
+use crate::registry::{self, Open};
 use crate::status::{self, chain};
 use crate::threads::{Governor, Policy};
 use crate::throttle::ThrottleLog;
@@ -102,7 +102,7 @@ pub fn load(
     let request = LoadRequest {
         file: folder.join(&variant.file),
         provider: candidate.provider.clone(),
-        provider_options: Vec::new(),
+        provider_options: registry::options(&flavour, &candidate.provider, candidate.device.kind),
         threads,
         forbid_cpu: command.forbid_cpu,
     };

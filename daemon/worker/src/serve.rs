@@ -36,6 +36,9 @@ pub struct Options {
     /// Folder of the runtime to probe; without one the built-in runtime is probed
     #[arg(long)]
     pub flavour_folder: Option<PathBuf>,
+    /// Probe this provider alone
+    #[arg(long, requires = "probe")]
+    pub provider: Option<String>,
     /// Whether to give up what the work does not need
     #[arg(long, env = MODE_VARIABLE, value_enum, default_value_t)]
     pub sandbox: Mode,
@@ -101,12 +104,11 @@ fn serve(options: &Options, open: Open) -> Result<(), WorkerError> {
         pid,
     })?;
     if options.probe {
-        return Ok(probe::probe(
-            options.flavour_folder.as_deref(),
-            open,
-            options.sandbox,
-            &link,
-        )?);
+        let wanted = probe::Wanted {
+            folder: options.flavour_folder.as_deref(),
+            provider: options.provider.as_deref(),
+        };
+        return Ok(probe::probe(&wanted, open, options.sandbox, &link)?);
     }
     // Before the first thread: Landlock binds only those that are made from here on.
     sandbox::enter(options.sandbox, &scope(&mut receiver)?);

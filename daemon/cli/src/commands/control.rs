@@ -1,14 +1,12 @@
-//! `mote status`, `mote devices`, `mote explain`.
+//! `mote status`, `mote explain`.
 
 use crate::args::Work;
-use crate::interrupt;
 use crate::receipt::explanation_text;
 use crate::ui::{Ui, bytes_text};
 use crate::work::options;
 use anyhow::Result;
 use mote_client::Client;
-use mote_wire::types::{Capability, PowerReport, Sandbox, SandboxState, StatusReport, WorkerInfo};
-use std::sync::Arc;
+use mote_wire::types::{PowerReport, Sandbox, SandboxState, StatusReport, WorkerInfo};
 
 /// What the daemon is doing.
 pub fn status(client: &Client, ui: &Ui) -> Result<()> {
@@ -81,43 +79,6 @@ fn sandbox_note(worker: &WorkerInfo) -> &'static str {
         Some(sandbox) if !sandbox.enabled => "; WITHOUT A SANDBOX",
         Some(sandbox) if !whole(sandbox) => "; its sandbox has gaps, see `mote doctor`",
         _ => "",
-    }
-}
-
-/// What works here, and why the rest does not.
-pub fn devices(client: &Arc<Client>, refresh: bool, ui: &Ui) -> Result<()> {
-    let spinner = ui.spinner("probe");
-    let client = Arc::clone(client);
-    let found = interrupt::wait(move || {
-        let found = if refresh {
-            client.probe_devices()
-        } else {
-            client.devices()
-        };
-        Ok(found?)
-    });
-    spinner.finish_and_clear();
-    let found = found?;
-    let lines: Vec<_> = found.iter().map(capability_text).collect();
-    ui.result(&found, lines.join("\n"))
-}
-
-fn capability_text(capability: &Capability) -> String {
-    let provider = if capability.provider.is_empty() {
-        "(all)"
-    } else {
-        capability.provider.as_str()
-    };
-    let place = format!("{:18} {:28}", capability.flavour, provider);
-    match (&capability.absence, &capability.device) {
-        (Some(reason), _) => format!("no   {place} {}", reason.message),
-        (None, device) => {
-            let name = device.as_ref().map_or("", |device| device.name.as_str());
-            format!(
-                "yes  {place} {name}, {} {}",
-                capability.backend, capability.library_version
-            )
-        }
     }
 }
 

@@ -1,15 +1,16 @@
-//! `mote doctor`: what protects this machine from the models and drivers it runs, and what of it
-//! does not hold.
+//! `mote doctor`: what protects this machine from the models and drivers it runs, what its runtimes
+//! can do, and what of both is not as it should be.
 //!
 //! What a worker says of its sandbox it has read back from the kernel; here it is compared with what
 //! the kernel says of the same process from outside, where this user may see that.
 
 use crate::args::Cli;
+use crate::commands::devices;
 use crate::daemon::{Daemon, sibling};
 use crate::ui::Ui;
 use anyhow::{Context, Result};
 use mote_client::ClientError;
-use mote_wire::types::{Sandbox, SandboxState, StatusReport, WorkerInfo};
+use mote_wire::types::{Capability, Sandbox, SandboxState, WorkerInfo};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
@@ -24,6 +25,8 @@ pub struct Unwell;
 #[derive(Serialize)]
 struct Report {
     sandbox: Sandboxes,
+    /// What was probed; empty when no daemon answers.
+    devices: Vec<Capability>,
     /// For people; empty when all is well.
     problems: Vec<String>,
 }
@@ -131,7 +134,7 @@ fn unified_group(cgroup: &str) -> Option<String> {
 
 /// Looks at everything and says what does not hold.
 pub fn doctor(cli: &Cli, ui: &Ui) -> Result<()> {
-    let report = examine(cli)?;
+    let report = examine(cli, ui)?;
     ui.result(&report, text(&report))?;
     if report.problems.is_empty() {
         Ok(())
@@ -140,14 +143,15 @@ pub fn doctor(cli: &Cli, ui: &Ui) -> Result<()> {
     }
 }
 
-fn examine(cli: &Cli) -> Result<Report> {
+fn examine(cli: &Cli, ui: &Ui) -> Result<Report> {
     let here = sandbox_here()?;
-    let status = daemon_status(cli)?;
-    let (broker, workers) = match status {
-        None => (None, Vec::new()),
-        Some(status) => {
+    let (broker, workers, devices) = match reach(cli)? {
+        None => (None, Vec::new(), Vec::new()),
+        Some(daemon) => {
+            let status = daemon.client.status()?;
             let broker = status.pid.map(|pid| Process::look(pid, "moted"));
-            (broker, status.workers.into_iter().map(worker).collect())
+            let workers = status.workers.into_iter().map(worker).collect();
+            (broker, workers, devices::ask(&daemon.client, false, ui)?)
         }
     };
     let mut problems = Vec::new();
@@ -155,12 +159,14 @@ fn examine(cli: &Cli) -> Result<Report> {
     for worker in &workers {
         problems.extend(worker_problems(worker));
     }
+    problems.extend(devices::problems(&devices));
     Ok(Report {
         sandbox: Sandboxes {
             here,
             broker,
             workers,
         },
+        devices,
         problems,
     })
 }
@@ -182,9 +188,9 @@ fn sandbox_here() -> Result<Sandbox> {
 }
 
 /// `None` when no daemon answers: there is nothing to look at then.
-fn daemon_status(cli: &Cli) -> Result<Option<StatusReport>> {
+fn reach(cli: &Cli) -> Result<Option<Daemon>> {
     match Daemon::reach(cli) {
-        Ok(daemon) => Ok(Some(daemon.client.status()?)),
+        Ok(daemon) => Ok(Some(daemon)),
         Err(error) => match error.downcast_ref::<ClientError>() {
             Some(ClientError::Connect { .. }) => Ok(None),
             _ => Err(error),
@@ -265,6 +271,12 @@ fn text(report: &Report) -> String {
         let broker_group = sandboxes.broker.as_ref().and_then(Process::control_group);
         if broker_group.is_some() && process.control_group() == broker_group {
             text += "  shares the broker's control group\n";
+        }
+    }
+    if !report.devices.is_empty() {
+        text += "runtimes and devices\n";
+        for line in devices::table(&report.devices) {
+            let _ = writeln!(text, "  {line}");
         }
     }
     match report.problems.as_slice() {

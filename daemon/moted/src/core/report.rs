@@ -79,7 +79,9 @@ impl Core {
     }
 
     pub(super) fn reply_devices(&mut self, key: RequestKey) {
-        let capabilities = self.probes.capabilities().iter().map(convert::capability);
+        let probes = &self.probes;
+        let known = probes.capabilities().iter();
+        let capabilities = known.map(|one| convert::capability(one, probes.is_expected(one)));
         let reply = Reply::DeviceList(capabilities.collect());
         self.reply(key, reply);
     }

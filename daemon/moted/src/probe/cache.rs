@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 const FORMAT: u32 = 1;
 const FILE_NAME: &str = "probes.json";
 /// Beginnings of names in `/dev` of accelerators.
-const DEVICE_PREFIXES: [&str; 9] = [
-    "accel", "apex", "davinci", "dri", "hailo", "kfd", "mali", "nvidia", "rknpu",
+const DEVICE_PREFIXES: [&str; 15] = [
+    "accel", "adsprpc", "apex", "davinci", "dri", "ethosu", "fastrpc", "galcore", "hailo", "kfd",
+    "mali", "neutron", "nvhost", "nvidia", "rknpu",
 ];
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -122,30 +123,43 @@ fn is_accident(capability: &Capability) -> bool {
         capability.absence,
         Some(
             Absence::ProbeCrashed { .. }
+                | Absence::IllegalInstruction { .. }
                 | Absence::ProbeTimedOut { .. }
                 | Absence::ProbeFailed { .. }
         )
     )
 }
 
-/// Changes with the broker, the worker, the kernel and the accelerators' device files.
+/// Changes with the broker and its groups, the worker, the kernel and the accelerators' device files.
 fn machine_stamp(worker: &Path) -> String {
     let worker = std::fs::metadata(worker);
     let worker = worker.map_or((0, 0, 0), |meta| {
         (meta.len(), meta.mtime(), meta.mtime_nsec())
     });
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut devices: Vec<String> = ["/dev", "/dev/dri"]
+    let mut devices: Vec<String> = ["/dev", "/dev/accel", "/dev/dri"]
         .into_iter()
         .filter_map(|folder| std::fs::read_dir(folder).ok())
         .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| {
-            name.starts_with("render") || DEVICE_PREFIXES.iter().any(|p| name.starts_with(p))
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            let is_ours = |p: &&str| name.starts_with(p);
+            let wanted = name.starts_with("render") || DEVICE_PREFIXES.iter().any(|p| is_ours(&p));
+            // A change of permissions may open a device to the daemon.
+            let access = wanted.then(|| entry.metadata().ok())??;
+            Some(format!(
+                "{name} {:o} {}:{}",
+                access.mode(),
+                access.uid(),
+                access.gid()
+            ))
         })
         .collect();
     devices.sort();
-    Digest::of(format!("{BUILD_ID}\n{worker:?}\n{kernel}\n{devices:?}").as_bytes()).to_string()
+    let groups = nix::unistd::getgroups().unwrap_or_default();
+    Digest::of(format!("{BUILD_ID}\n{worker:?}\n{kernel}\n{devices:?}\n{groups:?}").as_bytes())
+        .to_string()
 }
 
 #[cfg(test)]

@@ -26,6 +26,10 @@ pub const ALL: &[(&str, Case)] = &[
     ),
     ("probes_are_remembered", probes_are_remembered),
     (
+        "a_provider_that_ends_its_probe_costs_the_others_nothing",
+        providers_that_end_their_probe,
+    ),
+    (
         "a_dead_workers_answer_goes_on",
         a_dead_workers_answer_goes_on,
     ),
@@ -131,6 +135,67 @@ fn probes_are_remembered() {
     );
     let kept = std::fs::read_to_string(daemon.state().join("probes.json")).expect("kept");
     assert!(kept.contains("plain"), "{kept}");
+}
+
+fn providers_that_end_their_probe() {
+    let daemon = Daemon::prepare();
+    for name in ["torn", "early"] {
+        let folder = daemon.runtimes().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let description = format!(
+            "format = 1\nname = \"{name}\"\nbackend = \"fake\"\nversion = \"1\"\n\
+             library = \"lib.so\"\nlicence = \"\"\nexpects = [\"leaves\"]\n"
+        );
+        std::fs::write(folder.join("runtime.toml"), description).expect("a file");
+    }
+    let mut command = daemon.command();
+    command.args(["--probe-limit-ms", "1000"]);
+    let daemon = daemon.started_by(&mut command);
+    let socket = daemon.socket();
+    eventually("the socket is there", || {
+        UnixStream::connect(&socket).is_ok()
+    });
+    let mut client = daemon.client();
+    let id = client.ask(Request::ListDevices { refresh: false });
+    let Reply::DeviceList(devices) = client.next(id) else {
+        panic!("a list")
+    };
+    let of = |flavour: &str| -> Vec<(String, String, String, bool)> {
+        let devices = devices.iter().filter(|one| one.flavour == flavour);
+        devices
+            .map(|one| {
+                let reason = one.absence.clone().expect("none of them works");
+                assert!(!reason.next_step.is_empty(), "{reason:?}");
+                let told = reason.fields.into_values().collect::<Vec<_>>().join(" ");
+                (one.provider.clone(), reason.code, told, one.expected)
+            })
+            .collect()
+    };
+    let found = |provider: &str, code: &str, told: &str, expected| {
+        (
+            provider.to_owned(),
+            code.to_owned(),
+            told.to_owned(),
+            expected,
+        )
+    };
+    assert_eq!(
+        of("torn"),
+        [
+            found("crashes", "probe_crashed", "6", false),
+            found("works", "no_device", "", false),
+            found("leaves", "probe_failed", "exit code 3", true),
+            found("hangs", "probe_timed_out", "1000", false),
+        ]
+    );
+    assert!(
+        devices
+            .iter()
+            .filter(|one| one.flavour == "torn")
+            .all(|one| one.library_version == "7")
+    );
+    // It did not come so far as to say what it would try.
+    assert_eq!(of("early"), [found("", "probe_crashed", "6", true)]);
 }
 
 fn a_dead_workers_answer_goes_on() {

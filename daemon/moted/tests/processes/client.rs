@@ -110,6 +110,10 @@ impl Daemon {
         self.root.path().join("run/mote.sock")
     }
 
+    pub fn runtimes(&self) -> PathBuf {
+        self.root.path().join("runtimes")
+    }
+
     pub fn state(&self) -> PathBuf {
         self.root.path().join("state")
     }

@@ -14,6 +14,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+/// Providers of a flavour that ends its probe.
+pub const TORN: [&str; 4] = ["crashes", "works", "leaves", "hangs"];
 /// Tokens of an answer.
 pub const TOKENS: u32 = 6;
 
@@ -39,7 +41,14 @@ pub fn run(arguments: &[String]) {
     });
     eprintln!("a scripted worker begins");
     if arguments.iter().any(|argument| argument == "--probe") {
-        return worker.probe();
+        let after = |name: &str| {
+            let mut arguments = arguments.iter().skip_while(|argument| *argument != name);
+            arguments.nth(1).map(String::as_str)
+        };
+        return match after("--flavour-folder") {
+            None => worker.probe(),
+            Some(folder) => worker.probe_torn(folder, after("--provider")),
+        };
     }
     while let Ok(Some(frame)) = worker.broker.recv() {
         match frame_to_command(frame).expect("the broker speaks the wire") {
@@ -73,6 +82,33 @@ impl Worker {
                 name: "cpu".into(),
             }),
             absence: None,
+        };
+        let capabilities_json = serde_json::to_vec(&[capability]).expect("plain");
+        self.tell(WorkerEvent::Probed { capabilities_json });
+    }
+
+    /// Of a flavour whose providers do as their names say: tried together, they end the process.
+    fn probe_torn(&mut self, folder: &str, provider: Option<&str>) {
+        if !folder.ends_with("early") {
+            let names =
+                provider.map_or(TORN.map(str::to_owned).into(), |name| vec![name.to_owned()]);
+            self.tell(WorkerEvent::Probing { providers: names });
+        }
+        match provider {
+            Some("works") => {}
+            Some("leaves") => std::process::exit(3),
+            Some("hangs") => loop {
+                std::thread::park();
+            },
+            _ => std::process::abort(),
+        }
+        let capability = Capability {
+            flavour: "torn".into(),
+            backend: mote_api::BackendKind::Fake,
+            library_version: "7".into(),
+            provider: "works".into(),
+            device: None,
+            absence: Some(mote_api::Absence::NoDevice),
         };
         let capabilities_json = serde_json::to_vec(&[capability]).expect("plain");
         self.tell(WorkerEvent::Probed { capabilities_json });

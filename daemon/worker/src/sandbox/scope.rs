@@ -96,11 +96,17 @@ impl Scope {
         scope
     }
 
-    /// For a probe of a flavour: any of its providers may turn out to work.
-    pub fn of_probe(flavour: &Flavour, folder: &Path) -> Self {
+    /// For a probe of one provider of a flavour, or of all: any of them may turn out to work.
+    pub fn of_probe(flavour: &Flavour, folder: &Path, provider: Option<&str>) -> Self {
         let mut scope = Self::default();
         scope.runtime(flavour, folder);
-        scope.driver(registry::driver_paths(flavour.backend, None));
+        scope.driver(registry::driver_paths(flavour.backend, provider));
+        if provider.is_none() {
+            for plugin in &flavour.plugins {
+                let provider = Some(plugin.provider.as_str());
+                scope.driver(registry::driver_paths(flavour.backend, provider));
+            }
+        }
         scope
     }
 
@@ -126,8 +132,15 @@ impl Scope {
             return;
         }
         self.add(folder, Access::Read);
-        if let Some(folder) = flavour.library_path(folder).parent() {
-            self.add(folder, Access::Read);
+        let plugins = flavour.plugins.iter();
+        let plugins = plugins.map(|plugin| flavour.plugin_path(plugin, folder));
+        for library in plugins.chain([flavour.library_path(folder)]) {
+            if let Some(folder) = library.parent() {
+                self.add(folder, Access::Read);
+            }
+        }
+        for path in &flavour.reads {
+            self.add(path, Access::Read);
         }
         let named = std::env::var_os(LIBRARY_PATH_VARIABLE).unwrap_or_default();
         let absolute = std::env::split_paths(&named).filter(|path| path.is_absolute());

@@ -18,11 +18,13 @@ pub(super) fn parse_reason(reason: pb::Reason) -> Reason {
         code,
         fields,
         message,
+        next_step,
     } = reason;
     Reason {
         code,
         fields,
         message,
+        next_step,
     }
 }
 
@@ -31,11 +33,13 @@ pub(super) fn write_reason(reason: Reason) -> pb::Reason {
         code,
         fields,
         message,
+        next_step,
     } = reason;
     pb::Reason {
         code,
         fields,
         message,
+        next_step,
     }
 }
 

@@ -103,6 +103,7 @@ pub(super) fn parse_devices(devices: pb::DeviceList) -> Vec<Capability> {
                 capability.absence.unwrap_or_default(),
             )),
         },
+        expected: capability.expected,
     };
     devices.capabilities.into_iter().map(parse).collect()
 }
@@ -116,6 +117,7 @@ pub(super) fn write_devices(devices: Vec<Capability>) -> pb::DeviceList {
         device: capability.device.map(receipt::write_device),
         works: capability.absence.is_none(),
         absence: capability.absence.map(receipt::write_reason),
+        expected: capability.expected,
     };
     pb::DeviceList {
         capabilities: devices.into_iter().map(write).collect(),

@@ -184,6 +184,7 @@ pub(crate) fn parse_event(body: EventBody, fds: &mut FdSource) -> Parsed<WorkerE
             compute_us: ended.compute_us,
             bytes_copied: ended.bytes_copied,
         },
+        EventBody::Probing(wpb::Probing { providers }) => WorkerEvent::Probing { providers },
         EventBody::Probed(wpb::Probed { capabilities_json }) => {
             WorkerEvent::Probed { capabilities_json }
         }
@@ -221,6 +222,7 @@ pub(crate) fn write_event(event: WorkerEvent, fds: &mut Vec<OwnedFd>) -> EventBo
             compute_us,
             bytes_copied,
         }),
+        WorkerEvent::Probing { providers } => EventBody::Probing(wpb::Probing { providers }),
         WorkerEvent::Probed { capabilities_json } => {
             EventBody::Probed(wpb::Probed { capabilities_json })
         }

@@ -34,6 +34,8 @@ pub struct Reason {
     pub fields: BTreeMap<String, String>,
     /// For people.
     pub message: String,
+    /// What a user can do about it; empty where there is nothing.
+    pub next_step: String,
 }
 
 /// A way to run that was not taken.

@@ -61,6 +61,8 @@ pub struct Capability {
     pub device: Option<Device>,
     /// `None` when it was proven to work.
     pub absence: Option<Reason>,
+    /// Whether the runtime was installed for this provider.
+    pub expected: bool,
 }
 
 /// Where a model would run, and why not elsewhere.

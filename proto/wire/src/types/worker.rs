@@ -121,6 +121,10 @@ pub enum WorkerEvent {
         compute_us: u64,
         bytes_copied: u64,
     },
+    /// What a probe is about to try, before it tries any of it.
+    Probing {
+        providers: Vec<String>,
+    },
     Probed {
         capabilities_json: Vec<u8>,
     },

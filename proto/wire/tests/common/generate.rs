@@ -284,10 +284,12 @@ fn device() -> impl Strategy<Value = Device> {
 
 fn reason() -> impl Strategy<Value = Reason> {
     let fields = btree_map(name(), text(), 0..4);
-    (name(), fields, text()).prop_map(|(code, fields, message)| Reason {
+    let texts = (name(), fields, text(), text());
+    texts.prop_map(|(code, fields, message, next_step)| Reason {
         code,
         fields,
         message,
+        next_step,
     })
 }
 
@@ -485,13 +487,15 @@ fn model_info() -> impl Strategy<Value = ModelInfo> {
 
 fn capability() -> impl Strategy<Value = Capability> {
     let texts = (text(), text(), text(), text());
-    (texts, of(device()), of(reason())).prop_map(|(texts, device, absence)| Capability {
+    let rest = (of(device()), of(reason()), any::<bool>());
+    (texts, rest).prop_map(|(texts, (device, absence, expected))| Capability {
         flavour: texts.0,
         backend: texts.1,
         library_version: texts.2,
         provider: texts.3,
         device,
         absence,
+        expected,
     })
 }
 
@@ -796,6 +800,7 @@ pub fn event() -> impl Strategy<Value = WorkerEvent> {
             compute_us: numbers.2,
             bytes_copied: numbers.3,
         }),
+        vec(text(), 0..4).prop_map(|providers| WorkerEvent::Probing { providers }),
         json().prop_map(|capabilities_json| WorkerEvent::Probed { capabilities_json }),
     ]
 }

@@ -248,6 +248,7 @@ fn reason(code: &str) -> Reason {
             .map(field)
             .into(),
         message: "libcudart.so.13 is missing".into(),
+        next_step: String::new(),
     }
 }
 
@@ -594,6 +595,7 @@ fn report_replies() -> Vec<(&'static str, Reply)> {
         provider: "CUDAExecutionProvider".into(),
         device: Some(device()),
         absence,
+        expected: false,
     };
     let mut replies = vec![
         (

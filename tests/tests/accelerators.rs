@@ -1,0 +1,243 @@
+//! Runtimes for accelerators: what of them runs here, and that the rest says why not.
+//!
+//! Two of them compute on any x86-64 processor: OpenVINO, and the simulator that comes with QNN.
+//! `tests/run` fetches their runtimes, the models and the reference.
+#![cfg(target_arch = "x86_64")]
+
+use anyhow::{Context, Result, ensure};
+use mote_client::{Capability, Client, ClientError, DType, Input, Status, WorkOptions};
+use mote_tests::daemon::{Daemon, Setup};
+use mote_tests::npy::{max_difference, numbers};
+use mote_tests::reference::Case;
+use mote_tests::{binary, prepared};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+const OPENVINO: (&str, &str) = ("onnxruntime-openvino", "OpenVINOExecutionProvider");
+const QNN: (&str, &str) = ("onnxruntime-qnn", "QNNExecutionProvider");
+/// OpenVINO's kernels add up in another order than the reference's.
+const F32_TOLERANCE: f64 = 1e-4;
+const DESCRIPTION: &str =
+    "format = 1\nbackend = \"onnxruntime\"\nversion = \"1\"\nlicence = \"MIT\"\n";
+
+fn daemon(runtimes: &Path) -> Result<Daemon> {
+    Daemon::start(&Setup {
+        stores: vec![prepared("MOTE_TEST_MODELS")?],
+        runtimes: vec![runtimes.into()],
+        ..Setup::default()
+    })
+}
+
+/// All that is known of a provider of a flavour.
+fn of<'a>(devices: &'a [Capability], (flavour, provider): (&str, &str)) -> Vec<&'a Capability> {
+    let devices = devices.iter();
+    let found = devices.filter(|one| one.flavour == flavour && one.provider == provider);
+    found.collect()
+}
+
+fn code(capability: &Capability) -> &str {
+    capability
+        .absence
+        .as_ref()
+        .map_or("works", |reason| &reason.code)
+}
+
+fn doctor(daemon: &Daemon) -> Result<(bool, String)> {
+    let mut command = Command::new(binary("mote")?);
+    command.arg("--socket").arg(daemon.socket()).arg("doctor");
+    let output = command.output()?;
+    Ok((output.status.success(), String::from_utf8(output.stdout)?))
+}
+
+fn at((flavour, provider): (&str, &str)) -> WorkOptions {
+    WorkOptions {
+        require_flavour: Some(flavour.into()),
+        require_provider: Some(provider.into()),
+        ..WorkOptions::default()
+    }
+}
+
+fn infer(client: &Client, model: &str, place: (&str, &str), case: &Case) -> Result<()> {
+    let inputs: Vec<_> = case
+        .inputs
+        .iter()
+        .map(|(name, array)| Input::bytes(name, array.dtype, &array.shape, &array.bytes))
+        .collect();
+    let result = client.infer(model, &inputs, &[], &at(place))?;
+    let receipt = &result.done.receipt;
+    ensure!(receipt.placement_read_back, "{receipt:?}");
+    let mut shares = receipt.placement.iter();
+    let share = shares.find(|share| share.provider == place.1);
+    ensure!(share.is_some_and(|share| share.nodes > 0), "{receipt:?}");
+    for output in &result.outputs {
+        let wanted = case
+            .outputs
+            .get(&output.name)
+            .context("an output of the reference")?;
+        let bytes = output.bytes().context("an output without a target")?;
+        let got = numbers(output.dtype, bytes);
+        let difference = max_difference(&got, &wanted.numbers());
+        ensure!(difference <= F32_TOLERANCE, "{model}: off by {difference}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_computes_on_the_processor_works_and_says_so() -> Result<()> {
+    let daemon = daemon(&prepared("MOTE_RUNTIMES")?)?;
+    let client = daemon.client()?;
+    let devices = client.devices()?;
+    let openvino = of(&devices, OPENVINO);
+    assert_eq!(
+        openvino.len(),
+        3,
+        "a row for each kind of device: {openvino:?}"
+    );
+    let kinds: Vec<_> = openvino.iter().map(|one| code(one)).collect();
+    assert!(kinds.contains(&"works"), "{openvino:?}");
+    let works = openvino.iter().find(|one| one.absence.is_none());
+    let device = works.and_then(|one| one.device.as_ref());
+    assert_eq!(device.context("a device")?.kind, "cpu");
+    let [qnn] = of(&devices, QNN)[..] else {
+        panic!("{devices:?}")
+    };
+    let device = qnn.device.as_ref().with_context(|| format!("{qnn:?}"))?;
+    assert!(
+        device.name.contains("simulated") && device.kind == "cpu",
+        "{device:?}"
+    );
+    for one in &devices {
+        if let Some(reason) = &one.absence {
+            let told = !reason.message.is_empty() && !reason.next_step.is_empty();
+            assert!(told && !reason.code.is_empty(), "{one:?}");
+        }
+    }
+    let (well, told) = doctor(&daemon)?;
+    assert!(well, "{told}");
+    Ok(())
+}
+
+#[test]
+fn a_model_on_openvino_gives_what_the_reference_gives() -> Result<()> {
+    let daemon = daemon(&prepared("MOTE_RUNTIMES")?)?;
+    let client = daemon.client()?;
+    infer(&client, "magika", OPENVINO, &Case::read("magika")?)
+}
+
+#[test]
+fn a_model_on_the_simulated_npu_is_placed_there_and_computes() -> Result<()> {
+    let store = tempfile::tempdir()?;
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../backends/ort/src/selftest.onnx");
+    std::fs::copy(model, store.path().join("selftest.onnx"))?;
+    let daemon = Daemon::start(&Setup {
+        stores: vec![store.path().into(), prepared("MOTE_TEST_MODELS")?],
+        runtimes: vec![prepared("MOTE_RUNTIMES")?],
+        ..Setup::default()
+    })?;
+    let client = daemon.client()?;
+    let x: Vec<u8> = [1f32, 2., 3., 4.]
+        .into_iter()
+        .flat_map(f32::to_ne_bytes)
+        .collect();
+    let result = client.infer(
+        "selftest",
+        &[Input::bytes("x", DType::F32, &[1, 4], &x)],
+        &[],
+        &at(QNN),
+    )?;
+    let receipt = &result.done.receipt;
+    assert!(receipt.placement_read_back, "{receipt:?}");
+    let shares: Vec<_> = receipt
+        .placement
+        .iter()
+        .map(|one| (one.provider.as_str(), one.nodes))
+        .collect();
+    assert_eq!(shares, [(QNN.1, 1)]);
+    assert!(receipt.device.name.contains("simulated"), "{receipt:?}");
+    let bytes = result.outputs[0]
+        .bytes()
+        .context("an output without a target")?;
+    assert_eq!(numbers(DType::F32, bytes), [21., 12., 3., -6.]);
+
+    // Its shapes are open, which this provider does not take: refused, not computed elsewhere.
+    let case = Case::read("text_detection_small")?;
+    let refused = infer(&client, "rapidocr-det", QNN, &case);
+    let error = refused.expect_err("the provider takes none of its nodes");
+    let status = error.downcast_ref::<ClientError>();
+    assert!(
+        matches!(status, Some(ClientError::Refused(Status::NoBackend { .. }))),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_runtime_that_does_not_load_is_a_problem_with_its_reason() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let of_vendor = folder.path().join("vendor");
+    std::fs::create_dir(&of_vendor)?;
+    let described =
+        format!("{DESCRIPTION}name = \"vendor\"\nlibrary = \"/nowhere/libonnxruntime.so\"\n");
+    std::fs::write(of_vendor.join("runtime.toml"), described)?;
+    let daemon = daemon(folder.path())?;
+    let devices = daemon.client()?.devices()?;
+    let [vendor] = of(&devices, ("vendor", ""))[..] else {
+        panic!("{devices:?}")
+    };
+    assert_eq!((code(vendor), vendor.expected), ("library_missing", true));
+    let (well, told) = doctor(&daemon)?;
+    assert!(
+        !well && told.contains("problem: vendor does not work"),
+        "{told}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_build_at_a_path_of_its_own_is_used_in_the_sandbox_with_its_options() -> Result<()> {
+    let fetched = prepared("MOTE_RUNTIMES")?.join(OPENVINO.0);
+    let folder = tempfile::tempdir()?;
+    let library = fetched.join("libonnxruntime.so.1.24.1");
+    for (name, options) in [
+        (
+            "vendor-cpu",
+            "device_type = \"CPU\"\nnum_of_threads = \"1\"\n",
+        ),
+        ("vendor-wrong", "no_such_option = \"1\"\n"),
+    ] {
+        let of_vendor = folder.path().join(name);
+        std::fs::create_dir(&of_vendor)?;
+        let described = format!(
+            "{DESCRIPTION}name = \"{name}\"\nlibrary = \"{}\"\nexpects = [\"{1}\"]\n[options.{1}]\n{options}",
+            library.display(),
+            OPENVINO.1
+        );
+        std::fs::write(of_vendor.join("runtime.toml"), described)?;
+    }
+    // A folder that is a link is a runtime like any other.
+    symlink(
+        prepared("MOTE_RUNTIMES")?.join("onnxruntime-cpu"),
+        folder.path().join("cpu"),
+    )?;
+    let daemon = daemon(folder.path())?;
+    let client = daemon.client()?;
+    let devices = client.devices()?;
+    let [one] = of(&devices, ("vendor-cpu", OPENVINO.1))[..] else {
+        panic!("it is probed where its options say alone: {devices:?}")
+    };
+    assert_eq!((code(one), one.expected), ("works", true), "{one:?}");
+    for one in of(&devices, ("vendor-wrong", OPENVINO.1)) {
+        assert_ne!(code(one), "works", "{one:?}");
+    }
+    assert_eq!(
+        code(of(&devices, ("onnxruntime-cpu", "CPUExecutionProvider"))[0]),
+        "works"
+    );
+    infer(
+        &client,
+        "magika",
+        ("vendor-cpu", OPENVINO.1),
+        &Case::read("magika")?,
+    )
+}
