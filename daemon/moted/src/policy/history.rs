@@ -86,7 +86,8 @@ impl History {
         }
         let (rejection, at) = record.rejection.as_ref()?;
         let counts = match rejection {
-            Rejection::FellBackToCpu { .. } => forbid_cpu,
+            // What took nothing is refused whatever was asked for, and would be again.
+            Rejection::FellBackToCpu { nodes, cpu_nodes } => forbid_cpu || nodes == cpu_nodes,
             // The file will not get other operators by waiting.
             Rejection::UnsupportedOperators { .. } => true,
             _ => since(*at) < Duration::from_millis(REFUSAL_MS),

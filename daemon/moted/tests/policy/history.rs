@@ -102,6 +102,13 @@ fn refusals_stay_on_record_for_their_time_and_where_they_matter() {
     history.rejected(&key("b"), fell_back, start);
     assert_eq!(history.verdict(&key("b"), false, start), None);
     assert!(history.verdict(&key("b"), true, later).is_some());
+    let took_nothing = Rejection::FellBackToCpu {
+        nodes: 3,
+        cpu_nodes: 3,
+    };
+    history.rejected(&key("c"), took_nothing, start);
+    let verdict = history.verdict(&key("c"), false, later);
+    assert!(verdict.is_some(), "it would be refused again, and again");
     history.forgive();
     assert_eq!(history.verdict(&key("a"), false, later), None);
 }
