@@ -158,7 +158,11 @@ fn a_model_on_the_simulated_npu_is_placed_there_and_computes() -> Result<()> {
     let bytes = result.outputs[0]
         .bytes()
         .context("an output without a target")?;
-    assert_eq!(numbers(DType::F32, bytes), [21., 12., 3., -6.]);
+    // It rounds as the hardware does that it simulates.
+    let computed = numbers(DType::F32, bytes);
+    let wanted = [21., 12., 3., -6.];
+    let close = |(have, want): (&f64, f64)| (have - want).abs() <= F32_TOLERANCE * want.abs();
+    assert!(computed.iter().zip(wanted).all(close), "{computed:?}");
 
     // Its shapes are open, which this provider does not take: refused, not computed elsewhere.
     let case = Case::read("text_detection_small")?;
