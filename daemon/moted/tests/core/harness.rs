@@ -64,6 +64,7 @@ fn entry(model: &Model) -> Entry {
         stream: None,
         clip: None,
         inputs: Vec::new(),
+        check: None,
         labels: None,
         files: BTreeMap::new(),
     };

@@ -27,6 +27,7 @@ fn manifest(variants: Vec<Variant>) -> Manifest {
         stream: None,
         clip: None,
         inputs: Vec::new(),
+        check: None,
         labels: None,
         files: BTreeMap::new(),
     }
