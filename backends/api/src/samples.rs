@@ -138,7 +138,11 @@ fn relative(want: &[f64], have: &[f64], free: f64) -> f64 {
             if want.is_finite() && have.is_finite() {
                 let off = ((want - have).abs() - free).max(0.);
                 let scale = want.abs() + size;
-                if off == 0. { 0. } else { off / scale.max(f64::from(f32::EPSILON)) }
+                if off == 0. {
+                    0.
+                } else {
+                    off / scale.max(f64::from(f32::EPSILON))
+                }
             } else if want == have || (want.is_nan() && have.is_nan()) {
                 0.
             } else {
@@ -214,9 +218,24 @@ mod tests {
         let many = vec![1f32; 5_000];
         let mut one_nan = many.clone();
         one_nan[7] = f32::NAN;
-        assert!(samples(&many).difference(&samples(&one_nan)).error.is_infinite());
-        assert!(samples(&[1.]).difference(&samples(&[1., 1.])).error.is_infinite());
-        assert!(samples(&[1.]).difference(&Samples::default()).error.is_infinite());
+        assert!(
+            samples(&many)
+                .difference(&samples(&one_nan))
+                .error
+                .is_infinite()
+        );
+        assert!(
+            samples(&[1.])
+                .difference(&samples(&[1., 1.]))
+                .error
+                .is_infinite()
+        );
+        assert!(
+            samples(&[1.])
+                .difference(&Samples::default())
+                .error
+                .is_infinite()
+        );
     }
 
     #[test]

@@ -537,7 +537,8 @@ enum {
   MOTE_STAGE_PREFILL = 3,
   MOTE_STAGE_DECODE = 4,
   MOTE_STAGE_TRANSFORM = 5,
-  MOTE_STAGE_ENCODE = 6
+  MOTE_STAGE_ENCODE = 6,
+  MOTE_STAGE_TRYING = 7 /* ways to run the model are tried before its first use */
 };
 
 /* Why an answer ended. */

@@ -3,7 +3,7 @@
 use super::work;
 use crate::ids::{BufferId, RequestKey, WantId, WorkerId};
 use crate::policy::power::Throttle;
-use mote_api::Candidate;
+use mote_api::{Candidate, Rejected};
 use mote_wire::types::{JobReply, Priority, Status, Work};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -48,6 +48,8 @@ pub struct Job {
     pub preemptions: u32,
     /// A way to run it that is not to be taken again if there is another.
     pub avoid: Option<Candidate>,
+    /// Ways to run it that failed under it.
+    pub set_backs: Vec<Rejected>,
     /// The worst that slowed it down, as far as was seen while it ran.
     pub throttle: Throttle,
     /// Times for the receipt.
@@ -100,6 +102,7 @@ impl Job {
             deaths: 0,
             preemptions: 0,
             avoid: None,
+            set_backs: Vec::new(),
             throttle: Throttle::Unknown,
             times,
         }

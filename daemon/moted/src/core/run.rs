@@ -376,6 +376,15 @@ impl Core {
             }
             receipt.placement_read_back = instance.loaded.placement.read_back;
             receipt.rejected.clone_from(&instance.rejected);
+            receipt
+                .rejected
+                .extend(crate::convert::rejected(&job.set_backs));
+            instance
+                .trial
+                .verification
+                .clone_into(&mut receipt.verification);
+            receipt.measured = instance.trial.measured;
+            receipt.measured_at_s = instance.trial.tried_at_s;
         }
         receipt.local = true;
         receipt.queue_us = micros(job.times.queued);

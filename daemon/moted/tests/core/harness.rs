@@ -10,9 +10,12 @@ use mote_wire::types::{
 };
 use moted::BUILD_ID;
 use moted::catalogue::{Catalogue, Entry, Found};
-use moted::core::{Core, Effect, Event, Exit, Peer, Settings};
+use moted::core::{
+    Attempt, Choose, Core, Effect, Event, Exit, Finding, Outcome, Peer, Settings, TrialLimits,
+};
 use moted::flavours::{Flavours, Installed};
 use moted::ids::{ConnectionId, WorkerId};
+use moted::policy::trials::Record;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -128,6 +131,10 @@ pub struct Play {
     pub closed: BTreeSet<u64>,
     pub ended_streams: Vec<(OwnedFd, Status)>,
     pub probed: Vec<String>,
+    /// Trials that were begun and have not ended.
+    pub trying: VecDeque<(u64, Attempt)>,
+    pub stopped_trials: Vec<u64>,
+    pub kept: Vec<Record>,
     pub rescans: usize,
     pub reloads: usize,
     pub samples: usize,
@@ -144,6 +151,15 @@ impl Play {
     }
 
     pub fn with_budget(models: &[Model], budget_bytes: u64) -> Self {
+        Self::choosing(models, budget_bytes, Choose::Ranked, flavours())
+    }
+
+    pub fn choosing(
+        models: &[Model],
+        budget_bytes: u64,
+        choose: Choose,
+        flavours: Flavours,
+    ) -> Self {
         let now = Instant::now();
         let settings = Settings {
             uid: 0,
@@ -153,9 +169,13 @@ impl Play {
             seed: 1,
             idle_unload: Duration::from_secs(600),
             power: moted::policy::power::Setting::Auto,
+            choose,
+            trial_limits: TrialLimits::default(),
+            step_limit_ms: moted::limits::STEP_LIMIT_MS,
+            started_unix_s: 1_000_000,
         };
         Self {
-            core: Core::new(settings, catalogue(models), flavours()),
+            core: Core::new(settings, catalogue(models), flavours),
             now,
             replies: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -164,6 +184,9 @@ impl Play {
             closed: BTreeSet::new(),
             ended_streams: Vec::new(),
             probed: Vec::new(),
+            trying: VecDeque::new(),
+            stopped_trials: Vec::new(),
+            kept: Vec::new(),
             rescans: 0,
             reloads: 0,
             samples: 0,
@@ -232,6 +255,14 @@ impl Play {
                             events.push_back(event);
                         }
                     }
+                    Effect::Try { worker, attempt } => {
+                        self.trying.push_back((worker.0, *attempt));
+                    }
+                    Effect::StopTrial { worker } => {
+                        self.trying.retain(|(trial, _)| *trial != worker.0);
+                        self.stopped_trials.push(worker.0);
+                    }
+                    Effect::KeepTrials(records) => self.kept = records,
                     Effect::Rescan => self.rescans += 1,
                     Effect::Reloaded => self.reloads += 1,
                     Effect::SampleLoad { .. } => self.samples += 1,

@@ -4,7 +4,7 @@ use mote_api::{
     Absence, BackendKind, Candidate, Capability, DeviceInfo, DeviceKind, Manifest, Precision,
     Rejection, Task, Variant,
 };
-use moted::policy::planner::{Question, Requirements, plan};
+use moted::policy::planner::{Cost, Goal, Question, Requirements, Standing, plan};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,6 +148,8 @@ proptest! {
             require: &require,
             room_bytes,
             verdict: &verdict,
+            standing: &|_| Standing::default(),
+            goal: Goal::Speed,
         };
         let made = plan(&question);
         prop_assert_eq!(&made, &plan(&question));
@@ -216,6 +218,8 @@ fn accelerators_then_the_manifests_order_then_onnxruntime_on_the_same_file() {
         require: &Requirements::default(),
         room_bytes: 1,
         verdict: &|_| None,
+        standing: &|_| Standing::default(),
+        goal: Goal::Speed,
     });
     let order: Vec<_> = made
         .candidates
@@ -250,6 +254,8 @@ fn what_needs_too_much_memory_says_how_much() {
         require: &Requirements::default(),
         room_bytes: 20,
         verdict: &|_| None,
+        standing: &|_| Standing::default(),
+        goal: Goal::Speed,
     });
     assert_eq!(made.over_budget(), Some((50, 20)));
 }

@@ -129,6 +129,10 @@ pub(super) fn parse(receipt: pb::Receipt) -> Receipt {
         preemptions: receipt.preemptions,
         retries: receipt.retries,
         throttle: receipt.throttle,
+        verification: receipt.verification,
+        measured: receipt.measured,
+        measured_at_s: receipt.measured_at_s,
+        host_cpu_us: receipt.host_cpu_us,
     }
 }
 
@@ -170,5 +174,9 @@ pub(super) fn write(receipt: Receipt) -> pb::Receipt {
         preemptions: receipt.preemptions,
         retries: receipt.retries,
         throttle: receipt.throttle,
+        verification: receipt.verification,
+        measured: receipt.measured,
+        measured_at_s: receipt.measured_at_s,
+        host_cpu_us: receipt.host_cpu_us,
     }
 }
