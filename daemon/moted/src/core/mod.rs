@@ -8,6 +8,7 @@ mod buffers;
 mod connection;
 mod ending;
 mod event;
+mod failover;
 mod instance;
 mod job;
 mod memory;
@@ -79,6 +80,7 @@ pub struct Settings {
 enum Timer {
     Deadline(RequestKey),
     CancelGrace(JobId),
+    StepHangs(JobId),
     Handshake(WorkerId),
     LoadSilence(WorkerId),
     Backoff(WorkerId),
@@ -279,6 +281,7 @@ impl Core {
         match timer {
             Timer::Deadline(key) => self.deadline_passed(key),
             Timer::CancelGrace(job) => self.cancel_ignored(job),
+            Timer::StepHangs(job) => self.step_hangs(job),
             Timer::Handshake(worker) => self.condemn(worker, "it did not say hello in time"),
             Timer::LoadSilence(worker) => self.condemn(worker, "it loads without a sign of life"),
             Timer::Backoff(worker) => self.launch(worker),

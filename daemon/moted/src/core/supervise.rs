@@ -62,6 +62,18 @@ impl Core {
                 self.load_failed(worker, status, &rejection_json);
             }
             (_, WorkerEvent::Job { job, reply }) => self.job_reply(worker, JobId(job), reply),
+            (
+                _,
+                WorkerEvent::Faulted {
+                    job,
+                    rejection_json,
+                },
+            ) => {
+                let rejection = serde_json::from_slice(&rejection_json).ok();
+                if let Some(instance) = self.instances.get_mut(&worker) {
+                    instance.fault = rejection.map(|rejection| (JobId(job), rejection));
+                }
+            }
             (_, WorkerEvent::StreamEnded { stream, .. }) => {
                 self.stream_ended(worker, StreamId(stream));
             }
@@ -324,6 +336,7 @@ impl Core {
         } else {
             self.history.crashed(&key, self.now);
             let crashes = self.history.crashes(&key);
+            self.record_quarantine(&key);
             log::warn!(
                 worker = worker.0, model = model, signal = signal, exit_code = exit_code,
                 crashes = crashes; "worker died"
@@ -360,15 +373,19 @@ impl Core {
                 queue.remove(id);
             }
             self.timers.cancel(&Timer::CancelGrace(id));
+            self.timers.cancel(&Timer::StepHangs(id));
             if !self.is_running(id) {
                 self.want_again(id);
                 continue;
             }
+            let is_device = instance.candidate.device.kind != DeviceKind::Cpu;
             if let Some(job) = self.jobs.get_mut(&id)
-                && job.deaths + 1 >= RETRIES_MAX
+                && (job.deaths + 1 >= RETRIES_MAX || is_device)
                 && !expected
             {
                 job.avoid = Some(instance.candidate.clone());
+                let why = format!("its worker died: {}", exit.status());
+                job.note_set_back(&instance.candidate, Rejection::RunFailed { why });
             }
             self.job_lost_worker(id, (exit.status(), !expected));
         }

@@ -1,8 +1,8 @@
 //! Plays histories to the core, in place of sockets and processes.
 
 use mote_api::{
-    BackendKind, Capability, DeviceInfo, DeviceKind, Flavour, Manifest, Placement, Precision,
-    ProviderShare, Rejection, Task, Variant,
+    BackendKind, Candidate, Capability, DeviceInfo, DeviceKind, Flavour, Manifest, Placement,
+    Precision, ProviderShare, Rejection, Task, Variant,
 };
 use mote_wire::types::{
     Command, Done, Generate, Infer, JobReply, LoadModel, Loaded, Prompt, Reply, Request, Sampling,
@@ -27,6 +27,8 @@ pub struct Model {
     pub name: &'static str,
     pub memory_bytes: u64,
     pub backends: Vec<BackendKind>,
+    /// All backends read this file; otherwise each has its own.
+    pub file: Option<&'static str>,
 }
 
 pub fn model(name: &'static str) -> Model {
@@ -34,6 +36,7 @@ pub fn model(name: &'static str) -> Model {
         name,
         memory_bytes: MIB,
         backends: vec![BackendKind::Tract],
+        file: None,
     }
 }
 
@@ -49,7 +52,10 @@ fn entry(model: &Model) -> Entry {
     let variants = model.backends.iter().map(|backend| Variant {
         name: backend.to_string(),
         backend: *backend,
-        file: format!("{backend}.onnx").into(),
+        file: model
+            .file
+            .map_or_else(|| format!("{backend}.onnx"), str::to_owned)
+            .into(),
         precision: Precision::F32,
         weights_bytes: None,
         memory_bytes: Some(model.memory_bytes),
@@ -106,6 +112,26 @@ pub fn flavours() -> Flavours {
     }
 }
 
+/// What a probe finds on a machine with an accelerator.
+pub fn with_npu(flavour: &Flavour) -> Vec<Capability> {
+    let named = |provider: &str, kind: DeviceKind| Capability {
+        provider: provider.into(),
+        device: Some(DeviceInfo {
+            id: kind.to_string(),
+            kind,
+            name: kind.to_string(),
+        }),
+        ..capability(flavour)
+    };
+    match flavour.backend {
+        BackendKind::OnnxRuntime => vec![
+            named("CPUExecutionProvider", DeviceKind::Cpu),
+            named("Npu", DeviceKind::Npu),
+        ],
+        _ => vec![named("tract-cpu", DeviceKind::Cpu)],
+    }
+}
+
 fn capability(flavour: &Flavour) -> Capability {
     Capability {
         flavour: flavour.name.clone(),
@@ -142,6 +168,8 @@ pub struct Play {
     pub locks: Vec<bool>,
     /// Probes wait for [`Play::probe`] instead of being answered at once.
     pub hold_probes: bool,
+    /// What probes find.
+    pub found: fn(&Flavour) -> Vec<Capability>,
     held: Vec<Event>,
 }
 
@@ -192,6 +220,7 @@ impl Play {
             samples: 0,
             locks: Vec::new(),
             hold_probes: false,
+            found: |flavour| vec![capability(flavour)],
             held: Vec::new(),
         }
     }
@@ -243,7 +272,7 @@ impl Play {
                     } => {
                         let flavour = installed.flavour.name.clone();
                         self.probed.push(flavour.clone());
-                        let capabilities = vec![capability(&installed.flavour)];
+                        let capabilities = (self.found)(&installed.flavour);
                         let event = Event::Probed {
                             generation,
                             flavour,
@@ -444,6 +473,24 @@ impl Play {
         );
     }
 
+    /// The trial in progress and the provider that is tried.
+    pub fn trial(&mut self) -> (u64, Attempt, String) {
+        assert!(self.trying.len() <= 1, "trials disturb each other");
+        let (worker, attempt) = self.trying.pop_front().expect("a trial");
+        let candidate: Candidate =
+            serde_json::from_slice(&attempt.load.candidate_json).expect("a candidate");
+        (worker, attempt, candidate.provider)
+    }
+
+    pub fn tried(&mut self, worker: u64, outcome: Outcome) {
+        let finding = Box::new(Finding {
+            loaded: None,
+            outcome,
+        });
+        let worker = WorkerId(worker);
+        self.event(Event::Tried { worker, finding });
+    }
+
     /// The jobs a worker was told to start since it was asked last.
     pub fn started(&mut self, worker: u64) -> Vec<Start> {
         let commands = self.commands(worker);
@@ -457,6 +504,16 @@ impl Play {
             _ => None,
         };
         commands.into_iter().filter_map(start).collect()
+    }
+
+    /// Memory that is reserved, as somebody is told who asks for it.
+    pub fn status_bytes(&mut self) -> u64 {
+        const ASKING: u64 = 999;
+        self.connect(ASKING);
+        if self.closed.contains(&ASKING) {
+            return 0;
+        }
+        self.status(ASKING, 1).reserved_bytes
     }
 
     pub fn status(&mut self, connection: u64, request: u64) -> StatusReport {
