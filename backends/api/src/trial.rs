@@ -18,6 +18,9 @@ pub struct Trial {
     pub load_us: u64,
     /// Processor time of this process per run.
     pub host_cpu_us: u64,
+    /// Processor time as a share of the time of a run, in percent, without the time in which threads
+    /// waited for a processor. More than 100 for several threads.
+    pub host_percent: u32,
     /// Memory by which the process grew per run, once it had settled.
     pub grown_bytes: u64,
     /// What the library placed where.

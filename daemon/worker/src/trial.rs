@@ -7,7 +7,7 @@ use crate::load::{self, LoadedModel};
 use crate::memory::resident_bytes;
 use crate::registry::Open;
 use crate::status::{chain, of_step};
-use crate::usage::cpu_us;
+use crate::usage::{cpu_us, waited_us};
 use mote_api::{
     Compare, DeviceKind, Rejection, Samples, Trial, TrialTerms, Verdict, Verification, tolerance,
 };
@@ -113,6 +113,7 @@ fn examine(model: &LoadedModel, terms: &TrialTerms) -> Result<(Trial, Option<Sam
         runs: u32::try_from(figures.runs).unwrap_or(u32::MAX),
         load_us: model.load_us,
         host_cpu_us: figures.host_cpu_us,
+        host_percent: figures.host_percent,
         grown_bytes: figures.grown_bytes,
         placement: model.placement.clone(),
         stopped_early: figures.stopped_early,
@@ -158,6 +159,7 @@ fn unmeasured(model: &LoadedModel, why: String) -> Trial {
         runs: 0,
         load_us: model.load_us,
         host_cpu_us: 0,
+        host_percent: 0,
         grown_bytes: 0,
         placement: model.placement.clone(),
         stopped_early: false,
@@ -175,6 +177,7 @@ struct Figures {
     run_us: u64,
     runs: usize,
     host_cpu_us: u64,
+    host_percent: u32,
     grown_bytes: u64,
     leaked: Option<u64>,
     stopped_early: bool,
@@ -184,7 +187,7 @@ fn measure(check: &mut Check, terms: &TrialTerms) -> Result<Figures, PipelineErr
     let runs_max = (terms.runs_max as usize).max(RUNS_MIN);
     let budget = Duration::from_millis(terms.measure_ms);
     let (mut times_us, mut growths) = (Vec::new(), Vec::new());
-    let (began, cpu_began_us) = (Instant::now(), cpu_us());
+    let (began, cpu_began_us, waited_before_us) = (Instant::now(), cpu_us(), waited_us());
     let mut stopped_early = false;
     let mut resident = resident_bytes();
     loop {
@@ -213,7 +216,10 @@ fn measure(check: &mut Check, terms: &TrialTerms) -> Result<Figures, PipelineErr
         }
     }
     let runs = times_us.len();
+    let elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     let cpu_spent_us = cpu_us().saturating_sub(cpu_began_us);
+    let waited_us = waited_us().saturating_sub(waited_before_us);
+    let host_percent = host_percent(cpu_spent_us, elapsed_us.saturating_sub(waited_us));
     times_us.sort_unstable();
     let settled = &growths[runs.saturating_sub(LEAKING_RUNS)..];
     let least = settled.iter().min().copied().unwrap_or_default();
@@ -221,8 +227,18 @@ fn measure(check: &mut Check, terms: &TrialTerms) -> Result<Figures, PipelineErr
         run_us: times_us[runs / 2].max(1),
         runs,
         host_cpu_us: cpu_spent_us / runs.max(1) as u64,
+        host_percent,
         grown_bytes: least,
         leaked: (settled.len() == LEAKING_RUNS && least >= LEAK_BYTES_PER_RUN).then_some(least),
         stopped_early,
     })
+}
+
+/// Threads may have waited longer together than the whole took; then the processor did nothing else.
+fn host_percent(cpu_us: u64, own_us: u64) -> u32 {
+    match (cpu_us, own_us) {
+        (0, _) => 0,
+        (_, 0) => 100,
+        _ => u32::try_from(cpu_us.saturating_mul(100) / own_us).unwrap_or(u32::MAX),
+    }
 }

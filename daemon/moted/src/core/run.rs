@@ -387,9 +387,11 @@ impl Core {
             }
             receipt.placement_read_back = instance.loaded.placement.read_back;
             receipt.rejected.clone_from(&instance.rejected);
-            receipt
-                .rejected
-                .extend(crate::convert::rejected(&job.set_backs));
+            for one in convert::rejected(&job.set_backs) {
+                if !receipt.rejected.contains(&one) {
+                    receipt.rejected.push(one);
+                }
+            }
             instance
                 .trial
                 .verification

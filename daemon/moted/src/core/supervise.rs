@@ -384,8 +384,10 @@ impl Core {
                 && !expected
             {
                 job.avoid = Some(instance.candidate.clone());
-                let why = format!("its worker died: {}", exit.status());
-                job.note_set_back(&instance.candidate, Rejection::RunFailed { why });
+                if is_device {
+                    let why = format!("its worker died: {}", exit.status());
+                    job.note_set_back(&instance.candidate, Rejection::RunFailed { why });
+                }
             }
             self.job_lost_worker(id, (exit.status(), !expected));
         }

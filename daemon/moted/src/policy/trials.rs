@@ -164,10 +164,9 @@ fn host_percent(candidate: &Candidate, trial: &Trial, reference: Option<&Trial>)
         return None;
     }
     let of_reference_us = reference.map_or(0, |reference| reference.host_cpu_us);
-    let percent = trial.host_cpu_us.saturating_mul(100) / trial.run_us;
     let computes =
-        percent >= u64::from(HOST_PERCENT_MIN) && trial.host_cpu_us >= of_reference_us / 2;
-    computes.then(|| u32::try_from(percent).unwrap_or(u32::MAX))
+        trial.host_percent >= HOST_PERCENT_MIN && trial.host_cpu_us >= of_reference_us / 2;
+    computes.then_some(trial.host_percent)
 }
 
 /// Whether a candidate that failed now is worth a record that outlives the broker.

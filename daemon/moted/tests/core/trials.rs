@@ -54,6 +54,7 @@ fn trial(provider: &str, run_us: u64) -> Trial {
         runs: 5,
         load_us: 1,
         host_cpu_us: if provider == NPU { run_us / 10 } else { run_us },
+        host_percent: if provider == NPU { 10 } else { 100 },
         grown_bytes: 0,
         placement: Placement {
             shares,
@@ -273,7 +274,7 @@ fn a_device_that_computes_on_the_host_loses_its_rank_and_split_plans_must_pay() 
         let (worker, _, provider) = play.trial();
         let mut one = trial(&provider, 100);
         if provider == NPU {
-            (one.run_us, one.host_cpu_us) = (120, 119);
+            (one.run_us, one.host_cpu_us, one.host_percent) = (120, 119, 99);
         }
         play.tried(worker, passed(one));
     }

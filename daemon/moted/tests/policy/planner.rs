@@ -320,10 +320,11 @@ proptest! {
         let costs: Vec<_> = made.standings.iter().map(|one| one.measured).collect();
         let measured: Vec<Cost> = costs.iter().map_while(|cost| *cost).collect();
         prop_assert!(costs[measured.len()..].iter().all(Option::is_none));
-        prop_assert!(measured.is_sorted_by_key(|cost| match goal {
+        let is_in_order = measured.is_sorted_by_key(|cost| match goal {
             Goal::Speed => cost.run_us,
             Goal::Thrift => cost.host_cpu_us,
-        }));
+        });
+        prop_assert!(is_in_order);
         let untouched = |one: &&Candidate| standing(one) == Standing::default();
         let rest: Vec<_> = made.candidates.iter().filter(untouched).collect();
         let rest_before: Vec<_> = before.candidates.iter().filter(untouched).collect();
