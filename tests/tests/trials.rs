@@ -29,8 +29,8 @@ fn write_model(store: &Path) -> Result<()> {
         .node("Mul", &["s", "m"], &["t"])
         .node("Sub", &["t", "c"], &["y"])
         .constant("w", &[3, 2], &[1., -2., 3., -4., 5., -6.])
+        // Its two rows meet those of `x`.
         .constant("c", &[2, 1], &[0.5, -0.5]);
-    // The constant's two rows meet as many of `x`.
     let folder = store.join(MODEL);
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("m.onnx"), graph.encode())?;
@@ -220,7 +220,7 @@ fn a_good_device_is_measured_and_a_second_start_tries_nothing() -> Result<()> {
         let chosen = explanation.chosen.context("one is chosen")?;
         assert_eq!(best.candidate.provider, chosen.provider);
         for one in &explanation.trials {
-            assert!(one.run_us >= best.run_us && one.runs >= 3, "{one:?}");
+            assert!(one.run_us >= best.run_us && one.runs >= 2, "{one:?}");
         }
         receipt
     };

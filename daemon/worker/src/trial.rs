@@ -209,8 +209,12 @@ fn measure(check: &mut Check, terms: &TrialTerms) -> Result<Figures, PipelineErr
         growths.push(now.saturating_sub(resident));
         resident = now;
         let fastest = times_us.iter().min().copied().unwrap_or_default();
-        if times_us.len() + 1 >= RUNS_MIN && terms.hopeless_us.is_some_and(|limit| fastest > limit)
-        {
+        let is_hopeless = terms.hopeless_us.is_some_and(|limit| fastest > limit);
+        // That it leaks is worth knowing all the same.
+        let settles = growths
+            .last()
+            .is_none_or(|grown| *grown < LEAK_BYTES_PER_RUN);
+        if is_hopeless && settles && times_us.len() + 1 >= RUNS_MIN {
             stopped_early = true;
             break;
         }
