@@ -46,7 +46,7 @@ pub struct LoadedModel {
 pub fn tell_failure(failure: Failure, link: &Link) -> Result<(), LinkError> {
     link.send(WorkerEvent::LoadFailed {
         status: failure.status,
-        rejection_json: failure.rejection.as_ref().map_or(Vec::new(), json_of),
+        rejection_json: failure.rejection.as_deref().map_or(Vec::new(), json_of),
     })
 }
 
@@ -88,9 +88,9 @@ pub fn load(
             operation: "open runtime".into(),
             cause: chain(&error),
         },
-        rejection: Some(Rejection::Absent {
+        rejection: Some(Box::new(Rejection::Absent {
             absence: error.absence,
-        }),
+        })),
     })?;
     // Of the three libraries only this one has threads that spin.
     let can_spin = candidate.backend == BackendKind::OnnxRuntime;
@@ -164,7 +164,7 @@ fn absent(why: &str) -> Failure {
             operation: "verify runtime".into(),
             cause: why.into(),
         },
-        rejection: Some(Rejection::LoadFailed { why: why.into() }),
+        rejection: Some(Box::new(Rejection::LoadFailed { why: why.into() })),
     }
 }
 
@@ -189,7 +189,7 @@ fn failure_of(error: &LoadError) -> Failure {
     };
     Failure {
         status: status::of_load(error),
-        rejection,
+        rejection: rejection.map(Box::new),
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Failure {
     /// For the client.
     pub status: Status,
     /// For the planner; `None` when the model or the request is at fault.
-    pub rejection: Option<Rejection>,
+    pub rejection: Option<Box<Rejection>>,
 }
 
 impl From<Status> for Failure {
@@ -49,7 +49,7 @@ pub fn of_step(error: &PipelineError) -> Failure {
     };
     Failure {
         status: of_pipeline(error),
-        rejection,
+        rejection: rejection.map(Box::new),
     }
 }
 

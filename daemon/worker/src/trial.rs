@@ -167,7 +167,7 @@ fn unmeasured(model: &LoadedModel, why: String) -> Trial {
 }
 
 fn rejection(error: &PipelineError) -> Rejection {
-    match of_step(error).rejection {
+    match of_step(error).rejection.map(|rejection| *rejection) {
         Some(lost @ Rejection::DeviceLost { .. }) => lost,
         _ => Rejection::TrialFailed { why: chain(error) },
     }
