@@ -28,6 +28,12 @@ pub struct Setup {
     pub uses: Vec<String>,
     /// Workers without their sandbox.
     pub sandbox_off: bool,
+    /// Whether ways to run a model are `measured` or `ranked`; those that are scripted are ranked.
+    pub choose: Option<&'static str>,
+    /// Longest time of each part of a trial.
+    pub trial_limit_ms: Option<u64>,
+    /// What is found out is kept here; beside the socket by default.
+    pub state: Option<PathBuf>,
 }
 
 /// A running daemon; it is killed when this value is dropped.
@@ -44,7 +50,15 @@ impl Daemon {
         std::fs::create_dir(&empty)?;
         let mut command = Command::new(binary("moted")?);
         command.arg("--socket").arg(folder.path().join("mote.sock"));
-        command.arg("--state-dir").arg(folder.path().join("state"));
+        let state = setup.state.clone();
+        let state = state.unwrap_or_else(|| folder.path().join("state"));
+        command.arg("--state-dir").arg(state);
+        // Scripts count their runs.
+        let choose = if setup.scripted { "ranked" } else { "measured" };
+        command.args(["--choose", setup.choose.unwrap_or(choose)]);
+        if let Some(limit_ms) = setup.trial_limit_ms {
+            command.arg("--trial-limit-ms").arg(limit_ms.to_string());
+        }
         command.args(["--log-level", "warn", "--exit-on-stdin-close"]);
         for store in setup
             .stores

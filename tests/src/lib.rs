@@ -1,6 +1,7 @@
 //! What the tests of the whole product share: the built binaries, private daemons, reference data.
 
 pub mod daemon;
+pub mod faulty;
 pub mod npy;
 pub mod reference;
 

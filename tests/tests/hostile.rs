@@ -187,6 +187,7 @@ fn mangled_requests_are_answered_or_close_their_connection() -> Result<()> {
             Request::Explain {
                 model: "add".into(),
                 options: WorkOptions::default(),
+                measure: false,
             },
         ];
         let frames = honest.map(|request| raw::encoded(9, request));

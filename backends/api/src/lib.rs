@@ -6,7 +6,8 @@
 //!
 //! Around them stand the plain types that travel between the broker (which never loads an
 //! inference library) and the workers (which do): [`Capability`] with a typed reason for absence,
-//! [`Manifest`], [`Candidate`] and [`Rejection`], [`Placement`], and the tensors over mapped memory.
+//! [`Manifest`], [`Candidate`] and [`Rejection`], [`Trial`] and [`Samples`], [`Placement`], and the
+//! tensors over mapped memory.
 //!
 //! Dependencies: `serde` and `toml` for the manifest (the ecosystem's standard), `sha2` for
 //! digests, `nix` for memory mappings, `half` for 16-bit floats. No inference library is reachable
@@ -23,9 +24,11 @@ mod memory;
 mod paths;
 mod plan;
 pub mod processor;
+mod samples;
 mod tensor;
 mod threads;
 mod throttle;
+mod trial;
 pub mod vendor;
 
 pub use backend::{
@@ -38,12 +41,15 @@ pub use driver::{DriverPath, DriverPathKind};
 pub use error::{BackendError, LoadError, ProbeError, RunError};
 pub use flavour::{Flavour, FlavourError, FlavourFile, Plugin, RUNTIME_FILE_NAME, TRACT_FLAVOUR};
 pub use manifest::{
-    BackendKind, ClipSpec, ConstantInput, InputHint, MANIFEST_BYTES_MAX, MANIFEST_FILE_NAME,
-    Manifest, ManifestError, MoeSpec, Precision, StateTensor, StreamSpec, Task, TextSpec, Variant,
+    BackendKind, CheckInput, CheckSpec, ClipSpec, ConstantInput, InputHint, MANIFEST_BYTES_MAX,
+    MANIFEST_FILE_NAME, Manifest, ManifestError, MoeSpec, Precision, StateTensor, StreamSpec, Task,
+    TextSpec, Variant,
 };
 pub use memory::{Access, Buffer, BufferOrigin, MemoryError};
 pub use paths::Paths;
 pub use plan::{Candidate, Placement, ProviderShare, Rejected, Rejection};
+pub use samples::{Difference, SAMPLES_MAX, Samples};
 pub use tensor::{DType, Element, RANK_MAX, Tensor, TensorError};
 pub use threads::{Load, Threads};
 pub use throttle::Throttle;
+pub use trial::{Compare, Trial, TrialTerms, Verdict, Verification, tolerance};

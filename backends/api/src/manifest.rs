@@ -122,6 +122,9 @@ pub struct Manifest {
     /// How pictures become inputs; for tools that feed the model from files.
     #[serde(default, rename = "input", skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputHint>,
+    /// What to try the model with, where its inputs do not say enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckSpec>,
     /// File with one label per line, in the order of the model's classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<PathBuf>,
@@ -269,6 +272,32 @@ pub struct InputHint {
     pub std: [f32; 3],
 }
 
+/// What a model is tried with before its first use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckSpec {
+    /// What to say of single inputs.
+    #[serde(default, rename = "input")]
+    pub inputs: Vec<CheckInput>,
+}
+
+/// What one input is tried with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckInput {
+    /// Input's name.
+    pub name: String,
+    /// Its shape, where the model leaves dimensions open.
+    #[serde(default)]
+    pub shape: Vec<usize>,
+    /// Least value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// Largest value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+}
+
 /// Why a manifest is refused.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
@@ -370,6 +399,7 @@ impl Manifest {
             stream: None,
             clip: None,
             inputs: Vec::new(),
+            check: None,
             labels: None,
             files: BTreeMap::new(),
         })

@@ -44,6 +44,38 @@ pub enum Rejection {
     LoadFailed { why: String },
     #[error("it crashed {crashes} times in a row")]
     Quarantined { crashes: u32 },
+    #[error("it takes {run_us} us per run where the best takes {best_us} us")]
+    Slower { run_us: u64, best_us: u64 },
+    #[error("output {output:?} is wrong: off by {error}, {tolerance} allowed")]
+    WrongNumbers {
+        output: String,
+        error: String,
+        tolerance: String,
+    },
+    #[error("it computes on the host: {host_percent} % of its time is processor time")]
+    ComputesOnHost { host_percent: u32 },
+    #[error(
+        "it runs {share_percent} % of the nodes and takes {run_us} us where the CPU takes {best_us} us"
+    )]
+    SplitLoses {
+        share_percent: u32,
+        run_us: u64,
+        best_us: u64,
+    },
+    #[error("it died of signal {signal} when it was tried")]
+    TrialCrashed { signal: i32 },
+    #[error("it did not end within {limit_ms} ms when it was tried")]
+    TrialTimedOut { limit_ms: u64 },
+    #[error("it failed when it was tried: {why}")]
+    TrialFailed { why: String },
+    #[error("it keeps {bytes_per_run} bytes more with each run")]
+    Leaks { bytes_per_run: u64 },
+    #[error("its device was lost: {why}")]
+    DeviceLost { why: String },
+    #[error("it failed while it computed: {why}")]
+    RunFailed { why: String },
+    #[error("a step took longer than {limit_ms} ms")]
+    StepTimedOut { limit_ms: u64 },
 }
 
 impl Rejection {
@@ -59,13 +91,31 @@ impl Rejection {
     /// left are set-backs: somebody may have counted on it.
     pub fn is_by_design(&self) -> bool {
         match self {
-            Self::NoVariant { .. } | Self::Outranked | Self::NotRequired => true,
+            Self::NoVariant { .. } | Self::Outranked | Self::Slower { .. } | Self::NotRequired => {
+                true
+            }
             Self::Absent { absence } => matches!(
                 absence,
                 Absence::NotCompiledIn | Absence::HardwareMissing { .. }
             ),
             _ => false,
         }
+    }
+
+    /// Whether a later try may end otherwise though nothing has changed that one could see.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::OverBudget { .. }
+                | Self::LoadFailed { .. }
+                | Self::Quarantined { .. }
+                | Self::TrialCrashed { .. }
+                | Self::TrialTimedOut { .. }
+                | Self::TrialFailed { .. }
+                | Self::DeviceLost { .. }
+                | Self::RunFailed { .. }
+                | Self::StepTimedOut { .. }
+        )
     }
 }
 

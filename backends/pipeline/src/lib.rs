@@ -9,6 +9,7 @@
 //! * [`TensorJob`], with [`SessionPool`] between jobs
 //! * [`StreamSession`]
 //! * [`Interpolator`] and [`FrameWindow`]
+//! * [`Check`], before all others
 //!
 //! Dependencies: `tokenizers` reads the ecosystem's `tokenizer.json`; `minijinja` renders its chat
 //! templates; `half` converts 16-bit logits; `serde_json` reads `tokenizer_config.json`.
@@ -16,12 +17,14 @@
 
 mod binding;
 mod cancel;
+mod check;
 mod clip;
 mod error;
 mod stream;
 mod tensor;
 mod text;
 
+pub use check::Check;
 pub use clip::{FACTORS, FRAME_PIXELS_MAX, FrameWindow, Interpolator, Rgb, RgbFrame, WindowStep};
 pub use error::PipelineError;
 pub use stream::{PREPARED_MAX, PushId, StreamSession};

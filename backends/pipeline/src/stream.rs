@@ -327,7 +327,7 @@ fn check_fits(spec: &TensorSpec, dtype: DType, shape: &[usize]) -> Result<(), Pi
     Err(PipelineError::graph(&spec.name, why))
 }
 
-fn constant_tensor(constant: &ConstantInput) -> Result<Tensor, PipelineError> {
+pub(crate) fn constant_tensor(constant: &ConstantInput) -> Result<Tensor, PipelineError> {
     let tensor = Tensor::zeroed(constant.dtype, &constant.shape)?;
     let values = &constant.values;
     if values.len() != tensor.elements() {

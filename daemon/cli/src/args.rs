@@ -57,6 +57,9 @@ pub enum Verb {
     Explain {
         /// The model
         model: String,
+        /// Try all ways to run it anew first
+        #[arg(long)]
+        measure: bool,
         #[command(flatten)]
         work: Work,
     },

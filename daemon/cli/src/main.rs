@@ -140,7 +140,11 @@ fn with_daemon(client: &Arc<Client>, verb: &Verb, ui: &Ui) -> Result<()> {
     match verb {
         Verb::Status => commands::control::status(client, ui),
         Verb::Devices { refresh } => commands::devices::devices(client, *refresh, ui),
-        Verb::Explain { model, work } => commands::control::explain(client, model, work, ui),
+        Verb::Explain {
+            model,
+            measure,
+            work,
+        } => commands::control::explain(client, model, *measure, work, ui),
         Verb::Models(Models::Inspect { model, load }) => {
             commands::models::inspect(client, model, *load, ui)
         }

@@ -2,7 +2,7 @@
 
 use crate::commands::devices::NOT_COMPILED_IN;
 use crate::ui::{bytes_text, micros_text};
-use mote_wire::types::{Explanation, Receipt, Rejected};
+use mote_wire::types::{Explanation, Receipt, Rejected, TrialInfo};
 
 /// A receipt as a few lines.
 pub fn receipt_text(receipt: &Receipt) -> String {
@@ -35,6 +35,9 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         "placement",
         format!("{}, {read_back}", shares.collect::<Vec<_>>().join(", ")),
     );
+    if !receipt.verification.is_empty() {
+        line("numbers", verification_text(receipt));
+    }
     if let (Some(k), Some(n)) = (receipt.experts_per_token, receipt.experts) {
         line("experts", format!("{k} of {n} routed experts per token"));
     }
@@ -89,6 +92,19 @@ pub fn receipt_text(receipt: &Receipt) -> String {
     lines.join("\n")
 }
 
+fn verification_text(receipt: &Receipt) -> String {
+    let known = match receipt.verification.as_str() {
+        "reference" => "the plain CPU's, which others are compared with",
+        "matched" => "those of the plain CPU, within what the precision allows",
+        "unchecked" => "not compared with the plain CPU",
+        other => other,
+    };
+    match receipt.measured {
+        true => format!("{known}; chosen by measuring"),
+        false => known.to_owned(),
+    }
+}
+
 fn tokens_text(receipt: &Receipt) -> String {
     let rate = |tokens: u64, us: u64| tokens as f64 * 1e6 / us.max(1) as f64;
     let computed = receipt.prompt_tokens.saturating_sub(receipt.cached_tokens);
@@ -110,6 +126,7 @@ fn time_text(receipt: &Receipt) -> String {
         ("prefill", receipt.prefill_us),
         ("decode", receipt.decode_us),
         ("library", receipt.compute_us),
+        ("processor", receipt.host_cpu_us),
     ] {
         if us > 0 {
             parts.push(format!("{label} {}", micros_text(us)));
@@ -180,6 +197,7 @@ pub fn explanation_text(explanation: &Explanation) -> String {
             share.provider, share.nodes
         ));
     }
+    lines.extend(explanation.trials.iter().map(trial_text));
     for text in rejected_texts(&explanation.rejected) {
         lines.push(format!("  not taken: {text}"));
     }
@@ -190,4 +208,22 @@ pub fn explanation_text(explanation: &Explanation) -> String {
             .map(|note| format!("  note: {note}")),
     );
     lines.join("\n")
+}
+
+fn trial_text(trial: &TrialInfo) -> String {
+    let candidate = &trial.candidate;
+    let place = format!(
+        "{} {}, {}",
+        candidate.flavour, candidate.provider, candidate.variant
+    );
+    match trial.run_us {
+        0 => format!("  tried: {place}: {}", trial.detail),
+        run_us => format!(
+            "  tried: {place}: {} per run ({} of the processor), loads in {}; {}",
+            micros_text(run_us),
+            micros_text(trial.host_cpu_us),
+            micros_text(trial.load_us),
+            trial.detail
+        ),
+    }
 }

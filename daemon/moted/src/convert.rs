@@ -1,7 +1,10 @@
 //! Plain types of the backends as plain types of the wire.
 
-use mote_api::{Absence, Candidate, Capability, DeviceInfo, Placement, ProviderShare, Rejected};
-use mote_wire::types::{self as wire, CandidateInfo, Device, Reason};
+use crate::policy::trials::Record;
+use mote_api::{
+    Absence, Candidate, Capability, DeviceInfo, Placement, ProviderShare, Rejected, Verdict,
+};
+use mote_wire::types::{self as wire, CandidateInfo, Device, Reason, TrialInfo};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -94,6 +97,32 @@ pub fn candidate(candidate: &Candidate, library_version: String) -> CandidateInf
         device: device(&candidate.device),
         precision: candidate.precision.to_string(),
     }
+}
+
+/// What a trial found.
+pub fn trial(record: &Record, library_version: String) -> TrialInfo {
+    let mut info = TrialInfo {
+        candidate: candidate(&record.candidate, library_version),
+        tried_at_s: record.tried_at_s,
+        ..TrialInfo::default()
+    };
+    match &record.verdict {
+        Verdict::Rejected(rejection) => {
+            info.verification = "rejected".into();
+            info.detail = rejection.to_string();
+        }
+        Verdict::Passed(trial) => {
+            trial.verification.name().clone_into(&mut info.verification);
+            info.detail = trial.verification.to_string();
+            info.run_us = trial.run_us;
+            info.runs = trial.runs;
+            info.load_us = trial.load_us;
+            info.host_cpu_us = trial.host_cpu_us;
+            info.grown_bytes = trial.grown_bytes;
+            info.placement = shares(&trial.placement);
+        }
+    }
+    info
 }
 
 /// Shares of a placement.

@@ -2,7 +2,7 @@
 
 use crate::bus::{self, BusOptions, Visitor};
 use crate::catalogue;
-use crate::core::{Core, Effect, Event, Settings};
+use crate::core::{Attempt, Choose, Core, Effect, Event, Settings, TrialLimits};
 use crate::flavours::{self, Installed};
 use crate::ids::{ConnectionId, Counter, WorkerId};
 use crate::limits::{
@@ -15,6 +15,7 @@ use crate::power::{Power, PowerOptions};
 use crate::probe::{ProbeCache, Prober};
 use crate::service::{Order, Service};
 use crate::session::{self, Credentials, Session};
+use crate::trial::{self, TrialStore};
 use crate::way::WayOut;
 use crate::workers::{self, Handle, Launcher};
 use crate::{machine, streams};
@@ -28,7 +29,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
 /// What the daemon is started with.
@@ -59,6 +60,12 @@ pub struct Options {
     pub bus: Option<BusOptions>,
     /// How power is dealt with.
     pub power: PowerOptions,
+    /// Whether ways to run a model are tried before they are used.
+    pub choose: Choose,
+    /// How long trials may take.
+    pub trial_limits: TrialLimits,
+    /// How long a step on a device may take at least before it counts as hung, in milliseconds.
+    pub step_limit_ms: u64,
 }
 
 /// Why the daemon could not start.
@@ -92,6 +99,8 @@ struct Daemon {
     probes: ProbeCache,
     probing: HashMap<String, Arc<Installed>>,
     prober: JoinSet<()>,
+    trials: TrialStore,
+    trying: HashMap<WorkerId, AbortHandle>,
     service: Service,
     power: Power,
 }
@@ -141,6 +150,10 @@ pub async fn run(
         seed: machine::random_seed(),
         idle_unload: options.idle_unload,
         power: options.power.setting,
+        choose: options.choose,
+        trial_limits: options.trial_limits,
+        step_limit_ms: options.step_limit_ms,
+        started_unix_s: machine::unix_s(),
     };
     let models = catalogue::scan(&options.stores);
     let flavours = flavours::scan(&options.runtimes);
@@ -163,9 +176,13 @@ pub async fn run(
         probes: ProbeCache::new(&options.state, options.worker.clone()),
         probing: HashMap::new(),
         prober: JoinSet::new(),
+        trials: TrialStore::new(&options.state, &options.worker),
+        trying: HashMap::new(),
         service: Service::find(started),
         options,
     };
+    let found = daemon.trials.read();
+    daemon.core.recall_trials(found);
     let (visitors, gateway) = bus::start(daemon.options.bus.clone());
     daemon.service.ready();
     let ways_in = WaysIn {
@@ -286,6 +303,7 @@ impl Daemon {
             match &event {
                 Event::Disconnected { connection } => self.close(*connection),
                 Event::WorkerEnded { worker, .. } => drop(self.workers.remove(worker)),
+                Event::Tried { worker, .. } => drop(self.trying.remove(worker)),
                 Event::Probed {
                     flavour,
                     capabilities,
@@ -376,6 +394,13 @@ impl Daemon {
             } => {
                 self.probe(generation, installed, fresh);
             }
+            Effect::Try { worker, attempt } => self.attempt(worker, *attempt),
+            Effect::StopTrial { worker } => {
+                if let Some(task) = self.trying.remove(&worker) {
+                    task.abort();
+                }
+            }
+            Effect::KeepTrials(records) => self.trials.keep(&records),
             Effect::Rescan => self.rescan(),
             Effect::SampleLoad { pids } => {
                 self.power.look();
@@ -495,6 +520,17 @@ impl Daemon {
                 })
                 .await;
         });
+    }
+
+    fn attempt(&mut self, worker: WorkerId, attempt: Attempt) {
+        let launched = self.launcher.launch(&[]);
+        let events = self.events.clone();
+        let task = self.prober.spawn(async move {
+            let finding = Box::new(trial::attempt(launched, attempt).await);
+            // The daemon is ending when nobody listens.
+            let _ = events.send(Event::Tried { worker, finding }).await;
+        });
+        self.trying.insert(worker, task);
     }
 
     fn rescan(&mut self) {

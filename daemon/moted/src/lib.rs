@@ -25,6 +25,7 @@ pub mod power;
 pub mod probe;
 pub mod service;
 pub mod session;
+pub mod trial;
 pub mod workers;
 
 mod convert;

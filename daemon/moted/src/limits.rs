@@ -117,6 +117,37 @@ pub const PROVIDERS_MAX: usize = 64;
 /// Answer of one probe, of all providers of a flavour or of one.
 pub const PROBE_LIMIT_MS: u64 = 20_000;
 
+// ---- Trials ----
+
+/// To load and compile a model for a trial; compilers of accelerators take their time.
+pub const TRIAL_LOAD_LIMIT_MS: u64 = 300_000;
+/// All runs of one trial, beyond what those of the reference took.
+pub const TRIAL_RUN_LIMIT_MS: u64 = 20_000;
+/// So many times longer the reference itself may take.
+pub const REFERENCE_PATIENCE_FACTOR: u64 = 6;
+/// So many runs of the reference's length others may take longer.
+pub const PATIENCE_FACTOR: u64 = 100;
+/// Runs of one trial that are measured.
+pub const TRIAL_RUNS_MAX: u32 = 32;
+/// What is spent on measuring one candidate, beyond the least number of runs.
+pub const TRIAL_MEASURE_MS: u64 = 1_000;
+/// A candidate that takes so many times longer than the fastest is not measured to the end.
+pub const HOPELESS_FACTOR: u64 = 4;
+/// A device that takes a smaller share of the nodes, in percent, must make the model faster.
+pub const SPLIT_SHARE_PERCENT_MIN: u32 = 50;
+/// A device that keeps the processor so busy, in percent of the time, is none.
+pub const HOST_PERCENT_MIN: u32 = 80;
+/// Records of trials.
+pub const TRIAL_RECORDS_MAX: usize = 1_024;
+/// Bytes of the file of trials.
+pub const TRIALS_BYTES_MAX: u64 = 8 << 20;
+/// How long what may have been an accident (a crash, a hang) is held against a candidate, in seconds.
+pub const ACCIDENT_S: u64 = 86_400;
+/// A step on a device may take so many times longer than a run of the check input …
+pub const STEP_PATIENCE_FACTOR: u64 = 200;
+/// … or so long, whichever is more.
+pub const STEP_LIMIT_MS: u64 = 60_000;
+
 // ---- Machine ----
 
 /// Share of the machine's memory that models may take together, in percent.

@@ -132,6 +132,12 @@ pub fn raise_descriptor_limit() {
     }
 }
 
+/// Seconds since 1970; 0 on a machine that does not know.
+pub fn unix_s() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
 /// A number nobody can guess, from the system's own source.
 pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};

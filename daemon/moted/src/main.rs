@@ -6,8 +6,9 @@ use clap::Parser;
 use mote_api::Paths;
 use mote_dbus::BusAddress;
 use moted::bus::BusOptions;
+use moted::core::{Choose, TrialLimits};
 use moted::daemon::{self, Options};
-use moted::limits::{IDLE_UNLOAD_MS, PROBE_LIMIT_MS};
+use moted::limits::{IDLE_UNLOAD_MS, PROBE_LIMIT_MS, STEP_LIMIT_MS};
 use moted::policy::power::Setting;
 use moted::power::PowerOptions;
 use moted::service::{self, Order};
@@ -72,6 +73,18 @@ struct Arguments {
     /// prepared for
     #[arg(long, value_name = "POLICY", default_value = "auto")]
     power: Setting,
+    /// Whether ways to run a model are compared and measured before they are used, or taken in the
+    /// order of what they are; the latter is for debugging
+    #[arg(
+        long,
+        value_name = "measured|ranked",
+        default_value = "measured",
+        value_enum
+    )]
+    choose: How,
+    /// Longest time of each part of a trial, and of a step on a device [default: minutes]
+    #[arg(long, env = "MOTE_TRIAL_LIMIT_MS", value_name = "MS", hide = true)]
+    trial_limit_ms: Option<u64>,
     /// Where sysfs is
     #[arg(
         long,
@@ -93,6 +106,12 @@ struct Arguments {
 enum Sandbox {
     On,
     Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum How {
+    Measured,
+    Ranked,
 }
 
 impl Arguments {
@@ -120,6 +139,17 @@ impl Arguments {
                 setting: self.power,
                 sysfs: self.sysfs,
             },
+            choose: match self.choose {
+                How::Measured => Choose::Measured,
+                How::Ranked => Choose::Ranked,
+            },
+            trial_limits: self
+                .trial_limit_ms
+                .map_or_else(TrialLimits::default, |limit_ms| TrialLimits {
+                    load_ms: limit_ms,
+                    run_ms: limit_ms,
+                }),
+            step_limit_ms: self.trial_limit_ms.unwrap_or(STEP_LIMIT_MS),
         }
     }
 }

@@ -10,7 +10,10 @@ use crate::jobs::{self, Job, Progressed};
 use crate::link::{Link, LinkError};
 use crate::load::{self, LoadedModel};
 use crate::registry::Open;
+use crate::status::Failure;
 use crate::stream::{self, Gates};
+use crate::trial;
+use crate::usage::cpu_us;
 use mote_api::{Canceller, Load};
 use mote_pipeline::{KvPool, SessionPool};
 use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, WorkerEvent};
@@ -88,6 +91,8 @@ struct Active {
     held: VecDeque<JobReply>,
     credit: u32,
     paused: bool,
+    /// Processor time of its steps.
+    host_cpu_us: u64,
     /// Ended; leaves when everything it said is sent.
     last: Option<JobReply>,
 }
@@ -151,6 +156,9 @@ impl Engine {
     fn obey(&mut self, command: Command) -> Result<bool, LinkError> {
         match command {
             Command::LoadModel(command) => self.load(&command)?,
+            Command::TryModel { load, terms_json } => {
+                trial::run(&load, &terms_json, self.open, &self.link)?;
+            }
             Command::StartJob(start) => self.start(*start)?,
             // The inbox has marked it; the next step ends it.
             Command::CancelJob { .. } => {}
@@ -201,20 +209,7 @@ impl Engine {
                 self.loaded = Some(model);
                 self.link.send(WorkerEvent::Loaded(Box::new(loaded)))
             }
-            Err(load::Failure { status, rejection }) => {
-                let rejection_json = match rejection.map(|r| serde_json::to_vec(&r)) {
-                    Some(Ok(json)) => json,
-                    Some(Err(error)) => {
-                        log::error!("cannot write a rejection: {error}");
-                        Vec::new()
-                    }
-                    None => Vec::new(),
-                };
-                self.link.send(WorkerEvent::LoadFailed {
-                    status,
-                    rejection_json,
-                })
-            }
+            Err(failure) => load::tell_failure(failure, &self.link),
         }
     }
 
@@ -245,6 +240,7 @@ impl Engine {
                     held,
                     credit,
                     paused: false,
+                    host_cpu_us: 0,
                     last: None,
                 });
                 Ok(())
@@ -288,11 +284,13 @@ impl Engine {
         let job = &mut self.jobs[index];
         let mut said = Vec::new();
         let progressed = if self.running.begin(job.id, job.job.canceller()) {
+            let began_us = cpu_us();
             let progressed = job.job.step(&mut said);
+            job.host_cpu_us += cpu_us().saturating_sub(began_us);
             self.running.end();
             progressed
         } else {
-            Err(Status::Cancelled)
+            Err(Failure::from(Status::Cancelled))
         };
         job.held.extend(said);
         match progressed {
@@ -304,9 +302,16 @@ impl Engine {
                     done.receipt.spin = threads.spin;
                     done.receipt.thread_changes = loaded.governor.changes();
                 }
+                done.receipt.host_cpu_us = job.host_cpu_us;
                 job.last = Some(JobReply::Done(done));
             }
-            Err(status) => {
+            Err(Failure { status, rejection }) => {
+                if let Some(rejection) = rejection {
+                    self.link.send(WorkerEvent::Faulted {
+                        job: job.id,
+                        rejection_json: load::json_of(&rejection),
+                    })?;
+                }
                 // What is still held is not worth waiting for: its client is gone or told.
                 if status == Status::Cancelled {
                     job.held.clear();

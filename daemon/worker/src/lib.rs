@@ -8,6 +8,7 @@
 //! * [`stream`]: a client's stream, one thread each, straight from the client's socket.
 //! * [`sandbox`]: what the process gives up before it reads anything of a vendor or a model.
 //! * [`probe`]: the short-lived form that only tells what works here.
+//! * [`trial`]: the other one, which tries one way to run a model.
 //!
 //! The release binary knows three backends ([`registry`]); the test suite builds its own binary
 //! over this library that knows the scripted one too.
@@ -30,6 +31,8 @@ mod status;
 mod stream;
 mod threads;
 mod throttle;
+mod trial;
+mod usage;
 
 pub use serve::{Options, SOCKET_FD, WorkerError, main_with};
 

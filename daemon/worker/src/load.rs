@@ -1,10 +1,10 @@
 //! Loading the one model of this process.
 
 use crate::convert;
-use crate::link::Link;
+use crate::link::{Link, LinkError};
 use crate::memory::resident_bytes;
 use crate::registry::{self, Open};
-use crate::status::{self, chain};
+use crate::status::{self, Failure, chain};
 use crate::threads::{Governor, Policy};
 use crate::throttle::ThrottleLog;
 use mote_api::{
@@ -36,25 +36,26 @@ pub struct LoadedModel {
     pub placement: Placement,
     /// The library's own version.
     pub library_version: String,
+    /// Time it took to load.
+    pub load_us: u64,
     /// Digest over its files, as the broker tells it.
     pub model_digest: String,
 }
 
-/// Why loading failed, and whether another candidate may do better.
-pub struct Failure {
-    /// For the client.
-    pub status: Status,
-    /// For the planner; `None` when the model itself is at fault.
-    pub rejection: Option<Rejection>,
+/// Tells the broker that loading failed.
+pub fn tell_failure(failure: Failure, link: &Link) -> Result<(), LinkError> {
+    link.send(WorkerEvent::LoadFailed {
+        status: failure.status,
+        rejection_json: failure.rejection.as_deref().map_or(Vec::new(), json_of),
+    })
 }
 
-impl From<Status> for Failure {
-    fn from(status: Status) -> Self {
-        Self {
-            status,
-            rejection: None,
-        }
-    }
+/// A rejection as the broker reads it; empty when it cannot be written.
+pub fn json_of(rejection: &Rejection) -> Vec<u8> {
+    serde_json::to_vec(rejection).unwrap_or_else(|error| {
+        log::error!("cannot write a rejection: {error}");
+        Vec::new()
+    })
 }
 
 /// Loads the model and answers the event that tells the broker of it.
@@ -87,9 +88,9 @@ pub fn load(
             operation: "open runtime".into(),
             cause: chain(&error),
         },
-        rejection: Some(Rejection::Absent {
+        rejection: Some(Box::new(Rejection::Absent {
             absence: error.absence,
-        }),
+        })),
     })?;
     // Of the three libraries only this one has threads that spin.
     let can_spin = candidate.backend == BackendKind::OnnxRuntime;
@@ -146,6 +147,7 @@ pub fn load(
             throttle: Arc::default(),
             placement,
             library_version,
+            load_us: loaded.load_us,
             model_digest: command.model_digest.clone(),
         },
         loaded,
@@ -162,7 +164,7 @@ fn absent(why: &str) -> Failure {
             operation: "verify runtime".into(),
             cause: why.into(),
         },
-        rejection: Some(Rejection::LoadFailed { why: why.into() }),
+        rejection: Some(Box::new(Rejection::LoadFailed { why: why.into() })),
     }
 }
 
@@ -187,7 +189,7 @@ fn failure_of(error: &LoadError) -> Failure {
     };
     Failure {
         status: status::of_load(error),
-        rejection,
+        rejection: rejection.map(Box::new),
     }
 }
 

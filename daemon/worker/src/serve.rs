@@ -132,7 +132,9 @@ fn scope(receiver: &mut RecvHalf) -> Result<Scope, WireError> {
         })
     });
     Ok(match command {
-        Some(Ok(Command::LoadModel(command))) => Scope::of_load(&command),
+        Some(Ok(Command::LoadModel(load) | Command::TryModel { load, .. })) => {
+            Scope::of_load(&load)
+        }
         _ => Scope::default(),
     })
 }

@@ -1,6 +1,6 @@
 //! Errors of the backends and pipelines as statuses of the wire.
 
-use mote_api::{LoadError, RunError};
+use mote_api::{LoadError, Rejection, RunError};
 use mote_pipeline::PipelineError;
 use mote_wire::types::Status;
 use std::error::Error;
@@ -17,6 +17,40 @@ pub fn chain(error: &dyn Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// Why something failed, and whether another candidate may do better.
+pub struct Failure {
+    /// For the client.
+    pub status: Status,
+    /// For the planner; `None` when the model or the request is at fault.
+    pub rejection: Option<Box<Rejection>>,
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self {
+            status,
+            rejection: None,
+        }
+    }
+}
+
+/// A failed step of a job: what a library fails at, another may be able to do.
+pub fn of_step(error: &PipelineError) -> Failure {
+    let rejection = match error {
+        PipelineError::Run(RunError::DeviceLost { .. }) => {
+            Some(Rejection::DeviceLost { why: chain(error) })
+        }
+        PipelineError::Run(RunError::Compute(_)) => {
+            Some(Rejection::RunFailed { why: chain(error) })
+        }
+        _ => None,
+    };
+    Failure {
+        status: of_pipeline(error),
+        rejection: rejection.map(Box::new),
+    }
 }
 
 /// A failed run.

@@ -320,12 +320,16 @@ typedef struct mote_receipt_info {
   uint32_t retries;           /* times it began anew because its worker died */
   uint32_t experts;           /* mixture of experts: per layer; otherwise 0 */
   uint32_t experts_per_token; /* mixture of experts; otherwise 0 */
+  const char *verification;   /* its numbers: "reference", "matched", "unchecked" */
+  uint64_t measured_at_s;     /* when it was tried, seconds since 1970; 0: it was not */
+  uint64_t host_cpu_us;       /* processor time of the worker */
+  int32_t measured;           /* it was chosen because it was measured to be the best */
 } mote_receipt_info_t;
 
 #define MOTE_RECEIPT_INFO_INIT                                                                 \
   {sizeof(mote_receipt_info_t),                                                                \
    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-   0, 0, 0, 0, 0, 0}
+   0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Fills in *info, whose size is set. */
 mote_status_t mote_receipt_info(const mote_receipt_t *receipt, mote_receipt_info_t *info,
@@ -537,7 +541,8 @@ enum {
   MOTE_STAGE_PREFILL = 3,
   MOTE_STAGE_DECODE = 4,
   MOTE_STAGE_TRANSFORM = 5,
-  MOTE_STAGE_ENCODE = 6
+  MOTE_STAGE_ENCODE = 6,
+  MOTE_STAGE_TRYING = 7 /* ways to run the model are tried before its first use */
 };
 
 /* Why an answer ended. */

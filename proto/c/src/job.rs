@@ -169,6 +169,7 @@ fn stage_number(stage: Stage) -> i32 {
         Stage::Decode => MOTE_STAGE_DECODE,
         Stage::Transform => MOTE_STAGE_TRANSFORM,
         Stage::Encode => MOTE_STAGE_ENCODE,
+        Stage::Trying => MOTE_STAGE_TRYING,
     }
 }
 

@@ -30,6 +30,7 @@ struct Texts {
     device_kind: CString,
     device_name: CString,
     throttle: CString,
+    verification: CString,
 }
 
 impl MoteReceipt {
@@ -60,6 +61,7 @@ impl MoteReceipt {
                 device_kind: c_text(&receipt.device.kind),
                 device_name: c_text(&receipt.device.name),
                 throttle: c_text(&receipt.throttle),
+                verification: c_text(&receipt.verification),
             }
         })
     }
@@ -105,6 +107,10 @@ impl MoteReceipt {
             retries: receipt.retries,
             experts: receipt.experts.unwrap_or_default(),
             experts_per_token: receipt.experts_per_token.unwrap_or_default(),
+            verification: texts.verification.as_ptr(),
+            measured_at_s: receipt.measured_at_s,
+            host_cpu_us: receipt.host_cpu_us,
+            measured: receipt.measured.into(),
         }
     }
 }

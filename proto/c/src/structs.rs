@@ -215,6 +215,10 @@ structs! {
         retries: u32,
         experts: u32,
         experts_per_token: u32,
+        verification: *const c_char,
+        measured_at_s: u64,
+        host_cpu_us: u64,
+        measured: i32,
     }
 }
 

@@ -112,10 +112,31 @@ impl Client {
     }
 
     /// Where a model would run with these options, and why not elsewhere.
+    ///
+    /// # Errors
+    /// When the daemon refuses, or is gone.
     pub fn explain(&self, model: &str, options: &WorkOptions) -> Result<Explanation, ClientError> {
+        self.explained(model, options, false)
+    }
+
+    /// The same after all ways to run it were tried anew, which takes its time.
+    ///
+    /// # Errors
+    /// As [`Client::explain`].
+    pub fn measure(&self, model: &str, options: &WorkOptions) -> Result<Explanation, ClientError> {
+        self.explained(model, options, true)
+    }
+
+    fn explained(
+        &self,
+        model: &str,
+        options: &WorkOptions,
+        measure: bool,
+    ) -> Result<Explanation, ClientError> {
         let request = Request::Explain {
             model: model.into(),
             options: options.clone(),
+            measure,
         };
         match self.link.ask(request)? {
             Reply::Explanation(explanation) => Ok(*explanation),

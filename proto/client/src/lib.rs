@@ -73,5 +73,5 @@ pub use mote_wire::types::{
     EventKind, Explanation, FinishReason, Generate, ModelDetails, ModelInfo, PowerReport, Preview,
     Priority, Progress, Prompt, ProviderShare, Reason, Receipt, Rejected, Sampling, Sandbox,
     SandboxPart, SandboxState, Stage, Status, StatusReport, TensorSpec, Token, TransformClip,
-    VariantInfo, WorkOptions, WorkerInfo, WorkerState,
+    TrialInfo, VariantInfo, WorkOptions, WorkerInfo, WorkerState,
 };

@@ -32,7 +32,7 @@ fn every_question_gets_its_answer() {
                     flavour: refresh.to_string(),
                     ..Capability::default()
                 }]),
-                Request::Explain { model, options } => {
+                Request::Explain { model, options, .. } => {
                     assert!(options.forbid_cpu);
                     Reply::Explanation(Box::new(Explanation {
                         model,

@@ -231,9 +231,9 @@ class Client:
         """What works on this machine, and why the rest does not."""
         return self._ask("list_devices", "ListDevices", refresh=refresh).capabilities
 
-    def explain(self, model: str, *, options=None):
-        """Where a model would run, and why not elsewhere."""
-        return self._ask("explain", "Explain", model=model, options=options)
+    def explain(self, model: str, *, options=None, measure: bool = False):
+        """Where a model would run, and why not elsewhere; with `measure`, after trying all ways anew."""
+        return self._ask("explain", "Explain", model=model, options=options, measure=measure)
 
     def inspect(self, model: str, load: bool = False):
         """A model's files, variants, and (once it is loaded) inputs and outputs."""

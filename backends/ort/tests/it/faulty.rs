@@ -355,8 +355,7 @@ fn the_environment_says_what_goes_wrong_when_no_option_does() {
     for (fault, probed) in [
         ("none", "None"),
         ("slow", "None"),
-        // ONNX Runtime makes one node of the probe's two, and the first is claimed.
-        ("half", "None"),
+        ("half", "FellBackToCpu"),
         ("wrong", "WrongNumbers"),
         ("cpu", "FellBackToCpu"),
         ("fail_compile", "cannot compile the graph"),

@@ -11,10 +11,13 @@ fn the_committed_self_test_is_what_the_writer_makes() {
         .map(|at| (at / 4) as f32 - (at % 4) as f32)
         .collect();
     let model = Graph::new()
-        .node("MatMul", &["x", "w"], &["m"])
-        .node("Add", &["m", "b"], &["y"])
+        .node("MatMul", &["x", "w"], &["a"])
+        .node("Mul", &["a", "m"], &["b"])
+        .node("Relu", &["b"], &["c"])
+        .node("Sub", &["c", "s"], &["y"])
         .constant("w", &[4, 4], &weights)
-        .constant("b", &[4], &[1., 2., 3., 4.])
+        .constant("m", &[4], &[1., 2., 3., -1.])
+        .constant("s", &[4], &[1., 2., 3., 4.])
         .input("x", FLOAT, &[Is(1), Is(4)])
         .output("y", FLOAT, &[Is(1), Is(4)])
         .encode();

@@ -29,7 +29,9 @@ mod stop;
 mod strftime;
 mod template;
 
+pub(crate) use graph::TextGraph;
 pub use job::{Finish, TextJob, TextStats, TextStep};
+pub(crate) use lane::Lane;
 pub use lane::PREFILL_CHUNK_TOKENS;
 pub use model::TextModel;
 pub use pool::{KvPool, POOL_ENTRIES_MAX};

@@ -83,7 +83,15 @@ fn sandbox_note(worker: &WorkerInfo) -> &'static str {
 }
 
 /// Where a model would run.
-pub fn explain(client: &Client, model: &str, work: &Work, ui: &Ui) -> Result<()> {
-    let explanation = client.explain(model, &options(work))?;
+pub fn explain(client: &Client, model: &str, measure: bool, work: &Work, ui: &Ui) -> Result<()> {
+    let options = options(work);
+    let explanation = if measure {
+        let spinner = ui.spinner("trying all ways to run it");
+        let measured = client.measure(model, &options);
+        spinner.finish_and_clear();
+        measured?
+    } else {
+        client.explain(model, &options)?
+    };
     ui.result(&explanation, explanation_text(&explanation))
 }

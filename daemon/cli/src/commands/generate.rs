@@ -121,6 +121,8 @@ pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> 
 fn stage_text(progress: &Progress) -> String {
     match (progress.stage, progress.total) {
         (Stage::Queued, _) => "wait".to_owned(),
+        (Stage::Trying, Some(total)) => format!("try {}/{total} ways to run it", progress.done),
+        (Stage::Trying, None) => "try ways to run it".to_owned(),
         (Stage::Loading, _) => "load".to_owned(),
         (Stage::Prefill, Some(total)) => format!("read {}/{total} tokens", progress.done),
         (Stage::Prefill, None) => "read the prompt".to_owned(),

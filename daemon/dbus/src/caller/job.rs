@@ -100,6 +100,7 @@ impl View {
 fn stage_name(stage: Stage) -> &'static str {
     match stage {
         Stage::Queued => "queued",
+        Stage::Trying => "trying",
         Stage::Loading => "loading",
         Stage::Prefill => "prefill",
         Stage::Decode => "decode",

@@ -99,7 +99,12 @@ impl Caller {
         let (model, options) = (self.resolve(model)?, work);
         let wire = self.wire()?;
         Ok(self.beside(call, |call| async move {
-            match wire.call(Request::Explain { model, options }).await? {
+            let request = Request::Explain {
+                model,
+                options,
+                measure: false,
+            };
+            match wire.call(request).await? {
                 Reply::Explanation(explanation) => call.answer(&dict(&*explanation)),
                 _ => Err(odd("ask for an explanation")),
             }

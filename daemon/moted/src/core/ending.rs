@@ -81,6 +81,7 @@ impl Core {
         for stream in self.streams.keys().copied().collect::<Vec<_>>() {
             self.end_stream(stream, Status::ShuttingDown);
         }
+        self.stop_trial();
         for worker in self.instances.keys().copied().collect::<Vec<_>>() {
             self.stop(worker, "the daemon is shutting down");
         }

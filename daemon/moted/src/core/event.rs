@@ -1,12 +1,16 @@
 //! What the core is told, and what it wants done.
 
+use super::trials::TrialLimits;
 use crate::catalogue::Catalogue;
 use crate::flavours::{Flavours, Installed};
 use crate::ids::{ConnectionId, WorkerId};
 use crate::policy::load::Sample;
 use crate::policy::power::Observation;
-use mote_api::Capability;
-use mote_wire::types::{Command, Reply, Request, Status, StatusReport, WorkerEvent};
+use crate::policy::trials::Record;
+use mote_api::{Capability, Rejection, Samples, TrialTerms, Verdict};
+use mote_wire::types::{
+    Command, LoadModel, Loaded, Reply, Request, Status, StatusReport, WorkerEvent,
+};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +60,42 @@ impl Event {
             _ => false,
         }
     }
+}
+
+/// What a trial is to do.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The model and where it is to run.
+    pub load: LoadModel,
+    /// What to compare with, and when to stop.
+    pub terms: TrialTerms,
+    /// How long it may take.
+    pub limits: TrialLimits,
+}
+
+/// What came of a trial.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// What was loaded, if it came so far.
+    pub loaded: Option<Box<Loaded>>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How a trial ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// As it should.
+    Tried {
+        /// What was found.
+        verdict: Verdict,
+        /// What the reference computed.
+        samples: Option<Samples>,
+    },
+    /// The model was not loaded; without a reason the model itself is at fault.
+    Unloadable(Option<Rejection>),
+    /// The process did not get to the end.
+    Broken(Rejection),
 }
 
 /// Everything that can happen to the broker.
@@ -118,6 +158,13 @@ pub enum Event {
         flavour: String,
         /// What was found; never empty.
         capabilities: Vec<Capability>,
+    },
+    /// A trial has ended, and its process too.
+    Tried {
+        /// Which.
+        worker: WorkerId,
+        /// What was found.
+        finding: Box<Finding>,
     },
     /// The stores and runtime folders were read anew.
     Rescanned {
@@ -203,6 +250,20 @@ pub enum Effect {
         /// Do not believe what was found before.
         fresh: bool,
     },
+    /// Try a way to run a model in a process of its own; [`Event::Tried`] follows.
+    Try {
+        /// The process, which is no worker.
+        worker: WorkerId,
+        /// What to try.
+        attempt: Box<Attempt>,
+    },
+    /// End a trial; nothing follows.
+    StopTrial {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Keep what trials found, all of it.
+    KeepTrials(Vec<Record>),
     /// Read stores and runtime folders anew; [`Event::Rescanned`] follows.
     Rescan,
     /// What [`Event::Reload`] asked for is done.

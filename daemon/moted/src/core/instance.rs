@@ -1,11 +1,12 @@
 //! One loaded model: a worker process from the decision to start it to its end.
 
 use super::power::Pace;
+use super::trials::TrialNote;
 use crate::catalogue::{Entry, Stamp};
 use crate::ids::{JobId, StreamId, WantId, WorkerId};
 use crate::policy::history::Key;
 use crate::policy::power::Throttle;
-use mote_api::{Candidate, Load, Placement, Threads};
+use mote_api::{Candidate, Placement, Rejection};
 use mote_wire::types::{Rejected, Sandbox, TensorSpec, WorkerState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -56,6 +57,10 @@ pub struct Instance {
     pub candidate: Candidate,
     /// Set-backs on the way to this candidate, as receipts tell them.
     pub rejected: Vec<Rejected>,
+    /// What its trial told.
+    pub trial: TrialNote,
+    /// Why the job that fails next does so, when another candidate may carry it out.
+    pub fault: Option<(JobId, Rejection)>,
     /// Limit of threads the requests gave; without one, threads follow the machine's load.
     pub threads_max: Option<usize>,
     /// Whether no node is on the CPU.
@@ -108,16 +113,6 @@ impl Instance {
     /// Whether there is a process, or will be as soon as the system has started it.
     pub fn has_process(&self) -> bool {
         !matches!(self.state, State::AwaitingMemory | State::BackingOff)
-    }
-
-    /// The most threads it may ever have, and those to begin with.
-    pub fn threads(&self, cores: usize) -> (usize, Threads) {
-        let full = Threads::choose(cores, self.threads_max, Load::Busy).count;
-        let mut pace = self.pace;
-        if self.threads_max.is_some() {
-            pace.threads_max = None;
-        }
-        (full, pace.threads(full))
     }
 
     /// As it is told to clients.

@@ -2,8 +2,9 @@
 
 use super::work;
 use crate::ids::{BufferId, RequestKey, WantId, WorkerId};
+use crate::policy::history::Key;
 use crate::policy::power::Throttle;
-use mote_api::Candidate;
+use mote_api::{Candidate, Rejected, Rejection};
 use mote_wire::types::{JobReply, Priority, Status, Work};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -48,6 +49,10 @@ pub struct Job {
     pub preemptions: u32,
     /// A way to run it that is not to be taken again if there is another.
     pub avoid: Option<Candidate>,
+    /// Ways to run it that failed under it, with the reasons.
+    pub set_backs: Vec<Rejected>,
+    /// The one that is on record only if another does better: the work itself may be at fault.
+    pub suspect: Option<(Key, Rejection)>,
     /// The worst that slowed it down, as far as was seen while it ran.
     pub throttle: Throttle,
     /// Times for the receipt.
@@ -100,6 +105,8 @@ impl Job {
             deaths: 0,
             preemptions: 0,
             avoid: None,
+            set_backs: Vec::new(),
+            suspect: None,
             throttle: Throttle::Unknown,
             times,
         }
@@ -121,6 +128,16 @@ impl Job {
         self.frames_of_run = 0;
         self.credit
             .saturating_add(u32::try_from(self.sent.frames).unwrap_or(u32::MAX))
+    }
+
+    /// Notes why it is not done in a way that was begun.
+    pub fn note_set_back(&mut self, candidate: &Candidate, rejection: Rejection) {
+        self.set_backs.push(Rejected {
+            flavour: candidate.flavour.clone(),
+            provider: candidate.provider.clone(),
+            variant: candidate.variant.clone(),
+            rejection,
+        });
     }
 
     /// Records what a worker says. Answers whether it is to be passed on: the client does not have

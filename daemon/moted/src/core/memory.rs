@@ -17,12 +17,13 @@ impl Core {
     }
 
     /// What comes free by itself.
-    fn leaving_bytes(&self) -> u64 {
+    pub(super) fn leaving_bytes(&self) -> u64 {
         let leaving = self
             .instances
             .values()
             .filter(|one| one.state == State::Stopping);
-        leaving.map(|one| self.ledger.of(one.worker)).sum()
+        let (_, of_trial) = self.trial_bytes();
+        of_trial + leaving.map(|one| self.ledger.of(one.worker)).sum::<u64>()
     }
 
     /// What models that were promised memory still wait for.
@@ -31,10 +32,11 @@ impl Core {
             .instances
             .values()
             .filter(|one| one.state == State::AwaitingMemory);
-        waiting.map(|one| one.need_bytes).sum()
+        let (of_trial, _) = self.trial_bytes();
+        of_trial + waiting.map(|one| one.need_bytes).sum::<u64>()
     }
 
-    fn evictable(&self) -> Vec<Idle> {
+    pub(super) fn evictable(&self) -> Vec<Idle> {
         let may_go = |one: &&Instance| {
             one.state == State::Ready && one.is_idle() && !self.is_pinned(one.model())
         };
@@ -75,7 +77,8 @@ impl Core {
             .filter(|one| one.state == State::AwaitingMemory)
             .map(|one| (one.worker, one.need_bytes))
             .collect();
-        let mut ahead_bytes = 0u64;
+        self.claim_for_trial();
+        let (mut ahead_bytes, _) = self.trial_bytes();
         for (worker, need_bytes) in waiting {
             if ahead_bytes == 0 && self.ledger.reserve(worker, need_bytes).is_ok() {
                 self.back_off_or_launch(worker);

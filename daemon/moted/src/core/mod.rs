@@ -8,6 +8,7 @@ mod buffers;
 mod connection;
 mod ending;
 mod event;
+mod failover;
 mod instance;
 mod job;
 mod memory;
@@ -20,10 +21,12 @@ mod run;
 mod seek;
 mod streams;
 mod supervise;
+mod trials;
 mod watch;
 mod work;
 
-pub use event::{Effect, Event, Exit, Peer};
+pub use event::{Attempt, Effect, Event, Exit, Finding, Outcome, Peer};
+pub use trials::{Choose, TrialLimits};
 
 use crate::catalogue::{Catalogue, Stamp};
 use crate::flavours::Flavours;
@@ -62,6 +65,14 @@ pub struct Settings {
     pub idle_unload: Duration,
     /// What the user says about power.
     pub power: Setting,
+    /// Whether ways to run a model are tried before they are used.
+    pub choose: Choose,
+    /// How long trials may take.
+    pub trial_limits: TrialLimits,
+    /// How long a step on a device may take at least before it counts as hung, in milliseconds.
+    pub step_limit_ms: u64,
+    /// When it was started, in seconds since 1970.
+    pub started_unix_s: u64,
 }
 
 /// Something that waits for a point in time.
@@ -69,6 +80,7 @@ pub struct Settings {
 enum Timer {
     Deadline(RequestKey),
     CancelGrace(JobId),
+    StepHangs(JobId),
     Handshake(WorkerId),
     LoadSilence(WorkerId),
     Backoff(WorkerId),
@@ -88,6 +100,7 @@ pub struct Core {
     catalogue: Catalogue,
     probes: probes::Probes,
     history: History,
+    trials: trials::Trialling,
     /// Files whose digests were verified, by the model's digest.
     verified: HashMap<String, Stamp>,
     ledger: Ledger,
@@ -162,6 +175,7 @@ impl Core {
             catalogue,
             probes: probes::Probes::new(flavours),
             history: History::default(),
+            trials: trials::Trialling::default(),
             verified: HashMap::new(),
             load: LoadMonitor::default(),
             computed: false,
@@ -219,6 +233,7 @@ impl Core {
                     self.unpark();
                 }
             }
+            Event::Tried { worker, finding } => self.trial_ended(worker, *finding),
             Event::Rescanned {
                 catalogue,
                 flavours,
@@ -236,6 +251,7 @@ impl Core {
         while let Some(timer) = self.timers.pop_due(now) {
             self.fire(timer);
         }
+        self.answer_trial();
         self.schedule();
         self.tend_streams();
         self.tend_drain();
@@ -266,6 +282,7 @@ impl Core {
         match timer {
             Timer::Deadline(key) => self.deadline_passed(key),
             Timer::CancelGrace(job) => self.cancel_ignored(job),
+            Timer::StepHangs(job) => self.step_hangs(job),
             Timer::Handshake(worker) => self.condemn(worker, "it did not say hello in time"),
             Timer::LoadSilence(worker) => self.condemn(worker, "it loads without a sign of life"),
             Timer::Backoff(worker) => self.launch(worker),

@@ -1,7 +1,7 @@
 //! What is known about the runtimes' abilities; found out when it is needed first.
 
 use crate::flavours::{Flavours, Installed};
-use mote_api::{Absence, BackendKind, Capability};
+use mote_api::{Absence, BackendKind, Capability, Digest};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ enum State {
 #[derive(Debug)]
 struct Slot {
     installed: Arc<Installed>,
+    /// State of its files when they were read.
+    stamp: Digest,
     state: State,
     capabilities: Vec<Capability>,
 }
@@ -47,7 +49,8 @@ impl Probes {
     pub fn reset(&mut self, flavours: Flavours, fresh: bool) {
         self.generation += 1;
         self.fresh = fresh;
-        let slot = |installed| Slot {
+        let slot = |installed: Installed| Slot {
+            stamp: installed.stamp(),
             installed: Arc::new(installed),
             state: State::Unknown,
             capabilities: Vec::new(),
@@ -131,6 +134,13 @@ impl Probes {
     pub fn installed(&self, flavour: &str) -> Option<&Installed> {
         let mut installed = self.slots.iter().map(|slot| &*slot.installed);
         installed.find(|installed| installed.flavour.name == flavour)
+    }
+
+    /// State of a flavour's files when they were read.
+    pub fn stamp(&self, flavour: &str) -> Option<&Digest> {
+        let mut slots = self.slots.iter();
+        let slot = slots.find(|slot| slot.installed.flavour.name == flavour)?;
+        Some(&slot.stamp)
     }
 
     /// The library's version as probed.

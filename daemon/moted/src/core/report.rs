@@ -101,6 +101,7 @@ impl Core {
             notes: notes(&rejected),
             rejected: convert::rejected(&rejected),
             budget_bytes: self.ledger.budget_bytes(),
+            trials: self.trial_infos(entry, &plan),
             ..Explanation::default()
         };
         if let Some(candidate) = plan.candidates.first() {
@@ -209,6 +210,7 @@ impl Core {
         self.probes
             .reset(flavours, std::mem::take(&mut self.rescans.fresh));
         self.history.forgive();
+        self.forgive_trials();
         self.history
             .retain(|digest| self.catalogue.has_digest(digest));
         self.verified
@@ -240,14 +242,11 @@ impl Core {
 /// What was on record against ways to run a model, for people.
 fn notes(rejected: &[Rejected]) -> Vec<String> {
     let on_record = |one: &&Rejected| {
-        use Rejection as R;
-        matches!(
+        let was_open = !matches!(
             one.rejection,
-            R::LoadFailed { .. }
-                | R::UnsupportedOperators { .. }
-                | R::FellBackToCpu { .. }
-                | R::Quarantined { .. }
-        )
+            Rejection::Absent { .. } | Rejection::OverBudget { .. }
+        );
+        was_open && !one.rejection.is_by_design()
     };
     let note = |one: &Rejected| {
         format!(

@@ -66,12 +66,20 @@ impl Core {
             Request::ListModels => self.list_models(key),
             Request::InspectModel { model, load } => self.inspect(key, &model, load)?,
             Request::ListDevices { refresh } => self.list_devices(key, refresh),
-            Request::Explain { model, options } => {
-                self.catalogue.find(&model)?;
+            Request::Explain {
+                model,
+                options,
+                measure,
+            } => {
+                let entry = self.catalogue.find(&model)?;
+                if measure {
+                    self.forget_trials(&entry.digest);
+                }
                 self.park(Parked::Explain {
                     key,
                     model,
                     options,
+                    measure,
                 });
             }
             Request::Load { model, options } => self.want(Purpose::Load(key), &model, &options),

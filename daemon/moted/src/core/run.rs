@@ -93,6 +93,7 @@ impl Core {
                     Step::Pause(job) => {
                         if let Some(worker) = self.worker_of(job) {
                             self.send(worker, Command::PauseJob { job: job.0 });
+                            self.timers.cancel(&Timer::StepHangs(job));
                         }
                         if let Some(job) = self.jobs.get_mut(&job) {
                             job.preemptions += 1;
@@ -101,6 +102,7 @@ impl Core {
                     Step::Resume(job) => {
                         if let Some(worker) = self.worker_of(job) {
                             self.send(worker, Command::ResumeJob { job: job.0 });
+                            self.watch_step(job, worker);
                         }
                     }
                 }
@@ -150,6 +152,7 @@ impl Core {
             self.send(worker, map);
         }
         self.send(worker, Command::StartJob(Box::new(start)));
+        self.watch_step(id, worker);
         self.emit_of(client, &EventKind::JobStarted { job: id.0, model });
     }
 
@@ -163,6 +166,7 @@ impl Core {
             && granted > 0
         {
             self.set_stalled(id, worker, false);
+            self.watch_step(id, worker);
             self.send(
                 worker,
                 Command::CreditJob {
@@ -196,11 +200,14 @@ impl Core {
             return;
         }
         let (key, out_of_credit) = (job.key, job.credit == 0);
+        match out_of_credit {
+            true => self.timers.cancel(&Timer::StepHangs(id)),
+            false => self.watch_step(id, worker),
+        }
         let reply = match reply {
             JobReply::Done(done) => return self.finish_job(id, Ok(*done)),
             JobReply::Failed(status) => {
-                let status = job.ending.take().unwrap_or(status);
-                return self.finish_job(id, Err(status));
+                return self.job_failed(worker, id, status);
             }
             JobReply::Tensor(ref mut tensor) => {
                 self.name_buffer(tensor);
@@ -265,6 +272,7 @@ impl Core {
             return;
         };
         self.timers.cancel(&Timer::CancelGrace(id));
+        self.timers.cancel(&Timer::StepHangs(id));
         let worker = match job.phase {
             Phase::Seeking(want) => {
                 self.drop_want(want);
@@ -278,6 +286,9 @@ impl Core {
         let reply = match outcome {
             Ok(mut done) => {
                 self.complete(&job, &mut done);
+                if let Some((key, rejection)) = &job.suspect {
+                    self.history.rejected(key, rejection.clone(), self.now);
+                }
                 if let Some(instance) = worker.and_then(|worker| self.instances.get(&worker)) {
                     self.history.worked(|| instance.key());
                 }
@@ -376,6 +387,17 @@ impl Core {
             }
             receipt.placement_read_back = instance.loaded.placement.read_back;
             receipt.rejected.clone_from(&instance.rejected);
+            for one in convert::rejected(&job.set_backs) {
+                if !receipt.rejected.contains(&one) {
+                    receipt.rejected.push(one);
+                }
+            }
+            instance
+                .trial
+                .verification
+                .clone_into(&mut receipt.verification);
+            receipt.measured = instance.trial.measured;
+            receipt.measured_at_s = instance.trial.tried_at_s;
         }
         receipt.local = true;
         receipt.queue_us = micros(job.times.queued);

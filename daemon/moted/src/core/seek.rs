@@ -2,13 +2,14 @@
 
 use super::connection::Open;
 use super::instance::{Instance, LoadedModel, State};
+use super::trials::Choose;
 use super::{Core, Effect, Timer};
 use crate::catalogue::Entry;
 use crate::ids::{JobId, RequestKey, WantId, WorkerId};
 use crate::limits::CHOICES_MAX;
 use crate::policy::history::Key;
-use crate::policy::planner::{self, Plan, Question, Requirements};
-use crate::policy::power::Throttle;
+use crate::policy::planner::{self, Goal, Plan, Question, Requirements};
+use crate::policy::power::{Policy, Throttle};
 use mote_api::{Candidate, DeviceKind, Rejected, Rejection, Variant};
 use mote_wire::types::{Priority, Status, WorkOptions};
 use std::collections::BTreeSet;
@@ -52,10 +53,11 @@ pub struct Choice {
     entry: Arc<Entry>,
     requirements: Requirements,
     threads_max: Option<usize>,
+    goal: Goal,
     worker: WorkerId,
 }
 
-/// Something that waits for probes.
+/// Something that waits for probes or trials.
 #[derive(Clone, Debug)]
 pub enum Parked {
     /// A want.
@@ -68,6 +70,8 @@ pub enum Parked {
         model: String,
         /// What the work would ask for.
         options: WorkOptions,
+        /// Try everything first.
+        measure: bool,
     },
     /// A list of devices.
     Devices {
@@ -145,6 +149,10 @@ impl Core {
             return;
         }
         let plan = self.plan(&entry, &want.requirements, want.threads_max);
+        if !self.is_tried(&entry, &plan, false) {
+            self.parked.push(Parked::Want(id));
+            return self.tell_trial(Some(id));
+        }
         let other = plan
             .candidates
             .iter()
@@ -191,6 +199,7 @@ impl Core {
             Arc::ptr_eq(&choice.entry, &entry)
                 && choice.requirements == *requirements
                 && choice.threads_max == threads_max
+                && choice.goal == self.goal()
         };
         let choice = self.choices.iter().find(is_same)?;
         let instance = self.instances.get(&choice.worker)?;
@@ -205,6 +214,7 @@ impl Core {
             entry,
             requirements: want.requirements.clone(),
             threads_max: want.threads_max,
+            goal: self.goal(),
             worker,
         });
     }
@@ -249,8 +259,13 @@ impl Core {
                 digest: entry.digest.clone(),
                 candidate: candidate.clone(),
             };
-            self.history.verdict(&key, require.forbid_cpu, self.now)
+            let of_runs = self.history.verdict(&key, require.forbid_cpu, self.now);
+            of_runs.or_else(|| match self.settings.choose {
+                Choose::Measured => self.trial_rejection(&key),
+                Choose::Ranked => None,
+            })
         };
+        let standing = |candidate: &Candidate| self.standing(entry, candidate);
         planner::plan(&Question {
             manifest: &entry.manifest,
             need_bytes: &need_bytes,
@@ -258,7 +273,17 @@ impl Core {
             require,
             room_bytes: self.room_bytes(),
             verdict: &verdict,
+            standing: &standing,
+            goal: self.goal(),
         })
+    }
+
+    /// What is wanted of the best way to run a model, as work may cost now.
+    fn goal(&self) -> Goal {
+        match self.power.stance().policy {
+            Policy::Efficient => Goal::Thrift,
+            Policy::Balanced | Policy::Performance => Goal::Speed,
+        }
     }
 
     fn begin_instance(
@@ -286,6 +311,8 @@ impl Core {
             });
         }
         let instance = Instance {
+            trial: self.trial_note(&entry, &candidate, plan),
+            fault: None,
             worker,
             need_bytes: entry.need_bytes_of(&candidate.variant),
             entry,
@@ -385,7 +412,14 @@ impl Core {
         self.unpark();
     }
 
-    /// Goes on with what waited for probes that are done.
+    /// Whether all was tried that an explanation is to tell of.
+    fn is_explicable(&mut self, entry: &Arc<Entry>, options: &WorkOptions) -> bool {
+        let threads_max = self.threads_max(options);
+        let plan = self.plan(entry, &Requirements::from(options), threads_max);
+        self.is_tried(entry, &plan, true)
+    }
+
+    /// Goes on with what waited for probes and trials that are done.
     pub(super) fn unpark(&mut self) {
         for parked in std::mem::take(&mut self.parked) {
             match parked {
@@ -393,18 +427,18 @@ impl Core {
                 Parked::Devices { key } if self.probed(None) => self.reply_devices(key),
                 Parked::Explain {
                     key,
-                    model,
-                    options,
-                } => match self.catalogue.find(&model) {
+                    ref model,
+                    ref options,
+                    measure,
+                } => match self.catalogue.find(model) {
                     Err(status) => self.fail(key, status),
-                    Ok(entry) if self.probed(Some(&entry.backends())) => {
-                        self.reply_explanation(key, &entry, &options);
+                    Ok(entry)
+                        if self.probed(Some(&entry.backends()))
+                            && (!measure || self.is_explicable(&entry, options)) =>
+                    {
+                        self.reply_explanation(key, &entry, options);
                     }
-                    Ok(_) => self.parked.push(Parked::Explain {
-                        key,
-                        model,
-                        options,
-                    }),
+                    Ok(_) => self.parked.push(parked),
                 },
                 Parked::Devices { .. } => self.parked.push(parked),
             }

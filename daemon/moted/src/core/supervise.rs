@@ -2,12 +2,13 @@
 
 use super::ending::Ending;
 use super::instance::{Instance, LoadedModel, State};
+use super::power::Pace;
 use super::{Core, Effect, Exit, Timer};
 use crate::BUILD_ID;
-use crate::catalogue::Stamp;
+use crate::catalogue::{Entry, Stamp};
 use crate::ids::{JobId, StreamId, WorkerId};
 use crate::limits::{DRAIN_MS, LOAD_SILENCE_MS_MAX, RETRIES_MAX};
-use mote_api::{DeviceKind, Placement, Rejection};
+use mote_api::{Candidate, DeviceKind, Load, Placement, Rejection, Threads};
 use mote_wire::types::{
     Command, EventKind, LoadModel, Loaded, Progress, Reply, Sandbox, SandboxState, Status,
     WorkerEvent,
@@ -61,6 +62,18 @@ impl Core {
                 self.load_failed(worker, status, &rejection_json);
             }
             (_, WorkerEvent::Job { job, reply }) => self.job_reply(worker, JobId(job), reply),
+            (
+                _,
+                WorkerEvent::Faulted {
+                    job,
+                    rejection_json,
+                },
+            ) => {
+                let rejection = serde_json::from_slice(&rejection_json).ok();
+                if let Some(instance) = self.instances.get_mut(&worker) {
+                    instance.fault = rejection.map(|rejection| (JobId(job), rejection));
+                }
+            }
             (_, WorkerEvent::StreamEnded { stream, .. }) => {
                 self.stream_ended(worker, StreamId(stream));
             }
@@ -95,26 +108,41 @@ impl Core {
     fn load_command(&mut self, worker: WorkerId) -> Option<LoadModel> {
         let pace = self.pace();
         let instance = self.instances.get_mut(&worker)?;
-        let installed = self.probes.installed(&instance.candidate.flavour)?;
-        let entry = &instance.entry;
         instance.pace = pace;
-        let (full, threads) = instance.threads(self.settings.cores);
+        instance.verifying = Stamp::of(&instance.entry);
+        let conditions = Conditions {
+            pace,
+            threads_max: instance.threads_max,
+            forbid_cpu: instance.cpu_free,
+        };
+        let instance = self.instances.get(&worker)?;
+        self.load_model(&instance.entry, &instance.candidate, &conditions)
+    }
+
+    /// What a process is told to load.
+    pub(super) fn load_model(
+        &self,
+        entry: &Entry,
+        candidate: &Candidate,
+        conditions: &Conditions,
+    ) -> Option<LoadModel> {
+        let installed = self.probes.installed(&candidate.flavour)?;
+        let (full, threads) = conditions.threads(self.settings.cores);
         let number = |threads| u32::try_from(threads).unwrap_or(u32::MAX);
         let stamp = Stamp::of(entry);
         let verified = stamp.is_some() && self.verified.get(&entry.digest) == stamp.as_ref();
-        instance.verifying = stamp;
         Some(LoadModel {
             folder: entry.folder.to_str()?.to_owned(),
             manifest_json: serde_json::to_vec(&entry.manifest).ok()?,
-            candidate_json: serde_json::to_vec(&instance.candidate).ok()?,
+            candidate_json: serde_json::to_vec(candidate).ok()?,
             flavour_json: serde_json::to_vec(&installed.flavour).ok()?,
             flavour_folder: installed.folder.to_str()?.to_owned(),
             threads: number(full),
             threads_at_first: (threads.count < full).then(|| number(threads.count)),
             spin: threads.spin,
-            threads_follow_load: instance.threads_max.is_none(),
-            model_digest: instance.entry.digest.clone(),
-            forbid_cpu: instance.cpu_free,
+            threads_follow_load: conditions.threads_max.is_none(),
+            model_digest: entry.digest.clone(),
+            forbid_cpu: conditions.forbid_cpu,
             verify_digests: !entry.manifest.files.is_empty() && !verified,
         })
     }
@@ -308,6 +336,7 @@ impl Core {
         } else {
             self.history.crashed(&key, self.now);
             let crashes = self.history.crashes(&key);
+            self.record_quarantine(&key);
             log::warn!(
                 worker = worker.0, model = model, signal = signal, exit_code = exit_code,
                 crashes = crashes; "worker died"
@@ -344,15 +373,21 @@ impl Core {
                 queue.remove(id);
             }
             self.timers.cancel(&Timer::CancelGrace(id));
+            self.timers.cancel(&Timer::StepHangs(id));
             if !self.is_running(id) {
                 self.want_again(id);
                 continue;
             }
+            let is_device = instance.candidate.device.kind != DeviceKind::Cpu;
             if let Some(job) = self.jobs.get_mut(&id)
-                && job.deaths + 1 >= RETRIES_MAX
+                && (job.deaths + 1 >= RETRIES_MAX || is_device)
                 && !expected
             {
                 job.avoid = Some(instance.candidate.clone());
+                if is_device {
+                    let why = format!("its worker died: {}", exit.status());
+                    job.note_set_back(&instance.candidate, Rejection::RunFailed { why });
+                }
             }
             self.job_lost_worker(id, (exit.status(), !expected));
         }
@@ -374,6 +409,28 @@ impl Core {
         } else if !self.timers.is_set(&timer) {
             self.timers.set(timer, self.now + self.settings.idle_unload);
         }
+    }
+}
+
+/// What a model is loaded under.
+pub(super) struct Conditions {
+    /// What work may cost.
+    pub pace: Pace,
+    /// Limit of threads.
+    pub threads_max: Option<usize>,
+    /// No node on the CPU.
+    pub forbid_cpu: bool,
+}
+
+impl Conditions {
+    /// The most threads it may ever have, and those to begin with.
+    fn threads(&self, cores: usize) -> (usize, Threads) {
+        let full = Threads::choose(cores, self.threads_max, Load::Busy).count;
+        let mut pace = self.pace;
+        if self.threads_max.is_some() {
+            pace.threads_max = None;
+        }
+        (full, pace.threads(full))
     }
 }
 

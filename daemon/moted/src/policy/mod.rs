@@ -7,4 +7,5 @@ pub mod planner;
 pub mod power;
 pub mod queue;
 pub mod timers;
+pub mod trials;
 pub mod turns;

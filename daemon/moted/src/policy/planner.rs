@@ -1,4 +1,5 @@
-//! Where a model may run: a pure function of manifest, capabilities, requirements, room and record.
+//! Where a model may run: a pure function of manifest, capabilities, requirements, room, record and
+//! measurements.
 //!
 //! Each pair of a variant and a capability of its backend becomes exactly one candidate or exactly
 //! one rejection. A capability of a backend the model has no variant for is rejected once, and so
@@ -8,6 +9,8 @@ use mote_api::{
     Absence, BackendKind, Candidate, Capability, DeviceKind, Manifest, Rejected, Rejection, Variant,
 };
 use mote_wire::types::WorkOptions;
+
+use crate::limits::SPLIT_SHARE_PERCENT_MIN;
 
 /// What a request insists on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +61,50 @@ impl Requirements {
     }
 }
 
+/// What is wanted of the best candidate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// That it is fast.
+    #[default]
+    Speed,
+    /// That it leaves the processor alone.
+    Thrift,
+}
+
+/// What trials told of a candidate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Time and processor time of one run of the check input, when they were measured.
+    pub measured: Option<Cost>,
+    /// Nodes of the compiled model, as far as the runtime told.
+    pub nodes: u32,
+    /// Those of them that are on the candidate's own provider.
+    pub own_nodes: u32,
+    /// Share of its time that is processor time, for a provider that claims a device of its own and
+    /// has the processor compute.
+    pub host_percent: Option<u32>,
+}
+
+/// What one run costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Time.
+    pub run_us: u64,
+    /// Processor time.
+    pub host_cpu_us: u64,
+}
+
+impl Standing {
+    fn share_percent(&self) -> u32 {
+        let share = u64::from(self.own_nodes) * 100 / u64::from(self.nodes.max(1));
+        share.try_into().unwrap_or(100)
+    }
+
+    fn run_us(&self) -> Option<u64> {
+        Some(self.measured?.run_us)
+    }
+}
+
 /// What is to be planned.
 pub struct Question<'a> {
     /// The model.
@@ -72,6 +119,10 @@ pub struct Question<'a> {
     pub room_bytes: u64,
     /// What is on record against a candidate.
     pub verdict: &'a dyn Fn(&Candidate) -> Option<Rejection>,
+    /// What trials told of a candidate that may be used.
+    pub standing: &'a dyn Fn(&Candidate) -> Standing,
+    /// What is wanted of the best one.
+    pub goal: Goal,
 }
 
 /// The ways to run a model, best first, and why not the others.
@@ -79,6 +130,8 @@ pub struct Question<'a> {
 pub struct Plan {
     /// What may be tried.
     pub candidates: Vec<Candidate>,
+    /// What trials told of them, in the same order.
+    pub standings: Vec<Standing>,
     /// What may not.
     pub rejected: Vec<Rejected>,
 }
@@ -86,29 +139,50 @@ pub struct Plan {
 impl Plan {
     /// All that is not the best candidate, with its reason.
     pub fn not_taken(&self) -> Vec<Rejected> {
-        let outranked = self.candidates.iter().skip(1).map(|candidate| Rejected {
-            flavour: candidate.flavour.clone(),
-            provider: candidate.provider.clone(),
-            variant: candidate.variant.clone(),
-            rejection: Rejection::Outranked,
+        let best_us = self.standings.first().and_then(Standing::run_us);
+        let others = std::iter::zip(&self.candidates, &self.standings).skip(1);
+        let others = others.map(|(candidate, standing)| {
+            let rejection = match (standing.host_percent, standing.run_us(), best_us) {
+                (Some(host_percent), ..) => Rejection::ComputesOnHost { host_percent },
+                (None, Some(run_us), Some(best_us)) if run_us >= best_us => {
+                    Rejection::Slower { run_us, best_us }
+                }
+                _ => Rejection::Outranked,
+            };
+            reject_candidate(candidate, rejection)
         });
-        self.rejected.iter().cloned().chain(outranked).collect()
+        self.rejected.iter().cloned().chain(others).collect()
+    }
+
+    /// Whether the best candidate was found by measuring.
+    pub fn is_measured(&self) -> bool {
+        let measured = self.standings.iter().filter(|one| one.measured.is_some());
+        self.standings
+            .first()
+            .is_some_and(|best| best.measured.is_some())
+            && measured.count() > 1
     }
 
     /// What went wrong on the way to the best candidate, as far as somebody may have counted on it.
     pub fn set_backs(&self) -> Vec<Rejected> {
         let rejected = self.rejected.iter();
-        let set_backs = rejected.filter(|one| !one.rejection.is_by_design());
-        set_backs.cloned().collect()
+        let set_backs = rejected
+            .filter(|one| !one.rejection.is_by_design())
+            .cloned();
+        let ranked = std::iter::zip(&self.candidates, &self.standings);
+        let on_host = ranked.filter_map(|(candidate, standing)| {
+            let host_percent = standing.host_percent?;
+            let rejection = Rejection::ComputesOnHost { host_percent };
+            Some(reject_candidate(candidate, rejection))
+        });
+        set_backs.chain(on_host).collect()
     }
 
     /// Whether the same question has the same best answer until probes, models or what is on record
     /// of them change: nothing was rejected for the room there is, or for a time.
     pub fn is_lasting(&self) -> bool {
-        let lasts = |rejection: &Rejection| {
-            rejection.is_by_design() || matches!(rejection, Rejection::Absent { .. })
-        };
-        self.rejected.iter().all(|one| lasts(&one.rejection))
+        let mut rejected = self.rejected.iter();
+        rejected.all(|one| !one.rejection.may_pass())
     }
 
     /// The smallest memory need among what was rejected for want of room alone.
@@ -126,7 +200,7 @@ impl Plan {
 
 /// Answers the question; the same question always gets the same answer.
 pub fn plan(question: &Question<'_>) -> Plan {
-    let mut ranked: Vec<(Rank, Candidate)> = Vec::new();
+    let mut ranked: Vec<(Rank, Candidate, Standing)> = Vec::new();
     let mut rejected = Vec::new();
     for (variant_index, variant) in question.manifest.variants.iter().enumerate() {
         let mut known = false;
@@ -136,9 +210,10 @@ pub fn plan(question: &Question<'_>) -> Plan {
             }
             known = true;
             match judge(question, variant, capability) {
-                Ok(candidate) => {
-                    let rank = rank(question.manifest, variant_index, &candidate);
-                    ranked.push(((rank.0, rank.1, rank.2, capability_index), candidate));
+                Ok((candidate, standing)) => {
+                    let place = (variant_index, capability_index);
+                    let rank = rank(question, place, &candidate, &standing);
+                    ranked.push((rank, candidate, standing));
                 }
                 Err(rejection) => rejected.push(reject(capability, &variant.name, rejection)),
             }
@@ -166,10 +241,57 @@ pub fn plan(question: &Question<'_>) -> Plan {
             rejected.push(reject(capability, "", Rejection::NoVariant { backend }));
         }
     }
-    ranked.sort_by_key(|(rank, _)| *rank);
-    Plan {
-        candidates: ranked.into_iter().map(|(_, candidate)| candidate).collect(),
+    ranked.sort_by_key(|(rank, ..)| *rank);
+    let best_us = best_on_cpu(&ranked);
+    let mut plan = Plan {
         rejected,
+        ..Plan::default()
+    };
+    for (_, candidate, standing) in ranked {
+        match loses_as_split(&candidate, &standing, best_us) {
+            Some(rejection) => plan.rejected.push(reject_candidate(&candidate, rejection)),
+            None => {
+                plan.candidates.push(candidate);
+                plan.standings.push(standing);
+            }
+        }
+    }
+    plan
+}
+
+/// The least time that was measured on the processor.
+fn best_on_cpu(ranked: &[(Rank, Candidate, Standing)]) -> Option<u64> {
+    let on_cpu = ranked
+        .iter()
+        .filter(|(_, candidate, _)| candidate.device.kind == DeviceKind::Cpu);
+    on_cpu.filter_map(|(.., standing)| standing.run_us()).min()
+}
+
+/// A device that takes few of a model's nodes and makes it slower is of no use.
+fn loses_as_split(
+    candidate: &Candidate,
+    standing: &Standing,
+    best_us: Option<u64>,
+) -> Option<Rejection> {
+    let (run_us, best_us) = (standing.run_us()?, best_us?);
+    let share_percent = standing.share_percent();
+    let loses = candidate.device.kind != DeviceKind::Cpu
+        && standing.nodes > 0
+        && share_percent < SPLIT_SHARE_PERCENT_MIN
+        && run_us > best_us;
+    loses.then_some(Rejection::SplitLoses {
+        share_percent,
+        run_us,
+        best_us,
+    })
+}
+
+fn reject_candidate(candidate: &Candidate, rejection: Rejection) -> Rejected {
+    Rejected {
+        flavour: candidate.flavour.clone(),
+        provider: candidate.provider.clone(),
+        variant: candidate.variant.clone(),
+        rejection,
     }
 }
 
@@ -186,7 +308,7 @@ fn judge(
     question: &Question<'_>,
     variant: &Variant,
     capability: &Capability,
-) -> Result<Candidate, Rejection> {
+) -> Result<(Candidate, Standing), Rejection> {
     if !question.require.allow_capability(&variant.name, capability) {
         return Err(Rejection::NotRequired);
     }
@@ -232,27 +354,51 @@ fn judge(
             have_bytes,
         });
     }
-    Ok(candidate)
+    let standing = (question.standing)(&candidate);
+    if question.require.forbid_cpu {
+        let cpu_nodes = standing.nodes - standing.own_nodes;
+        match standing.host_percent {
+            Some(host_percent) => return Err(Rejection::ComputesOnHost { host_percent }),
+            None if cpu_nodes > 0 => {
+                let nodes = standing.nodes;
+                return Err(Rejection::FellBackToCpu { nodes, cpu_nodes });
+            }
+            None => {}
+        }
+    }
+    Ok((candidate, standing))
 }
+
+/// Not measured; what it costs; then what is true of it anyway.
+type Rank = (bool, (u64, u64), StaticRank);
 
 /// Not on an accelerator; place of the file in the manifest; place of the backend among those that
 /// run this same file, and of the variant; place of the capability.
-type Rank = (bool, usize, (u8, usize), usize);
+type StaticRank = (bool, usize, (u8, usize), usize);
 
 fn rank(
-    manifest: &Manifest,
-    variant_index: usize,
+    question: &Question<'_>,
+    (variant_index, capability_index): (usize, usize),
     candidate: &Candidate,
-) -> (bool, usize, (u8, usize)) {
-    let file = &manifest.variants[variant_index].file;
-    let file_index = manifest
-        .variants
-        .iter()
-        .position(|variant| variant.file == *file);
+    standing: &Standing,
+) -> Rank {
+    let variants = &question.manifest.variants;
+    let file = &variants[variant_index].file;
+    let file_index = variants.iter().position(|variant| variant.file == *file);
+    let on_cpu = candidate.device.kind == DeviceKind::Cpu || standing.host_percent.is_some();
+    let cost = standing.measured.unwrap_or_default();
     (
-        candidate.device.kind == DeviceKind::Cpu,
-        file_index.unwrap_or(variant_index),
-        (backend_rank(candidate.backend), variant_index),
+        standing.measured.is_none(),
+        match question.goal {
+            Goal::Speed => (cost.run_us, cost.host_cpu_us),
+            Goal::Thrift => (cost.host_cpu_us, cost.run_us),
+        },
+        (
+            on_cpu,
+            file_index.unwrap_or(variant_index),
+            (backend_rank(candidate.backend), variant_index),
+            capability_index,
+        ),
     )
 }
 

@@ -131,7 +131,7 @@ fn is_accident(capability: &Capability) -> bool {
 }
 
 /// Changes with the broker and its groups, the worker, the kernel and the accelerators' device files.
-fn machine_stamp(worker: &Path) -> String {
+pub fn machine_stamp(worker: &Path) -> String {
     let worker = std::fs::metadata(worker);
     let worker = worker.map_or((0, 0, 0), |meta| {
         (meta.len(), meta.mtime(), meta.mtime_nsec())

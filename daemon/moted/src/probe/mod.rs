@@ -2,7 +2,7 @@
 
 mod cache;
 
-pub use cache::ProbeCache;
+pub use cache::{ProbeCache, machine_stamp};
 
 use crate::BUILD_ID;
 use crate::core::Exit;

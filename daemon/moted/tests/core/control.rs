@@ -95,6 +95,7 @@ fn work_waits_for_probes_and_can_be_cancelled_meanwhile() {
         Request::Explain {
             model: "m".into(),
             options: WorkOptions::default(),
+            measure: false,
         },
     );
     play.ask(1, 3, infer("m"));

@@ -21,6 +21,7 @@ fn explain(model: &str) -> Request {
     Request::Explain {
         model: model.into(),
         options: WorkOptions::default(),
+        measure: false,
     }
 }
 

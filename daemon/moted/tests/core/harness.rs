@@ -1,8 +1,8 @@
 //! Plays histories to the core, in place of sockets and processes.
 
 use mote_api::{
-    BackendKind, Capability, DeviceInfo, DeviceKind, Flavour, Manifest, Placement, Precision,
-    ProviderShare, Rejection, Task, Variant,
+    BackendKind, Candidate, Capability, DeviceInfo, DeviceKind, Flavour, Manifest, Placement,
+    Precision, ProviderShare, Rejection, Task, Variant,
 };
 use mote_wire::types::{
     Command, Done, Generate, Infer, JobReply, LoadModel, Loaded, Prompt, Reply, Request, Sampling,
@@ -10,9 +10,12 @@ use mote_wire::types::{
 };
 use moted::BUILD_ID;
 use moted::catalogue::{Catalogue, Entry, Found};
-use moted::core::{Core, Effect, Event, Exit, Peer, Settings};
+use moted::core::{
+    Attempt, Choose, Core, Effect, Event, Exit, Finding, Outcome, Peer, Settings, TrialLimits,
+};
 use moted::flavours::{Flavours, Installed};
 use moted::ids::{ConnectionId, WorkerId};
+use moted::policy::trials::Record;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -24,6 +27,8 @@ pub struct Model {
     pub name: &'static str,
     pub memory_bytes: u64,
     pub backends: Vec<BackendKind>,
+    /// All backends read this file; otherwise each has its own.
+    pub file: Option<&'static str>,
 }
 
 pub fn model(name: &'static str) -> Model {
@@ -31,6 +36,7 @@ pub fn model(name: &'static str) -> Model {
         name,
         memory_bytes: MIB,
         backends: vec![BackendKind::Tract],
+        file: None,
     }
 }
 
@@ -46,7 +52,10 @@ fn entry(model: &Model) -> Entry {
     let variants = model.backends.iter().map(|backend| Variant {
         name: backend.to_string(),
         backend: *backend,
-        file: format!("{backend}.onnx").into(),
+        file: model
+            .file
+            .map_or_else(|| format!("{backend}.onnx"), str::to_owned)
+            .into(),
         precision: Precision::F32,
         weights_bytes: None,
         memory_bytes: Some(model.memory_bytes),
@@ -64,6 +73,7 @@ fn entry(model: &Model) -> Entry {
         stream: None,
         clip: None,
         inputs: Vec::new(),
+        check: None,
         labels: None,
         files: BTreeMap::new(),
     };
@@ -102,6 +112,26 @@ pub fn flavours() -> Flavours {
     }
 }
 
+/// What a probe finds on a machine with an accelerator.
+pub fn with_npu(flavour: &Flavour) -> Vec<Capability> {
+    let named = |provider: &str, kind: DeviceKind| Capability {
+        provider: provider.into(),
+        device: Some(DeviceInfo {
+            id: kind.to_string(),
+            kind,
+            name: kind.to_string(),
+        }),
+        ..capability(flavour)
+    };
+    match flavour.backend {
+        BackendKind::OnnxRuntime => vec![
+            named("CPUExecutionProvider", DeviceKind::Cpu),
+            named("Npu", DeviceKind::Npu),
+        ],
+        _ => vec![named("tract-cpu", DeviceKind::Cpu)],
+    }
+}
+
 fn capability(flavour: &Flavour) -> Capability {
     Capability {
         flavour: flavour.name.clone(),
@@ -127,6 +157,10 @@ pub struct Play {
     pub closed: BTreeSet<u64>,
     pub ended_streams: Vec<(OwnedFd, Status)>,
     pub probed: Vec<String>,
+    /// Trials that were begun and have not ended.
+    pub trying: VecDeque<(u64, Attempt)>,
+    pub stopped_trials: Vec<u64>,
+    pub kept: Vec<Record>,
     pub rescans: usize,
     pub reloads: usize,
     pub samples: usize,
@@ -134,6 +168,8 @@ pub struct Play {
     pub locks: Vec<bool>,
     /// Probes wait for [`Play::probe`] instead of being answered at once.
     pub hold_probes: bool,
+    /// What probes find.
+    pub found: fn(&Flavour) -> Vec<Capability>,
     held: Vec<Event>,
 }
 
@@ -143,6 +179,15 @@ impl Play {
     }
 
     pub fn with_budget(models: &[Model], budget_bytes: u64) -> Self {
+        Self::choosing(models, budget_bytes, Choose::Ranked, flavours())
+    }
+
+    pub fn choosing(
+        models: &[Model],
+        budget_bytes: u64,
+        choose: Choose,
+        flavours: Flavours,
+    ) -> Self {
         let now = Instant::now();
         let settings = Settings {
             uid: 0,
@@ -152,9 +197,13 @@ impl Play {
             seed: 1,
             idle_unload: Duration::from_secs(600),
             power: moted::policy::power::Setting::Auto,
+            choose,
+            trial_limits: TrialLimits::default(),
+            step_limit_ms: moted::limits::STEP_LIMIT_MS,
+            started_unix_s: 1_000_000,
         };
         Self {
-            core: Core::new(settings, catalogue(models), flavours()),
+            core: Core::new(settings, catalogue(models), flavours),
             now,
             replies: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -163,11 +212,15 @@ impl Play {
             closed: BTreeSet::new(),
             ended_streams: Vec::new(),
             probed: Vec::new(),
+            trying: VecDeque::new(),
+            stopped_trials: Vec::new(),
+            kept: Vec::new(),
             rescans: 0,
             reloads: 0,
             samples: 0,
             locks: Vec::new(),
             hold_probes: false,
+            found: |flavour| vec![capability(flavour)],
             held: Vec::new(),
         }
     }
@@ -219,7 +272,7 @@ impl Play {
                     } => {
                         let flavour = installed.flavour.name.clone();
                         self.probed.push(flavour.clone());
-                        let capabilities = vec![capability(&installed.flavour)];
+                        let capabilities = (self.found)(&installed.flavour);
                         let event = Event::Probed {
                             generation,
                             flavour,
@@ -231,6 +284,14 @@ impl Play {
                             events.push_back(event);
                         }
                     }
+                    Effect::Try { worker, attempt } => {
+                        self.trying.push_back((worker.0, *attempt));
+                    }
+                    Effect::StopTrial { worker } => {
+                        self.trying.retain(|(trial, _)| *trial != worker.0);
+                        self.stopped_trials.push(worker.0);
+                    }
+                    Effect::KeepTrials(records) => self.kept = records,
                     Effect::Rescan => self.rescans += 1,
                     Effect::Reloaded => self.reloads += 1,
                     Effect::SampleLoad { .. } => self.samples += 1,
@@ -412,6 +473,24 @@ impl Play {
         );
     }
 
+    /// The trial in progress and the provider that is tried.
+    pub fn trial(&mut self) -> (u64, Attempt, String) {
+        assert!(self.trying.len() <= 1, "trials disturb each other");
+        let (worker, attempt) = self.trying.pop_front().expect("a trial");
+        let candidate: Candidate =
+            serde_json::from_slice(&attempt.load.candidate_json).expect("a candidate");
+        (worker, attempt, candidate.provider)
+    }
+
+    pub fn tried(&mut self, worker: u64, outcome: Outcome) {
+        let finding = Box::new(Finding {
+            loaded: None,
+            outcome,
+        });
+        let worker = WorkerId(worker);
+        self.event(Event::Tried { worker, finding });
+    }
+
     /// The jobs a worker was told to start since it was asked last.
     pub fn started(&mut self, worker: u64) -> Vec<Start> {
         let commands = self.commands(worker);
@@ -425,6 +504,16 @@ impl Play {
             _ => None,
         };
         commands.into_iter().filter_map(start).collect()
+    }
+
+    /// Memory that is reserved, as somebody is told who asks for it.
+    pub fn status_bytes(&mut self) -> u64 {
+        const ASKING: u64 = 999;
+        self.connect(ASKING);
+        if self.closed.contains(&ASKING) {
+            return 0;
+        }
+        self.status(ASKING, 1).reserved_bytes
     }
 
     pub fn status(&mut self, connection: u64, request: u64) -> StatusReport {

@@ -229,7 +229,11 @@ fn some_request(model: &str, kind: u8) -> Request {
         2 => Request::ListDevices {
             refresh: kind > 128,
         },
-        3 => Request::Explain { model, options },
+        3 => Request::Explain {
+            model,
+            options,
+            measure: kind % 2 == 0,
+        },
         4 => Request::Load { model, options },
         5 => Request::Unload { model },
         6 => Request::Pin {

@@ -10,3 +10,4 @@ mod power;
 mod quota;
 mod scheduling;
 mod streams;
+mod trials;

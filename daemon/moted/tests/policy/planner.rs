@@ -4,7 +4,7 @@ use mote_api::{
     Absence, BackendKind, Candidate, Capability, DeviceInfo, DeviceKind, Manifest, Precision,
     Rejection, Task, Variant,
 };
-use moted::policy::planner::{Question, Requirements, plan};
+use moted::policy::planner::{Cost, Goal, Question, Requirements, Standing, plan};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +27,7 @@ fn manifest(variants: Vec<Variant>) -> Manifest {
         stream: None,
         clip: None,
         inputs: Vec::new(),
+        check: None,
         labels: None,
         files: BTreeMap::new(),
     }
@@ -147,6 +148,8 @@ proptest! {
             require: &require,
             room_bytes,
             verdict: &verdict,
+            standing: &|_| Standing::default(),
+            goal: Goal::Speed,
         };
         let made = plan(&question);
         prop_assert_eq!(&made, &plan(&question));
@@ -215,6 +218,8 @@ fn accelerators_then_the_manifests_order_then_onnxruntime_on_the_same_file() {
         require: &Requirements::default(),
         room_bytes: 1,
         verdict: &|_| None,
+        standing: &|_| Standing::default(),
+        goal: Goal::Speed,
     });
     let order: Vec<_> = made
         .candidates
@@ -249,6 +254,112 @@ fn what_needs_too_much_memory_says_how_much() {
         require: &Requirements::default(),
         room_bytes: 20,
         verdict: &|_| None,
+        standing: &|_| Standing::default(),
+        goal: Goal::Speed,
     });
     assert_eq!(made.over_budget(), Some((50, 20)));
+}
+
+/// What a trial may have told of the candidate of a variant and a flavour.
+fn some_standings() -> impl Strategy<Value = BTreeMap<(String, String), Standing>> {
+    let cost = (1..40u64, 0..40u64).prop_map(|(run_us, host_cpu_us)| Cost {
+        run_us,
+        host_cpu_us,
+    });
+    let standing = (
+        proptest::option::weighted(0.8, cost),
+        (0..6u32, 0..6u32),
+        proptest::option::weighted(0.2, 80..200u32),
+    );
+    let standing = standing.prop_map(|(measured, (own_nodes, others), host_percent)| Standing {
+        measured,
+        nodes: own_nodes + others,
+        own_nodes,
+        host_percent: host_percent.filter(|_| others == 0),
+    });
+    let key = (0..5u8, 0..6u8).prop_map(|(v, f)| (format!("v{v}"), format!("flavour{f}")));
+    proptest::collection::btree_map(key, standing, 0..30)
+}
+
+proptest! {
+    #[test]
+    fn what_was_measured_comes_first_and_in_order_and_the_rest_stays_as_it_was(
+        variants in some_variants(),
+        capabilities in some_capabilities(),
+        require in some_requirements(),
+        standings in some_standings(),
+        thrifty in any::<bool>(),
+    ) {
+        let manifest = manifest(variants);
+        // Devices alone can pass for what they are not.
+        let standing = |candidate: &Candidate| {
+            let key = (candidate.variant.clone(), candidate.flavour.clone());
+            let mut standing = standings.get(&key).copied().unwrap_or_default();
+            if candidate.device.kind == DeviceKind::Cpu {
+                (standing.own_nodes, standing.host_percent) = (standing.nodes, None);
+            }
+            standing
+        };
+        let nothing = |_: &Candidate| Standing::default();
+        let goal = if thrifty { Goal::Thrift } else { Goal::Speed };
+        let ask = |standing: &dyn Fn(&Candidate) -> Standing| plan(&Question {
+            manifest: &manifest,
+            need_bytes: &|_, _| 0,
+            capabilities: &capabilities,
+            require: &require,
+            room_bytes: 0,
+            verdict: &|_| None,
+            standing,
+            goal,
+        });
+        let (made, before) = (ask(&standing), ask(&nothing));
+
+        prop_assert_eq!(made.candidates.len(), made.standings.len());
+        let pairs = made.candidates.len() + made.rejected.len();
+        prop_assert_eq!(pairs, before.candidates.len() + before.rejected.len());
+        let costs: Vec<_> = made.standings.iter().map(|one| one.measured).collect();
+        let measured: Vec<Cost> = costs.iter().map_while(|cost| *cost).collect();
+        prop_assert!(costs[measured.len()..].iter().all(Option::is_none));
+        let is_in_order = measured.is_sorted_by_key(|cost| match goal {
+            Goal::Speed => cost.run_us,
+            Goal::Thrift => cost.host_cpu_us,
+        });
+        prop_assert!(is_in_order);
+        let untouched = |one: &&Candidate| standing(one) == Standing::default();
+        let rest: Vec<_> = made.candidates.iter().filter(untouched).collect();
+        let rest_before: Vec<_> = before.candidates.iter().filter(untouched).collect();
+        prop_assert_eq!(rest, rest_before);
+
+        // Of those that were open before, only devices were turned away, and for a reason.
+        let best_on_cpu = std::iter::zip(&made.candidates, &made.standings)
+            .filter(|(one, _)| one.device.kind == DeviceKind::Cpu)
+            .filter_map(|(_, standing)| Some(standing.measured?.run_us))
+            .min();
+        for lost in before.candidates.iter().filter(|one| !made.candidates.contains(one)) {
+            prop_assert!(lost.device.kind != DeviceKind::Cpu);
+            let rejected = made.rejected.iter().find(|one| {
+                one.variant == lost.variant && one.flavour == lost.flavour && one.provider == lost.provider
+            });
+            let told = standing(lost);
+            match &rejected.expect("it is rejected").rejection {
+                Rejection::SplitLoses { run_us, best_us, .. } => {
+                    prop_assert_eq!(Some(*best_us), best_on_cpu);
+                    prop_assert!(run_us > best_us && told.own_nodes * 2 < told.nodes);
+                }
+                Rejection::ComputesOnHost { .. } | Rejection::FellBackToCpu { .. } => {
+                    prop_assert!(require.forbid_cpu);
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+        if require.forbid_cpu {
+            let owns_all = |one: &Standing| one.own_nodes == one.nodes && one.host_percent.is_none();
+            prop_assert!(made.standings.iter().all(owns_all));
+        }
+        let (not_taken, on_host) = (made.not_taken(), made.set_backs());
+        prop_assert_eq!(not_taken.len() + made.candidates.len().min(1), pairs);
+        let hosts = made.standings.iter().filter(|one| one.host_percent.is_some()).count();
+        let told = on_host.iter().filter(|one| matches!(one.rejection, Rejection::ComputesOnHost { .. }));
+        prop_assert!(told.count() >= hosts);
+    }
 }

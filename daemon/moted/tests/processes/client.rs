@@ -91,6 +91,8 @@ impl Daemon {
             .arg(root.join("store"))
             .arg("--runtimes")
             .arg(root.join("runtimes"))
+            // The stand-ins for workers know nothing of trials.
+            .args(["--choose", "ranked"])
             .arg("--state-dir")
             .arg(root.join("state"))
             .arg("--worker")

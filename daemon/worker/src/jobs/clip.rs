@@ -5,7 +5,7 @@
 
 use super::{Job, Pools, Progressed, micros};
 use crate::load::LoadedModel;
-use crate::status::{self, chain};
+use crate::status::{self, Failure, chain};
 use mote_api::Canceller;
 use mote_media::{
     Av1Settings, ClipSpec, Frame, FrameReader, FrameWriter, Limits, MediaError, Output, Rational,
@@ -225,15 +225,15 @@ impl ClipJob {
 }
 
 impl Job for ClipJob {
-    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Status> {
+    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure> {
         match self
             .window
             .step()
-            .map_err(|error| status::of_pipeline(&error))?
+            .map_err(|error| status::of_step(&error))?
         {
             WindowStep::NeedsFrame => self.feed()?,
             WindowStep::Original(rgb) | WindowStep::Between(rgb) => self.write(rgb, said)?,
-            WindowStep::Ended => return self.finish(),
+            WindowStep::Ended => return Ok(self.finish()?),
         }
         Ok(Progressed::More)
     }

@@ -2,7 +2,7 @@
 
 use super::{Job, Pools, Progressed};
 use crate::load::LoadedModel;
-use crate::status;
+use crate::status::{self, Failure};
 use mote_api::{Canceller, MoeSpec};
 use mote_pipeline::{ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep};
 use mote_wire::types::{
@@ -93,12 +93,8 @@ impl GenerateJob {
 }
 
 impl Job for GenerateJob {
-    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Status> {
-        match self
-            .job
-            .step()
-            .map_err(|error| status::of_pipeline(&error))?
-        {
+    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure> {
+        match self.job.step().map_err(|error| status::of_step(&error))? {
             TextStep::Prefill { done, total } => {
                 said.push(JobReply::Progress(Progress {
                     stage: Stage::Prefill,

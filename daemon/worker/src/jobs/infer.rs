@@ -4,7 +4,7 @@ use super::{Job, Pools, Progressed};
 use crate::buffers::Buffers;
 use crate::convert;
 use crate::load::LoadedModel;
-use crate::status;
+use crate::status::{self, Failure};
 use mote_api::Canceller;
 use mote_pipeline::{SessionPool, TensorJob};
 use mote_wire::types::{BufferRange, Done, Infer, JobReply, Receipt, Status};
@@ -55,11 +55,8 @@ impl InferJob {
 }
 
 impl Job for InferJob {
-    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Status> {
-        let result = self
-            .job
-            .run()
-            .map_err(|error| status::of_pipeline(&error))?;
+    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure> {
+        let result = self.job.run().map_err(|error| status::of_step(&error))?;
         let mut bytes_copied = self.bytes_copied + result.report.bytes_copied;
         for output in &result.outputs {
             let range = self.ranges.get(&output.name).copied();

@@ -6,6 +6,7 @@ mod infer;
 
 use crate::buffers::Buffers;
 use crate::load::LoadedModel;
+use crate::status::Failure;
 use mote_api::Canceller;
 use mote_pipeline::{KvPool, SessionPool};
 use mote_wire::types::{Done, JobReply, StartJob, Status, Work};
@@ -30,7 +31,7 @@ pub enum Progressed {
 /// Work in steps. A step is a prefill chunk, a token, a frame, or one run.
 pub trait Job {
     /// Takes one step and says what came of it.
-    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Status>;
+    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure>;
 
     /// How the run in progress can be stopped; `None` when a step never lasts.
     fn canceller(&self) -> Option<Canceller>;

@@ -133,6 +133,10 @@ pub(super) fn parse(receipt: pb::Receipt) -> Receipt {
         preemptions: receipt.preemptions,
         retries: receipt.retries,
         throttle: receipt.throttle,
+        verification: receipt.verification,
+        measured: receipt.measured,
+        measured_at_s: receipt.measured_at_s,
+        host_cpu_us: receipt.host_cpu_us,
     }
 }
 
@@ -174,5 +178,9 @@ pub(super) fn write(receipt: Receipt) -> pb::Receipt {
         preemptions: receipt.preemptions,
         retries: receipt.retries,
         throttle: receipt.throttle,
+        verification: receipt.verification,
+        measured: receipt.measured,
+        measured_at_s: receipt.measured_at_s,
+        host_cpu_us: receipt.host_cpu_us,
     }
 }

@@ -137,6 +137,7 @@ pub(super) fn write_progress(progress: Progress) -> pb::Progress {
 pub(super) fn parse_stage(stage: &str) -> Parsed<Stage> {
     Ok(match stage {
         "queued" => Stage::Queued,
+        "trying" => Stage::Trying,
         "loading" => Stage::Loading,
         "prefill" => Stage::Prefill,
         "decode" => Stage::Decode,
@@ -149,6 +150,7 @@ pub(super) fn parse_stage(stage: &str) -> Parsed<Stage> {
 pub(super) fn write_stage(stage: Stage) -> &'static str {
     match stage {
         Stage::Queued => "queued",
+        Stage::Trying => "trying",
         Stage::Loading => "loading",
         Stage::Prefill => "prefill",
         Stage::Decode => "decode",

@@ -4,7 +4,7 @@ use super::{Parsed, Place, invalid, receipt, required, status, tensor, unless_ze
 use crate::pb;
 use crate::types::{
     CandidateInfo, Capability, Explanation, ModelDetails, ModelInfo, PowerReport, Sandbox,
-    SandboxPart, SandboxState, StatusReport, VariantInfo, WorkerInfo, WorkerState,
+    SandboxPart, SandboxState, StatusReport, TrialInfo, VariantInfo, WorkerInfo, WorkerState,
 };
 
 pub(super) fn parse_models(models: pb::ModelList) -> Vec<ModelInfo> {
@@ -125,48 +125,86 @@ pub(super) fn write_devices(devices: Vec<Capability>) -> pb::DeviceList {
 }
 
 pub(super) fn parse_explanation(explanation: pb::Explanation) -> Explanation {
-    let parse_chosen = |chosen: pb::CandidateInfo| CandidateInfo {
-        variant: chosen.variant,
-        backend: chosen.backend,
-        flavour: chosen.flavour,
-        library_version: chosen.library_version,
-        provider: chosen.provider,
-        device: receipt::parse_device(chosen.device.unwrap_or_default()),
-        precision: chosen.precision,
-    };
     Explanation {
         model: explanation.model,
         model_digest: explanation.model_digest,
-        chosen: explanation.chosen.map(parse_chosen),
+        chosen: explanation.chosen.map(parse_candidate),
         rejected: receipt::parse_rejected(explanation.rejected),
         placement: receipt::parse_placement(explanation.placement),
         placement_read_back: explanation.placement_read_back,
         need_bytes: explanation.need_bytes,
         budget_bytes: explanation.budget_bytes,
         notes: explanation.notes,
+        trials: explanation.trials.into_iter().map(parse_trial).collect(),
     }
 }
 
 pub(super) fn write_explanation(explanation: Explanation) -> pb::Explanation {
-    let write_chosen = |chosen: CandidateInfo| pb::CandidateInfo {
-        variant: chosen.variant,
-        backend: chosen.backend,
-        flavour: chosen.flavour,
-        library_version: chosen.library_version,
-        provider: chosen.provider,
-        device: Some(receipt::write_device(chosen.device)),
-        precision: chosen.precision,
-    };
     pb::Explanation {
         model: explanation.model,
         model_digest: explanation.model_digest,
-        chosen: explanation.chosen.map(write_chosen),
+        chosen: explanation.chosen.map(write_candidate),
         rejected: receipt::write_rejected(explanation.rejected),
         placement: receipt::write_placement(explanation.placement),
         placement_read_back: explanation.placement_read_back,
         need_bytes: explanation.need_bytes,
         budget_bytes: explanation.budget_bytes,
         notes: explanation.notes,
+        trials: explanation.trials.into_iter().map(write_trial).collect(),
+    }
+}
+
+fn parse_candidate(candidate: pb::CandidateInfo) -> CandidateInfo {
+    CandidateInfo {
+        variant: candidate.variant,
+        backend: candidate.backend,
+        flavour: candidate.flavour,
+        library_version: candidate.library_version,
+        provider: candidate.provider,
+        device: receipt::parse_device(candidate.device.unwrap_or_default()),
+        precision: candidate.precision,
+    }
+}
+
+fn write_candidate(candidate: CandidateInfo) -> pb::CandidateInfo {
+    pb::CandidateInfo {
+        variant: candidate.variant,
+        backend: candidate.backend,
+        flavour: candidate.flavour,
+        library_version: candidate.library_version,
+        provider: candidate.provider,
+        device: Some(receipt::write_device(candidate.device)),
+        precision: candidate.precision,
+    }
+}
+
+fn parse_trial(trial: pb::TrialInfo) -> TrialInfo {
+    TrialInfo {
+        candidate: parse_candidate(trial.candidate.unwrap_or_default()),
+        verification: trial.verification,
+        detail: trial.detail,
+        run_us: trial.run_us,
+        runs: trial.runs,
+        load_us: trial.load_us,
+        host_cpu_us: trial.host_cpu_us,
+        grown_bytes: trial.grown_bytes,
+        placement: receipt::parse_placement(trial.placement),
+        tried_at_s: trial.tried_at_s,
+    }
+}
+
+fn write_trial(trial: TrialInfo) -> pb::TrialInfo {
+    pb::TrialInfo {
+        candidate: Some(write_candidate(trial.candidate)),
+        verification: trial.verification,
+        detail: trial.detail,
+        run_us: trial.run_us,
+        runs: trial.runs,
+        load_us: trial.load_us,
+        host_cpu_us: trial.host_cpu_us,
+        grown_bytes: trial.grown_bytes,
+        placement: receipt::write_placement(trial.placement),
+        tried_at_s: trial.tried_at_s,
     }
 }
 

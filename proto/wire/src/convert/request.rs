@@ -21,6 +21,7 @@ pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Request> {
         Body::Explain(explain) => Request::Explain {
             model: name("model", explain.model)?,
             options: options::parse(explain.options)?,
+            measure: explain.measure,
         },
         Body::Load(load) => Request::Load {
             model: name("model", load.model)?,
@@ -67,9 +68,14 @@ pub(crate) fn write(request: Request, fds: &mut Vec<OwnedFd>) -> Result<Body, En
             Body::InspectModel(pb::InspectModel { model, load })
         }
         Request::ListDevices { refresh } => Body::ListDevices(pb::ListDevices { refresh }),
-        Request::Explain { model, options } => Body::Explain(pb::Explain {
+        Request::Explain {
+            model,
+            options,
+            measure,
+        } => Body::Explain(pb::Explain {
             model,
             options: options::write(options),
+            measure,
         }),
         Request::Load { model, options } => Body::Load(pb::Load {
             model,

@@ -18,6 +18,10 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) fn parse_command(body: CommandBody, fds: &mut FdSource) -> Parsed<Command> {
     Ok(match body {
         CommandBody::LoadModel(load) => Command::LoadModel(Box::new(parse_load(load))),
+        CommandBody::TryModel(wpb::TryModel { load, terms_json }) => Command::TryModel {
+            load: Box::new(parse_load(required("load", load)?)),
+            terms_json,
+        },
         CommandBody::StartJob(start) => Command::StartJob(Box::new(parse_start(start, fds)?)),
         CommandBody::CancelJob(wpb::CancelJob { job }) => Command::CancelJob { job },
         CommandBody::CreditJob(wpb::CreditJob { job, frames }) => {
@@ -59,6 +63,10 @@ pub(crate) fn write_command(
 ) -> Result<CommandBody, EncodeError> {
     Ok(match command {
         Command::LoadModel(load) => CommandBody::LoadModel(write_load(*load)),
+        Command::TryModel { load, terms_json } => CommandBody::TryModel(wpb::TryModel {
+            load: Some(write_load(*load)),
+            terms_json,
+        }),
         Command::StartJob(start) => CommandBody::StartJob(write_start(*start, fds)),
         Command::CancelJob { job } => CommandBody::CancelJob(wpb::CancelJob { job }),
         Command::CreditJob { job, frames } => {
@@ -188,6 +196,20 @@ pub(crate) fn parse_event(body: EventBody, fds: &mut FdSource) -> Parsed<WorkerE
         EventBody::Probed(wpb::Probed { capabilities_json }) => {
             WorkerEvent::Probed { capabilities_json }
         }
+        EventBody::Tried(wpb::Tried {
+            verdict_json,
+            samples_json,
+        }) => WorkerEvent::Tried {
+            verdict_json,
+            samples_json,
+        },
+        EventBody::Faulted(wpb::Faulted {
+            job,
+            rejection_json,
+        }) => WorkerEvent::Faulted {
+            job,
+            rejection_json,
+        },
     })
 }
 
@@ -226,6 +248,20 @@ pub(crate) fn write_event(event: WorkerEvent, fds: &mut Vec<OwnedFd>) -> EventBo
         WorkerEvent::Probed { capabilities_json } => {
             EventBody::Probed(wpb::Probed { capabilities_json })
         }
+        WorkerEvent::Tried {
+            verdict_json,
+            samples_json,
+        } => EventBody::Tried(wpb::Tried {
+            verdict_json,
+            samples_json,
+        }),
+        WorkerEvent::Faulted {
+            job,
+            rejection_json,
+        } => EventBody::Faulted(wpb::Faulted {
+            job,
+            rejection_json,
+        }),
     }
 }
 

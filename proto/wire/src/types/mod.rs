@@ -18,7 +18,8 @@ pub use reply::{
 };
 pub use report::{
     CandidateInfo, Capability, Event, EventKind, Explanation, ModelDetails, ModelInfo, PowerReport,
-    Sandbox, SandboxPart, SandboxState, StatusReport, VariantInfo, WorkerInfo, WorkerState,
+    Sandbox, SandboxPart, SandboxState, StatusReport, TrialInfo, VariantInfo, WorkerInfo,
+    WorkerState,
 };
 pub use request::{
     ChatMessage, ClipFormat, Generate, Hello, Infer, OpenStream, Priority, Prompt, RegisterBuffer,

@@ -128,4 +128,13 @@ pub struct Receipt {
     pub retries: u32,
     /// `none`, `unknown`, or what slowed the device down.
     pub throttle: String,
+    /// What is known of the numbers of this way to run: `reference`, `matched` or `unchecked`; empty
+    /// when it was not tried.
+    pub verification: String,
+    /// Whether it was chosen because it was measured to be the best.
+    pub measured: bool,
+    /// When, in seconds since 1970; 0 when it was not tried.
+    pub measured_at_s: u64,
+    /// Processor time of the worker while it ran.
+    pub host_cpu_us: u64,
 }

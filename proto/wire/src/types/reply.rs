@@ -84,6 +84,7 @@ impl std::fmt::Debug for Token {
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Stage {
     Queued,
+    Trying,
     Loading,
     Prefill,
     Decode,

@@ -80,6 +80,23 @@ pub struct Explanation {
     pub need_bytes: u64,
     pub budget_bytes: u64,
     pub notes: Vec<String>,
+    pub trials: Vec<TrialInfo>,
+}
+
+/// What was found when a way to run was tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "as in the schema")]
+pub struct TrialInfo {
+    pub candidate: CandidateInfo,
+    pub verification: String,
+    pub detail: String,
+    pub run_us: u64,
+    pub runs: u32,
+    pub load_us: u64,
+    pub host_cpu_us: u64,
+    pub grown_bytes: u64,
+    pub placement: Vec<ProviderShare>,
+    pub tried_at_s: u64,
 }
 
 /// A way to run a model.

@@ -19,6 +19,7 @@ pub enum Request {
     Explain {
         model: String,
         options: WorkOptions,
+        measure: bool,
     },
     Load {
         model: String,

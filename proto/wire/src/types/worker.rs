@@ -12,6 +12,10 @@ use std::os::fd::OwnedFd;
 #[allow(missing_docs, reason = "the schema says what each command does")]
 pub enum Command {
     LoadModel(Box<LoadModel>),
+    TryModel {
+        load: Box<LoadModel>,
+        terms_json: Vec<u8>,
+    },
     StartJob(Box<StartJob>),
     CancelJob {
         job: u64,
@@ -127,6 +131,14 @@ pub enum WorkerEvent {
     },
     Probed {
         capabilities_json: Vec<u8>,
+    },
+    Tried {
+        verdict_json: Vec<u8>,
+        samples_json: Vec<u8>,
+    },
+    Faulted {
+        job: u64,
+        rejection_json: Vec<u8>,
     },
 }
 

@@ -49,7 +49,17 @@ pub fn event(event: &WorkerEvent) -> String {
 
 /// Fields that came after the first texts, as they are written while they say nothing: left out, so
 /// that those texts stand.
-const LATER: [&str; 3] = ["sandbox: None,", "pid: None,", "power: None,"];
+const LATER: [&str; 9] = [
+    "sandbox: None,",
+    "pid: None,",
+    "power: None,",
+    "measure: false,",
+    "trials: [],",
+    "verification: \"\",",
+    "measured: false,",
+    "measured_at_s: 0,",
+    "host_cpu_us: 0,",
+];
 
 fn plain(message: &impl std::fmt::Debug) -> String {
     let mut text = String::new();

@@ -255,7 +255,11 @@ pub fn request() -> impl Strategy<Value = Request> {
         ],
         (name(), any::<bool>()).prop_map(|(model, load)| Request::InspectModel { model, load }),
         any::<bool>().prop_map(|refresh| Request::ListDevices { refresh }),
-        worded().prop_map(|(model, options)| Request::Explain { model, options }),
+        (worded(), any::<bool>()).prop_map(|((model, options), measure)| Request::Explain {
+            model,
+            options,
+            measure,
+        }),
         worded().prop_map(|(model, options)| Request::Load { model, options }),
         name().prop_map(|model| Request::Unload { model }),
         (name(), any::<bool>()).prop_map(|(model, pinned)| Request::Pin { model, pinned }),
@@ -316,9 +320,9 @@ fn placement() -> impl Strategy<Value = Vec<ProviderShare>> {
 
 fn receipt() -> impl Strategy<Value = Receipt> {
     (
-        (vec(text(), 8), device(), placement(), rejected()),
-        (vec(any::<u64>(), 15), vec(any::<u32>(), 4)),
-        (any::<bool>(), any::<bool>(), any::<bool>()),
+        (vec(text(), 9), device(), placement(), rejected()),
+        (vec(any::<u64>(), 17), vec(any::<u32>(), 4)),
+        any::<(bool, bool, bool, bool)>(),
         (of(any::<u64>()), of(any::<u32>()), of(any::<u32>())),
     )
         .prop_map(
@@ -331,6 +335,10 @@ fn receipt() -> impl Strategy<Value = Receipt> {
                 library_version: texts[5].clone(),
                 precision: texts[6].clone(),
                 throttle: texts[7].clone(),
+                verification: texts[8].clone(),
+                measured: flags.3,
+                measured_at_s: longs[15],
+                host_cpu_us: longs[16],
                 device,
                 placement,
                 placement_read_back: flags.0,
@@ -419,6 +427,7 @@ fn token() -> impl Strategy<Value = Token> {
 fn stage() -> impl Strategy<Value = Stage> {
     prop::sample::select(vec![
         Stage::Queued,
+        Stage::Trying,
         Stage::Loading,
         Stage::Prefill,
         Stage::Decode,
@@ -499,8 +508,26 @@ fn capability() -> impl Strategy<Value = Capability> {
     })
 }
 
-fn explanation() -> impl Strategy<Value = Explanation> {
-    let chosen = (vec(text(), 6), device()).prop_map(|(texts, device)| CandidateInfo {
+fn trial() -> impl Strategy<Value = TrialInfo> {
+    let numbers = any::<(u64, u32, u64, u64, u64, u64)>();
+    (candidate(), text(), text(), placement(), numbers).prop_map(
+        |(candidate, verification, detail, placement, numbers)| TrialInfo {
+            candidate,
+            verification,
+            detail,
+            placement,
+            run_us: numbers.0,
+            runs: numbers.1,
+            load_us: numbers.2,
+            host_cpu_us: numbers.3,
+            grown_bytes: numbers.4,
+            tried_at_s: numbers.5,
+        },
+    )
+}
+
+fn candidate() -> impl Strategy<Value = CandidateInfo> {
+    (vec(text(), 6), device()).prop_map(|(texts, device)| CandidateInfo {
         variant: texts[0].clone(),
         backend: texts[1].clone(),
         flavour: texts[2].clone(),
@@ -508,8 +535,17 @@ fn explanation() -> impl Strategy<Value = Explanation> {
         provider: texts[4].clone(),
         precision: texts[5].clone(),
         device,
-    });
-    let parts = (of(chosen), rejected(), placement(), vec(text(), 0..3));
+    })
+}
+
+fn explanation() -> impl Strategy<Value = Explanation> {
+    let parts = (
+        of(candidate()),
+        rejected(),
+        placement(),
+        vec(text(), 0..3),
+        vec(trial(), 0..3),
+    );
     let numbers = any::<(bool, u64, u64)>();
     (text(), text(), parts, numbers).prop_map(|(model, model_digest, parts, numbers)| Explanation {
         model,
@@ -518,6 +554,7 @@ fn explanation() -> impl Strategy<Value = Explanation> {
         rejected: parts.1,
         placement: parts.2,
         notes: parts.3,
+        trials: parts.4,
         placement_read_back: numbers.0,
         need_bytes: numbers.1,
         budget_bytes: numbers.2,
@@ -697,7 +734,7 @@ pub fn command() -> impl Strategy<Value = Command> {
         any::<(u32, bool, bool, bool, bool, Option<u32>)>(),
     );
     let load = load.prop_map(|(folders, json, numbers)| {
-        Command::LoadModel(Box::new(LoadModel {
+        Box::new(LoadModel {
             folder: folders.0,
             flavour_folder: folders.1,
             manifest_json: json.0,
@@ -710,7 +747,7 @@ pub fn command() -> impl Strategy<Value = Command> {
             model_digest: folders.2,
             forbid_cpu: numbers.3,
             verify_digests: numbers.4,
-        }))
+        })
     });
     let work = prop_oneof![
         infer().prop_map(Work::Infer),
@@ -729,8 +766,12 @@ pub fn command() -> impl Strategy<Value = Command> {
         }))
     });
     let map = (1..=u64::MAX, 1..9000u64, any::<bool>());
+    let load = load.boxed();
+    let tried = (load.clone(), json())
+        .prop_map(|(load, terms_json)| Command::TryModel { load, terms_json });
     prop_oneof![
-        load,
+        load.prop_map(Command::LoadModel),
+        tried,
         start,
         any::<u64>().prop_map(|job| Command::CancelJob { job }),
         any::<(u64, u32)>().prop_map(|(job, frames)| Command::CreditJob { job, frames }),
@@ -802,5 +843,13 @@ pub fn event() -> impl Strategy<Value = WorkerEvent> {
         }),
         vec(text(), 0..4).prop_map(|providers| WorkerEvent::Probing { providers }),
         json().prop_map(|capabilities_json| WorkerEvent::Probed { capabilities_json }),
+        (json(), json()).prop_map(|(verdict_json, samples_json)| WorkerEvent::Tried {
+            verdict_json,
+            samples_json,
+        }),
+        (any::<u64>(), json()).prop_map(|(job, rejection_json)| WorkerEvent::Faulted {
+            job,
+            rejection_json,
+        }),
     ]
 }

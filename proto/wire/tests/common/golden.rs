@@ -67,6 +67,15 @@ fn control_requests() -> Vec<(&'static str, Request)> {
             Request::Explain {
                 model: model(),
                 options: options(),
+                measure: false,
+            },
+        ),
+        (
+            "request_explain_measured",
+            Request::Explain {
+                model: model(),
+                options: options(),
+                measure: true,
             },
         ),
         (
@@ -314,6 +323,7 @@ fn receipt() -> Receipt {
         preemptions: 20,
         retries: 21,
         throttle: "none".into(),
+        ..Receipt::default()
     }
 }
 
@@ -645,6 +655,43 @@ fn report_replies() -> Vec<(&'static str, Reply)> {
                 need_bytes: 150_000_000,
                 budget_bytes: 8 << 30,
                 notes: vec!["one crash".into()],
+                trials: Vec::new(),
+            })),
+        ),
+        (
+            "reply_explanation_tried",
+            Reply::Explanation(Box::new(Explanation {
+                model: "chat".into(),
+                trials: vec![TrialInfo {
+                    candidate: CandidateInfo {
+                        variant: "int8".into(),
+                        device: device(),
+                        ..CandidateInfo::default()
+                    },
+                    verification: "matched".into(),
+                    detail: "off by 1e-6".into(),
+                    run_us: 1,
+                    runs: 2,
+                    load_us: 3,
+                    host_cpu_us: 4,
+                    grown_bytes: 5,
+                    placement: placement(),
+                    tried_at_s: 6,
+                }],
+                ..Explanation::default()
+            })),
+        ),
+        (
+            "reply_done_tried",
+            Reply::Done(Box::new(Done {
+                receipt: Receipt {
+                    verification: "matched".into(),
+                    measured: true,
+                    measured_at_s: 1,
+                    host_cpu_us: 2,
+                    ..Receipt::default()
+                },
+                ..Done::default()
             })),
         ),
         (
