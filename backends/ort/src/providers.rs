@@ -222,7 +222,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         ignores_unknown: false,
         simulated: false,
         driver: driver::DELEGATES,
-        register: Register::Plain(|| ep::VSINPU::default().build()),
+        register: Register::Plain(|| ep::VSINPU.build()),
     },
     Provider {
         name: "NnapiExecutionProvider",

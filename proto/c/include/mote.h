@@ -323,7 +323,7 @@ typedef struct mote_receipt_info {
   const char *verification;   /* its numbers: "reference", "matched", "unchecked" */
   uint64_t measured_at_s;     /* when it was tried, seconds since 1970; 0: it was not */
   uint64_t host_cpu_us;       /* processor time of the worker */
-  int32_t measured;           /* it was chosen because it was measured to be the best */
+  uint64_t measured;          /* 1: it was chosen because it was measured to be the best */
 } mote_receipt_info_t;
 
 #define MOTE_RECEIPT_INFO_INIT                                                                 \

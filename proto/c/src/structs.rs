@@ -218,7 +218,7 @@ structs! {
         verification: *const c_char,
         measured_at_s: u64,
         host_cpu_us: u64,
-        measured: i32,
+        measured: u64,
     }
 }
 

@@ -144,8 +144,8 @@ pub fn machine_stamp(worker: &Path) -> String {
         .filter_map(|entry| {
             let entry = entry.ok()?;
             let name = entry.file_name().into_string().ok()?;
-            let is_ours = |p: &&str| name.starts_with(p);
-            let wanted = name.starts_with("render") || DEVICE_PREFIXES.iter().any(|p| is_ours(&p));
+            let is_ours = |p: &&str| name.starts_with(*p);
+            let wanted = name.starts_with("render") || DEVICE_PREFIXES.iter().any(is_ours);
             // A change of permissions may open a device to the daemon.
             let access = wanted.then(|| entry.metadata().ok())??;
             Some(format!(

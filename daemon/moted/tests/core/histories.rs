@@ -232,7 +232,7 @@ fn some_request(model: &str, kind: u8) -> Request {
         3 => Request::Explain {
             model,
             options,
-            measure: kind % 2 == 0,
+            measure: kind.is_multiple_of(2),
         },
         4 => Request::Load { model, options },
         5 => Request::Unload { model },
