@@ -110,7 +110,7 @@ pub enum Compare {
 }
 
 /// Difference allowed between numbers of one precision on two kinds of hardware, relative to the
-/// size of the output they belong to. Rounding adds up over layers, so each is some hundred times
+/// size of the output they belong to, or to a hundredth where that is less. Rounding adds up over layers, so each is some hundred times
 /// the rounding of one operation; a provider that computes something else is off by far more.
 pub fn tolerance(precision: Precision) -> f64 {
     match precision {
