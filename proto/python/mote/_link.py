@@ -148,14 +148,15 @@ class Link:
         except (MoteError, OSError, ValueError) as error:
             failure = error
         finally:
-            # An interrupt passes through here too: the next who waits reads on.
+            # An interrupt passes through here too: the next who waits reads on. Not before this frame
+            # is delivered: the next one may be another answer to the same request.
             with self._arrived:
+                if received is not None:
+                    self._deliver(*received)
                 self._reading = False
                 self._arrived.notify_all()
         if failure is not None:
             self._fail(failure)
-        elif received is not None:
-            self._deliver(*received)
 
     def _deliver(self, frame, fds) -> None:
         with self._arrived:

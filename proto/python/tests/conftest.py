@@ -27,6 +27,8 @@ def socket_path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("daemon")
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
     command = [target / "release" / "moted", "--exit-on-stdin-close", "--log-level", "warn"]
+    # Which way is fastest here is not what these tests are about.
+    command += ["--choose", "ranked"]
     command += ["--socket", folder / "mote.sock", "--state-dir", folder / "state"]
     command += ["--store", prepared("MOTE_TEST_MODELS"), "--runtimes", prepared("MOTE_RUNTIMES")]
     daemon = subprocess.Popen(command, stdin=subprocess.PIPE)
