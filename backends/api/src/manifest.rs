@@ -107,7 +107,8 @@ pub struct Manifest {
     /// One line for people.
     #[serde(default)]
     pub description: String,
-    /// The same model for several backends and precisions, best first.
+    /// The same model for several backends and precisions, best first: the order in which they are
+    /// taken as long as nothing was measured.
     #[serde(default, rename = "variant")]
     pub variants: Vec<Variant>,
     /// For [`Task::TextGeneration`].

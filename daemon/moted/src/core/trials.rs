@@ -442,8 +442,7 @@ impl Core {
         // What it has used was not others' use of the machine.
         self.load.interrupt();
         let key = key_of(&running.entry, &running.candidate);
-        let placement = finding.loaded.as_deref().map(|loaded| loaded.load_us);
-        if placement.is_some()
+        if finding.loaded.is_some()
             && let Some(stamp) = running.verifying
             && Stamp::of(&running.entry).as_ref() == Some(&stamp)
         {
