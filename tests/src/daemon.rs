@@ -34,6 +34,8 @@ pub struct Setup {
     pub trial_limit_ms: Option<u64>,
     /// What is found out is kept here; beside the socket by default.
     pub state: Option<PathBuf>,
+    /// What providers compile is kept here; beside the socket by default.
+    pub cache: Option<PathBuf>,
 }
 
 /// A running daemon; it is killed when this value is dropped.
@@ -53,6 +55,11 @@ impl Daemon {
         let state = setup.state.clone();
         let state = state.unwrap_or_else(|| folder.path().join("state"));
         command.arg("--state-dir").arg(state);
+        let cache = setup.cache.clone();
+        command.env(
+            "MOTE_CACHE",
+            cache.unwrap_or_else(|| folder.path().join("cache")),
+        );
         // Scripts count their runs.
         let choose = if setup.scripted { "ranked" } else { "measured" };
         command.args(["--choose", setup.choose.unwrap_or(choose)]);

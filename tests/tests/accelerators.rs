@@ -11,13 +11,17 @@ use mote_tests::npy::{max_difference, numbers};
 use mote_tests::reference::Case;
 use mote_tests::{binary, prepared};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 const OPENVINO: (&str, &str) = ("onnxruntime-openvino", "OpenVINOExecutionProvider");
 const QNN: (&str, &str) = ("onnxruntime-qnn", "QNNExecutionProvider");
 /// OpenVINO's kernels add up in another order than the reference's.
 const F32_TOLERANCE: f64 = 1e-4;
+/// Text detection at one size of pictures, for devices that take no others.
+const FIXED: &str = "text-detection-64";
+const SIDE: usize = 64;
 const DESCRIPTION: &str =
     "format = 1\nbackend = \"onnxruntime\"\nversion = \"1\"\nlicence = \"MIT\"\n";
 
@@ -173,6 +177,117 @@ fn a_model_on_the_simulated_npu_is_placed_there_and_computes() -> Result<()> {
         matches!(status, Some(ClientError::Refused(Status::NoBackend { .. }))),
         "{error:?}"
     );
+    Ok(())
+}
+
+/// A store with text detection at one size, its folder and its name.
+fn fixed_text_detection() -> Result<tempfile::TempDir> {
+    let store = tempfile::tempdir()?;
+    let folder = store.path().join(FIXED);
+    std::fs::create_dir(&folder)?;
+    let source = prepared("MOTE_TEST_MODELS")?.join("rapidocr-det");
+    let file = "ch_PP-OCRv4_det_infer.onnx";
+    std::fs::copy(source.join(file), folder.join(file))?;
+    let manifest = format!(
+        "format = 1\nname = \"{FIXED}\"\ntask = \"tensor\"\n\
+         [dimensions]\n\"p2o.DynamicDimension.0\" = 1\n\"p2o.DynamicDimension.1\" = {SIDE}\n\
+         \"p2o.DynamicDimension.2\" = {SIDE}\n\
+         [[variant]]\nname = \"onnxruntime\"\nbackend = \"onnxruntime\"\nfile = \"{file}\"\n\
+         precision = \"f32\"\n\
+         [[variant]]\nname = \"tract\"\nbackend = \"tract\"\nfile = \"{file}\"\n\
+         precision = \"f32\"\n"
+    );
+    std::fs::write(folder.join("mote.toml"), manifest)?;
+    Ok(store)
+}
+
+/// Files of what was compiled, with their times of writing.
+fn compiled_files(cache: &Path) -> Result<Vec<(PathBuf, SystemTime)>> {
+    let mut files = Vec::new();
+    for folder in std::fs::read_dir(cache.join("compiled"))? {
+        for file in std::fs::read_dir(folder?.path())? {
+            let file = file?;
+            files.push((file.path(), file.metadata()?.modified()?));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[test]
+fn a_model_at_fixed_sizes_is_tried_on_the_simulated_npu_and_compiled_once() -> Result<()> {
+    let (store, kept) = (fixed_text_detection()?, tempfile::tempdir()?);
+    let start = || {
+        Daemon::start(&Setup {
+            stores: vec![store.path().into()],
+            runtimes: vec![prepared("MOTE_RUNTIMES")?],
+            choose: Some("measured"),
+            state: Some(kept.path().join("state")),
+            cache: Some(kept.path().join("cache")),
+            ..Setup::default()
+        })
+    };
+    let picture = vec![0u8; 3 * SIDE * SIDE * 4];
+    let shape = [1, 3, SIDE as u64, SIDE as u64];
+    let input = || [Input::bytes("x", DType::F32, &shape, &picture)];
+    let daemon = start()?;
+    let client = daemon.client()?;
+    let receipt = client.infer(FIXED, &input(), &[], &at(QNN))?.done.receipt;
+    assert_eq!(receipt.verification, "matched", "{receipt:?}");
+    assert!(receipt.placement_read_back);
+    let [share] = &receipt.placement[..] else {
+        panic!("{receipt:?}")
+    };
+    assert!(share.provider == QNN.1 && share.nodes > 300, "{share:?}");
+    // The library's own profile of the check input knows this provider alone, too.
+    assert!(
+        share.time_us.is_some_and(|time_us| time_us > 0),
+        "{share:?}"
+    );
+    let wrong = client.infer(
+        FIXED,
+        &[Input::bytes(
+            "x",
+            DType::F32,
+            &[1, 3, 32, 32],
+            &picture[..3 * 32 * 32 * 4],
+        )],
+        &[],
+        &at(QNN),
+    );
+    assert!(
+        matches!(&wrong, Err(ClientError::Refused(Status::Invalid { .. }))),
+        "{wrong:?}"
+    );
+    drop(daemon);
+
+    let before = compiled_files(&kept.path().join("cache"))?;
+    assert!(
+        before
+            .iter()
+            .any(|(path, _)| path.ends_with("compiled.json"))
+    );
+    let daemon = start()?;
+    let client = daemon.client()?;
+    let again = client.infer(FIXED, &input(), &[], &at(QNN))?.done.receipt;
+    // It no longer lies in the model's nodes how many there were, but nothing is told otherwise.
+    assert_eq!(again.placement, receipt.placement);
+    assert_eq!(compiled_files(&kept.path().join("cache"))?, before);
+    drop(daemon);
+
+    // What is damaged is compiled anew.
+    let program = before
+        .iter()
+        .find(|(path, _)| path.extension() == Some("bin".as_ref()));
+    let (program, written) = program.context("the device's program")?;
+    let mut bytes = std::fs::read(program)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    std::fs::write(program, bytes)?;
+    let daemon = start()?;
+    let third = daemon.client()?.infer(FIXED, &input(), &[], &at(QNN))?;
+    assert_eq!(third.done.receipt.placement, receipt.placement);
+    assert!(std::fs::metadata(program)?.modified()? > *written);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use crate::manifest::BackendKind;
 use crate::plan::Placement;
 use crate::tensor::{DType, Tensor};
 use crate::threads::Threads;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ pub trait Backend: Send + Sync {
 }
 
 /// What to load, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LoadRequest {
     /// The model file; external data lies beside it.
     pub file: PathBuf,
@@ -56,6 +57,14 @@ pub struct LoadRequest {
     pub threads: Threads,
     /// Refuse a placement in which the CPU runs any node.
     pub forbid_cpu: bool,
+    /// Open dimensions by the names that the file has for them, and what they are to be: some
+    /// devices take models of fixed shapes only. A backend that cannot fix one refuses the load.
+    pub dimensions: BTreeMap<String, usize>,
+    /// A folder for what the provider compiles, of this file on this device alone: what lies there
+    /// is used, if it still fits, and else replaced. Without one nothing is kept.
+    pub compiled: Option<PathBuf>,
+    /// A folder for the library's own profile of all runs, which [`Model::end_profile`] reads.
+    pub profile: Option<PathBuf>,
 }
 
 /// Name, element type and shape of one model input or output.
@@ -96,6 +105,14 @@ impl Signature {
         self.inputs.iter().position(|spec| spec.name == name)
     }
 
+    /// The first input with a dimension that is decided at run time, and its place.
+    pub fn first_open(&self) -> Option<(&TensorSpec, usize)> {
+        self.inputs.iter().find_map(|spec| {
+            let open = spec.shape.iter().position(Option::is_none)?;
+            Some((spec, open))
+        })
+    }
+
     /// Position of an output by name.
     pub fn output(&self, name: &str) -> Option<usize> {
         self.outputs.iter().position(|spec| spec.name == name)
@@ -123,6 +140,42 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// When the library fails; the old threads stay in use.
     fn set_threads(&self, threads: Threads) -> Result<bool, LoadError>;
+
+    /// Ends the profile that [`LoadRequest::profile`] began and tells what the library itself wrote
+    /// down of all runs since; `None` when there is no profile, or the library keeps none. Its file
+    /// is removed.
+    ///
+    /// # Errors
+    /// When the profile cannot be written or read.
+    fn end_profile(&self) -> Result<Option<Profile>, LoadError> {
+        Ok(None)
+    }
+}
+
+/// What a library itself wrote down of the runs of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Per provider, the one that took the most time first.
+    pub shares: Vec<ProfileShare>,
+}
+
+/// One provider's share of a [`Profile`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileShare {
+    /// The runtime's own name of the provider.
+    pub provider: String,
+    /// Different kernels that ran, each once or more often: a node, or a group of nodes that were
+    /// compiled into one.
+    pub kernels: u32,
+    /// Time in all of them, over all runs.
+    pub time_us: u64,
+}
+
+impl Profile {
+    /// The share of a provider, if any of its kernels ran.
+    pub fn of(&self, provider: &str) -> Option<&ProfileShare> {
+        self.shares.iter().find(|share| share.provider == provider)
+    }
 }
 
 /// Where an output goes.

@@ -72,6 +72,11 @@ pub enum LoadError {
     },
     #[error("model tensor {name:?} has an element type that is not served: {dtype}")]
     UnservedType { name: String, dtype: String },
+    #[error(
+        "dimension {place} of input {input:?} is open: the manifest's dimensions do not name it, or \
+         this backend cannot fix it"
+    )]
+    OpenDimension { input: String, place: usize },
     #[error("cannot compile {} for {provider}", file.display())]
     Compile {
         file: PathBuf,

@@ -32,8 +32,8 @@ mod trial;
 pub mod vendor;
 
 pub use backend::{
-    Backend, Cancel, Canceller, LoadRequest, Model, OutputTarget, RunReport, Session, Signature,
-    TensorSpec,
+    Backend, Cancel, Canceller, LoadRequest, Model, OutputTarget, Profile, ProfileShare, RunReport,
+    Session, Signature, TensorSpec,
 };
 pub use capability::{Absence, Capability, DeviceInfo, DeviceKind};
 pub use digest::{Digest, DigestError, FILE_CHUNK_BYTES};

@@ -12,6 +12,8 @@ pub const MANIFEST_FILE_NAME: &str = "mote.toml";
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 const VARIANTS_MAX: usize = 64;
 const NAME_BYTES_MAX: usize = 128;
+const DIMENSIONS_MAX: usize = 64;
+const DIMENSION_MAX: usize = 1 << 24;
 
 /// An inference library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -129,6 +131,11 @@ pub struct Manifest {
     /// File with one label per line, in the order of the model's classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<PathBuf>,
+    /// Sizes of the dimensions that the files leave open, by their names there, at which this model is
+    /// served: many NPUs take fixed shapes only. None may be left open then. Without them the model
+    /// is served at any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dimensions: BTreeMap<String, usize>,
     /// Digest of every file of the folder, by path; files that are not named are not used.
     #[serde(default)]
     pub files: BTreeMap<String, Digest>,
@@ -402,6 +409,7 @@ impl Manifest {
             inputs: Vec::new(),
             check: None,
             labels: None,
+            dimensions: BTreeMap::new(),
             files: BTreeMap::new(),
         })
     }
@@ -474,6 +482,15 @@ impl Manifest {
         {
             return Err(("clip.pad_multiple".into(), "is not in 1..=1024".into()));
         }
+        let mut dimensions = self.dimensions.iter();
+        if self.dimensions.len() > DIMENSIONS_MAX
+            || dimensions.any(|(name, size)| {
+                name.is_empty() || name.contains('\0') || !(1..=DIMENSION_MAX).contains(size)
+            })
+        {
+            let why = format!("there may be {DIMENSIONS_MAX}, named, of 1 to {DIMENSION_MAX}");
+            return Err(("dimensions".into(), why));
+        }
         if self
             .labels
             .as_ref()
@@ -529,6 +546,11 @@ mod tests {
             ("file = \"m.onnx\"", "file = \"a/../../m\"", "variant.file"),
             ("task = \"tensor\"", "task = \"text-generation\"", "text"),
             ("task = \"tensor\"", "task = \"stream\"", "stream"),
+            (
+                "[[variant]]",
+                "[dimensions]\nn = 0\n[[variant]]",
+                "dimensions",
+            ),
         ] {
             let message = parse(&GOOD.replace(from, to)).expect_err("must be refused");
             assert!(

@@ -139,7 +139,12 @@ pub struct ProviderShare {
     pub provider: String,
     /// Nodes of the compiled graph that it runs.
     pub nodes: u32,
-    /// Time spent in its nodes, where the runtime tells; otherwise `None`.
+    /// Groups into which it compiled them, each of which runs as one; as many as nodes where it
+    /// compiles none, 0 where nobody told.
+    #[serde(default)]
+    pub groups: u32,
+    /// Time spent in its nodes by one run of the check input, as the runtime's own profile has it;
+    /// `None` where there is no profile.
     pub time_us: Option<u64>,
 }
 

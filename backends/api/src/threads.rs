@@ -21,6 +21,12 @@ pub enum Load {
     Busy,
 }
 
+impl Default for Threads {
+    fn default() -> Self {
+        Self::SINGLE
+    }
+}
+
 impl Threads {
     /// One thread that never spins: right for small graphs and for probes.
     pub const SINGLE: Self = Self {

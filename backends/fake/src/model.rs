@@ -124,6 +124,7 @@ impl Model for FakeModel {
         let share = |provider: &str, nodes| ProviderShare {
             provider: provider.into(),
             nodes,
+            groups: 0,
             time_us: None,
         };
         let mut shares = match self.loaded.provider {

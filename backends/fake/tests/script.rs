@@ -16,6 +16,7 @@ fn load_on(provider: &str, script: &str) -> Result<Arc<dyn Model>, LoadError> {
         provider_options: Vec::new(),
         threads: Threads::SINGLE,
         forbid_cpu: false,
+        ..LoadRequest::default()
     })
 }
 

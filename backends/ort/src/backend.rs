@@ -237,7 +237,8 @@ impl Backend for OrtBackend {
         self.plug(name).map_err(absent)?;
         let rows = Provider::chosen(name, &request.provider_options);
         let row = rows.first().ok_or_else(|| absent(Absence::NotCompiledIn))?;
-        let model = OrtModel::load(&self.library.environment, row, request)?;
+        let library = &self.library;
+        let model = OrtModel::load(&library.environment, &library.version, row, request)?;
         Ok(Arc::new(model))
     }
 }

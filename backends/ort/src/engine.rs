@@ -1,17 +1,18 @@
 //! One compiled ONNX Runtime session: a model file, a provider, a number of threads.
 
-use crate::failure::{backend_error, forget_logged, load_error};
+use crate::compiled::{self, Keeps};
+use crate::failure::{backend_error, chain, forget_logged, load_error};
+use crate::profile;
 use crate::providers::Provider;
 use crate::sys::{self, Produced, RawSession, RawValue, Side, TensorInfo};
 use crate::turn::Turn;
 use mote_api::{
-    BackendError, LoadError, LoadRequest, Placement, ProviderShare, RANK_MAX, Signature,
-    TensorSpec, Threads,
+    BackendError, LoadError, LoadRequest, Placement, Profile, RANK_MAX, Signature, TensorSpec,
 };
 use ort::environment::Environment;
 use ort::session::RunOptions;
 use ort::session::builder::SessionBuilder;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// More threads than any board has; larger requests are cut to it.
@@ -50,16 +51,31 @@ pub(crate) struct Computed {
 }
 
 impl Engine {
-    /// Loads `request.file` on the provider of `row`.
+    /// Loads `request.file` on the provider of `row`: what was compiled before, if there is such and
+    /// it may be kept, or else the file.
     pub(crate) fn load(
         environment: &Environment,
+        library: &str,
         row: &Provider,
         request: &LoadRequest,
     ) -> Result<Self, LoadError> {
         check_readable(&request.file)?;
-        Self::compile(environment, row, request, |builder| {
-            RawSession::from_file(environment, builder, &request.file)
-        })
+        let kept = match (&request.compiled, row.keeps) {
+            (Some(folder), Keeps::Context) => Some(folder),
+            _ => None,
+        };
+        if let Some(folder) = kept {
+            if let Some(engine) = Self::recall(environment, library, row, request, folder) {
+                return engine.allowed(row, request);
+            }
+            if let Some(engine) = Self::compile_and_keep(environment, library, row, request, folder)
+            {
+                return engine.allowed(row, request);
+            }
+        }
+        let builder = Self::builder(environment, row, request)?;
+        let session = RawSession::from_file(environment, &builder, &request.file);
+        Self::of(session, row, request)?.allowed(row, request)
     }
 
     /// Loads a model from memory; the file of `request` is for messages only.
@@ -69,23 +85,112 @@ impl Engine {
         request: &LoadRequest,
         model: &[u8],
     ) -> Result<Self, LoadError> {
-        Self::compile(environment, row, request, |builder| {
-            RawSession::from_bytes(environment, builder, model)
-        })
+        let builder = Self::builder(environment, row, request)?;
+        let session = RawSession::from_bytes(environment, &builder, model);
+        Self::of(session, row, request)?.allowed(row, request)
     }
 
-    fn compile(
+    /// What was compiled before; `None` when there is nothing, or it is of no use any more.
+    fn recall(
+        environment: &Environment,
+        library: &str,
+        row: &Provider,
+        request: &LoadRequest,
+        folder: &Path,
+    ) -> Option<Self> {
+        let of_no_use = |why: &str| log::warn!("what was compiled before is of no use: {why}");
+        let found = match compiled::find(folder, library) {
+            Ok(found) => found?,
+            Err(error) => {
+                of_no_use(&error.to_string());
+                return None;
+            }
+        };
+        let builder = Self::builder(environment, row, request);
+        let session = |builder| RawSession::from_file(environment, &builder, &found.model);
+        let loaded = builder.and_then(|builder| Self::of(session(builder), row, request));
+        match loaded {
+            // Each group is one node now.
+            Ok(engine) if engine.groups() == groups(&found.placement) => Some(Self {
+                placement: found.placement,
+                ..engine
+            }),
+            Ok(_) => {
+                of_no_use("it is placed otherwise than it was");
+                None
+            }
+            Err(error) => {
+                of_no_use(&chain(&error));
+                None
+            }
+        }
+    }
+
+    /// Compiles and keeps the result; `None` when that does not work together.
+    fn compile_and_keep(
+        environment: &Environment,
+        library: &str,
+        row: &Provider,
+        request: &LoadRequest,
+        folder: &Path,
+    ) -> Option<Self> {
+        let cannot = |why: &str| log::warn!("cannot keep what {} compiles: {why}", row.name);
+        if let Err(error) = compiled::clear(folder) {
+            cannot(&error.to_string());
+            return None;
+        }
+        let compile = || -> Result<Self, LoadError> {
+            let entries = compiled::entries(folder).into_iter().flatten();
+            let mut builder = Self::builder(environment, row, request)?;
+            for (key, value) in entries {
+                builder = builder.with_config_entry(key, &value).map_err(|error| {
+                    LoadError::Session(backend_error("set a session option", &error))
+                })?;
+            }
+            let session = RawSession::from_file(environment, &builder, &request.file);
+            Self::of(session, row, request)
+        };
+        match compile() {
+            Ok(engine) => {
+                if let Err(error) = compiled::keep(folder, library, &engine.placement) {
+                    cannot(&error.to_string());
+                }
+                Some(engine)
+            }
+            Err(error) => {
+                log::debug!("not compiled to be kept: {}", chain(&error));
+                // What is half written takes room for nothing.
+                if let Err(error) = compiled::clear(folder) {
+                    cannot(&error.to_string());
+                }
+                None
+            }
+        }
+    }
+
+    /// Session options with the provider registered.
+    fn builder(
         environment: &Environment,
         row: &Provider,
         request: &LoadRequest,
-        create: impl FnOnce(&SessionBuilder) -> Result<RawSession, ort::Error>,
-    ) -> Result<Self, LoadError> {
+    ) -> Result<SessionBuilder, LoadError> {
         forget_logged();
-        let builder = options(environment, request.threads).map_err(LoadError::Session)?;
-        let builder = row.register(builder, environment, &request.provider_options)?;
-        let session = create(&builder).map_err(|error| load_error(request, row.name, &error))?;
-        let engine = Self::finish(session, &request.file)?;
-        let (nodes, cpu_nodes) = engine.nodes();
+        let builder = options(environment, request).map_err(LoadError::Session)?;
+        row.register(builder, environment, request)
+    }
+
+    fn of(
+        session: Result<RawSession, ort::Error>,
+        row: &Provider,
+        request: &LoadRequest,
+    ) -> Result<Self, LoadError> {
+        let session = session.map_err(|error| load_error(request, row.name, &error))?;
+        Self::finish(session, &request.file)
+    }
+
+    /// Refuses what runs on the CPU though it must not.
+    fn allowed(self, row: &Provider, request: &LoadRequest) -> Result<Self, LoadError> {
+        let (nodes, cpu_nodes) = self.nodes();
         // A provider that took nothing would be the CPU by stealth.
         let took_nothing = row.name != crate::CPU_PROVIDER && nodes > 0 && cpu_nodes == nodes;
         if took_nothing || (request.forbid_cpu && cpu_nodes > 0) {
@@ -95,7 +200,13 @@ impl Engine {
                 cpu_nodes,
             });
         }
-        Ok(engine)
+        Ok(self)
+    }
+
+    /// Per provider, the groups of nodes that are one node each in what was compiled; the CPU's are
+    /// not compiled.
+    fn groups(&self) -> Vec<(&str, u32)> {
+        groups(&self.placement)
     }
 
     fn finish(session: RawSession, file: &Path) -> Result<Self, LoadError> {
@@ -110,12 +221,7 @@ impl Engine {
         let mut shares = session
             .assignment()
             .map_err(|error| LoadError::Session(backend_error("read the assignment", &error)))?;
-        shares.sort_by_key(|(_, nodes)| std::cmp::Reverse(*nodes));
-        let share = |(provider, nodes)| ProviderShare {
-            provider,
-            nodes,
-            time_us: None,
-        };
+        shares.sort_by_key(|share| std::cmp::Reverse(share.nodes));
         Ok(Self {
             session,
             turn: Turn::default(),
@@ -128,7 +234,7 @@ impl Engine {
                 },
             },
             placement: Placement {
-                shares: shares.into_iter().map(share).collect(),
+                shares,
                 read_back: true,
             },
         })
@@ -138,6 +244,19 @@ impl Engine {
     pub(crate) fn nodes(&self) -> (u32, u32) {
         let cpu_nodes = self.placement.nodes_on(crate::CPU_PROVIDER);
         (self.placement.nodes(), cpu_nodes)
+    }
+
+    /// Ends the profile of this session's runs, and reads it; the file is removed.
+    pub(crate) fn end_profile(&self) -> Result<Profile, BackendError> {
+        let _turn = self.turn.take();
+        let failed = |error: ort::Error| backend_error("end the profile", &error);
+        let file = PathBuf::from(self.session.end_profiling().map_err(failed)?);
+        let profile = profile::read(&file);
+        let removed = std::fs::remove_file(&file);
+        let read = |cause: std::io::Error| BackendError::new("read the profile", cause);
+        let profile = profile.map_err(read)?;
+        removed.map_err(read)?;
+        Ok(profile)
     }
 
     /// Waits for the turn and computes once.
@@ -169,12 +288,27 @@ fn check_readable(file: &Path) -> Result<(), LoadError> {
     })
 }
 
-/// Session options for `threads`: nodes one after another, each on all threads. Without memory
+/// Groups of compiled nodes per provider.
+fn groups(placement: &Placement) -> Vec<(&str, u32)> {
+    let shares = placement.shares.iter();
+    let compiled = shares.filter(|share| share.provider != crate::CPU_PROVIDER);
+    let mut groups: Vec<_> = compiled
+        .map(|share| (share.provider.as_str(), share.groups))
+        .collect();
+    groups.sort_unstable();
+    groups
+}
+
+/// Session options for a request: nodes one after another, each on all threads. Without memory
 /// patterns, because the library keeps one for every input shape it ever saw (24 batch sizes of
 /// one model took 230 MB instead of 153 MB) and runs no faster with them.
-fn options(environment: &Environment, threads: Threads) -> Result<SessionBuilder, BackendError> {
+fn options(
+    environment: &Environment,
+    request: &LoadRequest,
+) -> Result<SessionBuilder, BackendError> {
+    let threads = request.threads;
     let set = || -> Result<SessionBuilder, ort::Error> {
-        Ok(SessionBuilder::new(environment)?
+        let mut builder = SessionBuilder::new(environment)?
             .with_intra_threads(threads.count.clamp(1, THREADS_MAX))?
             .with_inter_threads(1)?
             .with_parallel_execution(false)?
@@ -182,7 +316,15 @@ fn options(environment: &Environment, threads: Threads) -> Result<SessionBuilder
             .with_inter_op_spinning(false)?
             .with_config_entry(SPIN_WITHIN_RUNS.0, SPIN_WITHIN_RUNS.1)?
             .with_memory_pattern(false)?
-            .with_config_entry(RECORD_ASSIGNMENT.0, RECORD_ASSIGNMENT.1)?)
+            .with_config_entry(RECORD_ASSIGNMENT.0, RECORD_ASSIGNMENT.1)?;
+        for (name, &size) in &request.dimensions {
+            let size = i64::try_from(size).unwrap_or(i64::MAX);
+            builder = builder.with_dimension_override(name, size)?;
+        }
+        if let Some(folder) = &request.profile {
+            builder = builder.with_profiling(folder.join(profile::PREFIX))?;
+        }
+        Ok(builder)
     };
     set().map_err(|error| backend_error("set session options", &error))
 }

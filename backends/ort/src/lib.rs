@@ -8,6 +8,8 @@
 //! * `options`: the options that they have.
 //! * `plugins`: libraries that bring providers, in the table or beyond it.
 //! * `probe`: runs a tiny model on each provider and says what works.
+//! * `compiled`: what providers compile, kept between loads.
+//! * `profile`: the library's own account of its runs.
 //! * `engine`: one compiled ONNX Runtime session and the turn that its runs take.
 //! * `model`, `session`, `cancel`: the traits.
 //! * `failure`: what the library's messages mean, as typed errors.
@@ -23,22 +25,25 @@
 //! have broken that promise, and two runs at once on the same threads gain nothing.
 //!
 //! Dependencies: `ort` for the C declarations, options and provider registration, `libloading`
-//! to look at a library before it is trusted.
+//! to look at a library before it is trusted, `serde_json` for profiles and the record of what was
+//! compiled.
 
 #![deny(unsafe_code)]
 
 mod backend;
 mod cancel;
+mod compiled;
 mod engine;
 mod failure;
 mod model;
 mod options;
 mod plugins;
 mod probe;
+mod profile;
 mod providers;
 mod session;
 mod sys;
 mod turn;
 
 pub use backend::OrtBackend;
-pub use providers::{CPU_PROVIDER, device_options, driver_paths};
+pub use providers::{CPU_PROVIDER, device_options, driver_paths, keeps_compiled};

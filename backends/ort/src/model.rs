@@ -5,7 +5,7 @@ use crate::failure::{backend_error, chain};
 use crate::providers::Provider;
 use crate::session::OrtSession;
 use mote_api::{
-    BackendError, LoadError, LoadRequest, Model, Placement, Session, Signature, Threads,
+    BackendError, LoadError, LoadRequest, Model, Placement, Profile, Session, Signature, Threads,
 };
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
@@ -16,6 +16,8 @@ pub(crate) struct OrtModel(Arc<Shared>);
 /// What a model and its sessions share.
 pub(crate) struct Shared {
     environment: Environment,
+    /// Version of the library.
+    library: String,
     pub(crate) row: &'static Provider,
     request: LoadRequest,
     pub(crate) interface: Interface,
@@ -37,16 +39,18 @@ impl Shared {
 impl OrtModel {
     pub(crate) fn load(
         environment: &Environment,
+        library: &str,
         row: &'static Provider,
         request: &LoadRequest,
     ) -> Result<Self, LoadError> {
-        let engine = Engine::load(environment, row, request)?;
-        Self::new(environment, row, request, engine)
+        let engine = Engine::load(environment, library, row, request)?;
+        Self::new(environment, library, row, request, engine)
     }
 
     /// A model over an engine that `request` made.
     pub(crate) fn new(
         environment: &Environment,
+        library: &str,
         row: &'static Provider,
         request: &LoadRequest,
         engine: Engine,
@@ -56,6 +60,7 @@ impl OrtModel {
             .map_err(|error| LoadError::Session(backend_error("describe CPU memory", &error)))?;
         Ok(Self(Arc::new(Shared {
             environment: environment.clone(),
+            library: library.to_owned(),
             row,
             request: request.clone(),
             interface: engine.interface.clone(),
@@ -107,7 +112,7 @@ impl Model for OrtModel {
             ..shared.request.clone()
         };
         let failed = |why: String| LoadError::Threads(BackendError::new("load again", why));
-        let engine = Engine::load(&shared.environment, shared.row, &request)
+        let engine = Engine::load(&shared.environment, &shared.library, shared.row, &request)
             .map_err(|error| failed(chain(&error)))?;
         if engine.interface != shared.interface {
             return Err(failed("the model file is not the one loaded before".into()));
@@ -123,5 +128,16 @@ impl Model for OrtModel {
         // Freed here, not under the lock that every run takes; or by the run that still uses it.
         drop(old);
         Ok(true)
+    }
+
+    fn end_profile(&self) -> Result<Option<Profile>, LoadError> {
+        let engine = self.0.engine();
+        let profile = self
+            .0
+            .request
+            .profile
+            .as_ref()
+            .map(|_| engine.end_profile());
+        profile.transpose().map_err(LoadError::Session)
     }
 }

@@ -96,7 +96,7 @@ fn self_test(
         provider: row.name.into(),
         provider_options: options.clone(),
         threads: Threads::SINGLE,
-        forbid_cpu: false,
+        ..LoadRequest::default()
     };
     let engine = Engine::load_bytes(environment, row, &request, MODEL).map_err(absence)?;
     // Counting beats the library's own switch against fallback, which says only that some fell.
@@ -104,7 +104,7 @@ fn self_test(
     if row.name != crate::CPU_PROVIDER && (cpu_nodes > 0 || nodes == 0) {
         return Err(Absence::FellBackToCpu { nodes, cpu_nodes });
     }
-    let model = OrtModel::new(environment, row, &request, engine).map_err(absence)?;
+    let model = OrtModel::new(environment, "", row, &request, engine).map_err(absence)?;
     let mut session = model.session().map_err(absence)?;
     let numbers =
         compute(&mut *session).map_err(|error| Absence::ProbeFailed { why: chain(&error) })?;

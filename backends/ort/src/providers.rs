@@ -3,17 +3,19 @@
 //! of their vendors is in [`mote_api::vendor`].
 //! A library that is plugged in may bring one that is not in the table (`plugins`).
 
+use crate::compiled::Keeps;
 use crate::failure::{backend_error, register_error};
 use crate::options::{self, OptionKey};
 use crate::plugins::plugged;
 use crate::sys;
-use mote_api::{Absence, DeviceInfo, DeviceKind, DriverPath, LoadError, driver};
+use mote_api::{Absence, DeviceInfo, DeviceKind, DriverPath, LoadError, LoadRequest, driver};
 use ort::device::Device;
 use ort::environment::Environment;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use ort::memory::DeviceType;
 use ort::session::builder::SessionBuilder;
 use std::io::Read;
+use std::path::Path;
 
 /// The provider that is always there.
 pub const CPU_PROVIDER: &str = "CPUExecutionProvider";
@@ -37,6 +39,8 @@ pub(crate) struct Provider {
     ignores_unknown: bool,
     /// Its device is only simulated, on the CPU.
     simulated: bool,
+    /// How it keeps what it compiles.
+    pub(crate) keeps: Keeps,
     /// What its driver opens.
     driver: &'static [DriverPath],
     register: Register,
@@ -64,6 +68,20 @@ const HEXAGON: &[(&str, &str)] = match cfg!(target_arch = "x86_64") {
     false => &[("backend_type", "htp")],
 };
 
+/// OpenVINO writes context models, too, but its plug-in for the CPU of 2025.4 does not read them.
+const IN_CACHE_DIR: Keeps = Keeps::Folder {
+    option: "cache_dir",
+    others: &[],
+};
+const TENSORRT_CACHE: Keeps = Keeps::Folder {
+    option: "trt_engine_cache_path",
+    others: &[("trt_engine_cache_enable", "1")],
+};
+const TENSORRT_RTX_CACHE: Keeps = Keeps::Folder {
+    option: "nv_runtime_cache_path",
+    others: &[],
+};
+
 /// All providers Mote knows, the order being that of the report.
 #[allow(
     deprecated,
@@ -78,6 +96,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: &[],
         ignores_unknown: false,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::DISCOVERY,
         register: Register::Cpu,
     },
@@ -89,6 +108,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::CUDA,
         ignores_unknown: false,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::NVIDIA,
         register: Register::Configured(configured::<ep::CUDA>),
     },
@@ -100,6 +120,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::TENSORRT,
         ignores_unknown: false,
         simulated: false,
+        keeps: TENSORRT_CACHE,
         driver: driver::NVIDIA,
         register: Register::Configured(configured::<ep::TensorRT>),
     },
@@ -111,6 +132,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::TENSORRT_RTX,
         ignores_unknown: false,
         simulated: false,
+        keeps: TENSORRT_RTX_CACHE,
         driver: driver::NVIDIA,
         register: Register::Configured(configured::<ep::NVRTX>),
     },
@@ -122,6 +144,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::CANN,
         ignores_unknown: false,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::ASCEND,
         register: Register::Configured(configured::<ep::CANN>),
     },
@@ -133,6 +156,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::OPENVINO,
         ignores_unknown: false,
         simulated: false,
+        keeps: IN_CACHE_DIR,
         driver: driver::INTEL,
         register: Register::Configured(configured::<ep::OpenVINO>),
     },
@@ -144,6 +168,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::OPENVINO,
         ignores_unknown: false,
         simulated: false,
+        keeps: IN_CACHE_DIR,
         driver: driver::INTEL,
         register: Register::Configured(configured::<ep::OpenVINO>),
     },
@@ -155,6 +180,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::OPENVINO,
         ignores_unknown: false,
         simulated: false,
+        keeps: IN_CACHE_DIR,
         driver: driver::INTEL,
         register: Register::Configured(configured::<ep::OpenVINO>),
     },
@@ -166,6 +192,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::QNN,
         ignores_unknown: true,
         simulated: cfg!(target_arch = "x86_64"),
+        keeps: Keeps::Context,
         driver: driver::QUALCOMM,
         register: Register::Configured(configured::<ep::QNN>),
     },
@@ -177,6 +204,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::WEBGPU,
         ignores_unknown: true,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::GRAPHICS,
         register: Register::Plugged,
     },
@@ -188,6 +216,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: &[],
         ignores_unknown: false,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::ROCKCHIP,
         register: Register::Plain(|| ep::RKNPU::default().build()),
     },
@@ -199,6 +228,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::VITIS_AI,
         ignores_unknown: true,
         simulated: false,
+        keeps: IN_CACHE_DIR,
         driver: driver::AMD,
         register: Register::Configured(configured::<ep::Vitis>),
     },
@@ -210,6 +240,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: &[],
         ignores_unknown: false,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::AMD,
         register: Register::Plain(|| ep::MIGraphX::default().build()),
     },
@@ -221,6 +252,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: &[],
         ignores_unknown: false,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::DELEGATES,
         register: Register::Plain(|| ep::VSINPU.build()),
     },
@@ -232,6 +264,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: &[],
         ignores_unknown: false,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::DELEGATES,
         register: Register::Plain(|| ep::NNAPI::default().build()),
     },
@@ -243,6 +276,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: options::XNNPACK,
         ignores_unknown: true,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::DISCOVERY,
         register: Register::Configured(configured::<ep::XNNPACK>),
     },
@@ -254,6 +288,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: &[],
         ignores_unknown: false,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::DISCOVERY,
         register: Register::Plain(|| ep::ACL::default().build()),
     },
@@ -265,6 +300,7 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         options: &[],
         ignores_unknown: false,
         simulated: false,
+        keeps: Keeps::Nothing,
         driver: driver::DISCOVERY,
         register: Register::Plain(|| ep::ArmNN::default().build()),
     },
@@ -285,6 +321,11 @@ pub fn device_options(provider: &str, kind: DeviceKind) -> Vec<(String, String)>
     defaults
         .map(|&(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
+}
+
+/// Whether a provider keeps what it compiles, given a folder.
+pub fn keeps_compiled(provider: &str) -> bool {
+    Provider::in_table(provider).is_some_and(|row| row.keeps != Keeps::Nothing)
 }
 
 fn configured<P>(options: &Options) -> ExecutionProviderDispatch
@@ -351,6 +392,7 @@ impl Provider {
             options: &[],
             ignores_unknown: false,
             simulated: false,
+            keeps: Keeps::Nothing,
             driver: &[],
             register: Register::Plugged,
         }))
@@ -361,9 +403,10 @@ impl Provider {
         &self,
         builder: SessionBuilder,
         environment: &Environment,
-        options: &Options,
+        request: &LoadRequest,
     ) -> Result<SessionBuilder, LoadError> {
-        let options = self.with_defaults(options)?;
+        let mut options = self.with_defaults(&request.provider_options)?;
+        self.keep_in(request.compiled.as_deref(), &mut options);
         match self.register {
             Register::Cpu => self.register_cpu(builder, environment, &options),
             Register::Configured(make) if self.is_compiled_in()? => {
@@ -426,6 +469,26 @@ impl Provider {
             .collect();
         options.extend_from_slice(given);
         Ok(options)
+    }
+
+    /// Has a provider with a cache of its own keep it in this folder, unless somebody chose another.
+    fn keep_in(&self, folder: Option<&Path>, options: &mut Options) {
+        let (Keeps::Folder { option, others }, Some(folder)) = (self.keeps, folder) else {
+            return;
+        };
+        let Some(folder) = folder.to_str() else {
+            return;
+        };
+        let is_set = |key: &str| options.iter().any(|(other, _)| other == key);
+        if is_set(option) {
+            return;
+        }
+        let others = others.iter().filter(|(key, _)| !is_set(key));
+        let mut added: Options = others
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        added.push((option.to_owned(), folder.to_owned()));
+        options.append(&mut added);
     }
 
     /// Refuses what the provider would ignore in silence; the others refuse it themselves.
@@ -578,6 +641,15 @@ mod tests {
                 );
             }
             assert!(!row.ignores_unknown || !row.options.is_empty(), "{name}");
+            if let Keeps::Folder { option, others } = row.keeps {
+                let used = others.iter().map(|(key, _)| key).chain([&option]);
+                for key in used {
+                    assert!(
+                        row.options.iter().any(|known| known.name == *key),
+                        "{name} {key}"
+                    );
+                }
+            }
             let keys: BTreeSet<_> = row.options.iter().map(|option| option.name).collect();
             assert_eq!(keys.len(), row.options.len(), "{name} has an option twice");
             let has_vendor = |vendor: &mote_api::vendor::Vendor| {

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "the one unsafe door to the ONNX Runtime C API")]
 
 use crate::turn::TurnGuard;
-use mote_api::{Access, DType, Tensor, TensorError};
+use mote_api::{Access, DType, ProviderShare, Tensor, TensorError};
 use ort::AsPointer;
 use ort::environment::Environment;
 use ort::memory::MemoryInfo;
@@ -17,8 +17,8 @@ use ort::sys::{
     ONNXTensorElementDataType as Element, OrtAllocator, OrtApiBase, OrtSession, OrtStatusPtr,
     OrtTypeInfo, OrtValue,
 };
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::ptr::{NonNull, null, null_mut};
 
@@ -285,15 +285,15 @@ impl RawSession {
         Ok(described)
     }
 
-    /// Number of nodes per execution provider after partitioning.
-    pub(crate) fn assignment(&self) -> Result<Vec<(String, u32)>, ort::Error> {
+    /// Nodes per execution provider after partitioning, and the groups that they were put into.
+    pub(crate) fn assignment(&self) -> Result<Vec<ProviderShare>, ort::Error> {
         let api = ort::api();
         let (mut graphs, mut count) = (null(), 0);
         // SAFETY: a live session and out-parameters; the array belongs to the session.
         check(unsafe {
             (api.Session_GetEpGraphAssignmentInfo)(self.session.as_ptr(), &mut graphs, &mut count)
         })?;
-        let mut shares: Vec<(String, u32)> = Vec::new();
+        let mut shares: Vec<ProviderShare> = Vec::new();
         for index in 0..count {
             let (mut name, mut nodes, mut node_count) = (null(), null(), 0);
             // SAFETY: the library gave `count` live subgraphs, which it keeps with the session.
@@ -307,12 +307,37 @@ impl RawSession {
             // SAFETY: filled by the library just above.
             let name = unsafe { text(name) };
             let node_count = u32::try_from(node_count).unwrap_or(u32::MAX);
-            match shares.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, total)) => *total = total.saturating_add(node_count),
-                None => shares.push((name, node_count)),
+            match shares.iter_mut().find(|share| share.provider == name) {
+                Some(share) => {
+                    share.nodes = share.nodes.saturating_add(node_count);
+                    share.groups = share.groups.saturating_add(1);
+                }
+                None => shares.push(ProviderShare {
+                    provider: name,
+                    nodes: node_count,
+                    groups: 1,
+                    time_us: None,
+                }),
             }
         }
         Ok(shares)
+    }
+
+    /// Ends the profile that the session's options began; the name of its file. No run may be in
+    /// progress, which its caller's turn sees to.
+    pub(crate) fn end_profiling(&self) -> Result<OsString, ort::Error> {
+        let api = ort::api();
+        let (mut allocator, mut name): (*mut OrtAllocator, *mut c_char) = (null_mut(), null_mut());
+        // SAFETY: an out-parameter; the default allocator is a static of the library.
+        check(unsafe { (api.GetAllocatorWithDefaultOptions)(&mut allocator) })?;
+        // SAFETY: a live session and allocator, and an out-parameter.
+        check(unsafe { (api.SessionEndProfiling)(self.session.as_ptr(), allocator, &mut name) })?;
+        let name = not_null(name)?;
+        // SAFETY: a NUL-terminated string that lives until it is freed below.
+        let bytes = unsafe { CStr::from_ptr(name.as_ptr()) }.to_bytes().to_vec();
+        // SAFETY: allocated by this allocator just above, freed once.
+        check(unsafe { (api.AllocatorFree)(allocator, name.as_ptr().cast()) })?;
+        Ok(OsString::from_vec(bytes))
     }
 
     /// Computes once. `inputs` and `outputs` follow the model's order; for each output without a

@@ -147,6 +147,7 @@ fn placement(
     let share = |provider: &str, nodes| ProviderShare {
         provider: provider.into(),
         nodes,
+        groups: 0,
         time_us: None,
     };
     let Some((before, after)) = interpreter.counts else {

@@ -26,6 +26,7 @@ pub(crate) fn self_test(
         provider_options: options.to_vec(),
         threads: Threads::SINGLE,
         forbid_cpu: provider != CPU,
+        ..LoadRequest::default()
     };
     let failed = |why: String| Absence::ProbeFailed { why };
     let bytes = Buffer::private(MODEL.len()).map_err(|error| failed(error.to_string()))?;

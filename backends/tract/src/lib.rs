@@ -81,7 +81,7 @@ impl Backend for TractBackend {
                 absence: Absence::NotCompiledIn,
             });
         }
-        let parsed = parse::read(&request.file)?;
+        let parsed = parse::read(&request.file, &request.dimensions)?;
         let model = model::TractModel::compile(parsed, &request.file, request.threads)?;
         if request.forbid_cpu {
             let nodes = model.placement().nodes();

@@ -78,6 +78,7 @@ impl Model for TractModel {
             shares: vec![ProviderShare {
                 provider: PROVIDER.into(),
                 nodes: self.nodes,
+                groups: self.nodes,
                 time_us: None,
             }],
             read_back: true,

@@ -3,7 +3,7 @@
 use crate::PROVIDER;
 use crate::guard::guard;
 use mote_api::{BackendError, LoadError};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 use tract_onnx::Onnx;
@@ -19,8 +19,8 @@ pub(crate) struct Parsed {
     pub proto: pb::ModelProto,
 }
 
-/// Reads the file.
-pub(crate) fn read(file: &Path) -> Result<Parsed, LoadError> {
+/// Reads the file, with these of its open dimensions fixed.
+pub(crate) fn read(file: &Path, dimensions: &BTreeMap<String, usize>) -> Result<Parsed, LoadError> {
     let read = |cause| LoadError::Read {
         file: file.into(),
         cause,
@@ -38,7 +38,8 @@ pub(crate) fn read(file: &Path) -> Result<Parsed, LoadError> {
     let onnx = tract_onnx::onnx();
     let mut bounded = opened.take(ONNX_BYTES_MAX);
     let proto = guard("decode model", || onnx.proto_model_for_read(&mut bounded));
-    let proto = proto.map_err(malformed)?;
+    let mut proto = proto.map_err(malformed)?;
+    fix(&mut proto, dimensions);
     let operators = unknown_operators(&onnx, &proto);
     if !operators.is_empty() {
         return Err(LoadError::UnsupportedOperators {
@@ -50,6 +51,32 @@ pub(crate) fn read(file: &Path) -> Result<Parsed, LoadError> {
     // External data may only lie in this folder or below; tract refuses other paths.
     let folder = file.parent().and_then(Path::to_str);
     parse(&onnx, proto, folder).map_err(malformed)
+}
+
+/// Writes sizes in place of the names of open dimensions. Nodes keep what was inferred of their
+/// shapes before, which would contradict; it is inferred anew.
+fn fix(proto: &mut pb::ModelProto, dimensions: &BTreeMap<String, usize>) {
+    use pb::tensor_shape_proto::dimension::Value;
+    use pb::type_proto::Value::TensorType;
+    let Some(graph) = proto.graph.as_mut().filter(|_| !dimensions.is_empty()) else {
+        return;
+    };
+    graph.value_info.clear();
+    let ports = graph.input.iter_mut().chain(&mut graph.output);
+    for port in ports {
+        let Some(TensorType(tensor)) = port.r#type.as_mut().and_then(|it| it.value.as_mut()) else {
+            continue;
+        };
+        for dim in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim) {
+            let Some(Value::DimParam(name)) = &dim.value else {
+                continue;
+            };
+            if let Some(&size) = dimensions.get(name) {
+                let size = i64::try_from(size).unwrap_or(i64::MAX);
+                dim.value = Some(Value::DimValue(size));
+            }
+        }
+    }
 }
 
 /// Translates a decoded model; weights that lie in other files are read from `folder`.

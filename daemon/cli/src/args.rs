@@ -387,4 +387,6 @@ pub enum BenchWhat {
     Text,
     /// Frames per second of the sample clip, and what takes the time
     Clip,
+    /// What the daemon chooses to run each model on, beside the best of all ways
+    Choice,
 }

@@ -1,8 +1,7 @@
 //! The loop: carries events to the core and its effects out.
 
 use crate::bus::{self, BusOptions, Visitor};
-use crate::catalogue;
-use crate::core::{Attempt, Choose, Core, Effect, Event, Settings, TrialLimits};
+use crate::core::{Attempt, Choose, CompiledRoot, Core, Effect, Event, Settings, TrialLimits};
 use crate::flavours::{self, Installed};
 use crate::ids::{ConnectionId, Counter, WorkerId};
 use crate::limits::{
@@ -12,13 +11,13 @@ use crate::limits::{
 use crate::listen::{ListenError, Listener};
 use crate::logging::Limiter;
 use crate::power::{Power, PowerOptions};
-use crate::probe::{ProbeCache, Prober};
+use crate::probe::{ProbeCache, Prober, machine_stamp};
 use crate::service::{Order, Service};
 use crate::session::{self, Credentials, Session};
 use crate::trial::{self, TrialStore};
 use crate::way::WayOut;
 use crate::workers::{self, Handle, Launcher};
-use crate::{machine, streams};
+use crate::{catalogue, compiled, machine, streams};
 use mote_wire::codec::command_to_frame;
 use mote_wire::types::{Command, JobReply, Reply, Status, StatusReport, WorkerEvent};
 use std::collections::{HashMap, VecDeque};
@@ -66,6 +65,10 @@ pub struct Options {
     pub trial_limits: TrialLimits,
     /// How long a step on a device may take at least before it counts as hung, in milliseconds.
     pub step_limit_ms: u64,
+    /// Folder for what providers compile.
+    pub compiled: PathBuf,
+    /// How much of that is kept; with 0 nothing is.
+    pub compiled_bytes_max: u64,
 }
 
 /// Why the daemon could not start.
@@ -153,6 +156,10 @@ pub async fn run(
         choose: options.choose,
         trial_limits: options.trial_limits,
         step_limit_ms: options.step_limit_ms,
+        compiled: (options.compiled_bytes_max > 0).then(|| CompiledRoot {
+            folder: options.compiled.clone(),
+            machine: machine_stamp(&options.worker),
+        }),
         started_unix_s: machine::unix_s(),
     };
     let models = catalogue::scan(&options.stores);
@@ -400,6 +407,7 @@ impl Daemon {
                     task.abort();
                 }
             }
+            Effect::TidyCompiled { in_use } => self.tidy_compiled(in_use),
             Effect::KeepTrials(records) => self.trials.keep(&records),
             Effect::Rescan => self.rescan(),
             Effect::SampleLoad { pids } => {
@@ -531,6 +539,19 @@ impl Daemon {
             let _ = events.send(Event::Tried { worker, finding }).await;
         });
         self.trying.insert(worker, task);
+    }
+
+    fn tidy_compiled(&self, in_use: Vec<PathBuf>) {
+        let (root, bytes_max) = (
+            self.options.compiled.clone(),
+            self.options.compiled_bytes_max,
+        );
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = compiled::tidy(&root, bytes_max, &in_use) {
+                let path = root.display().to_string();
+                log::warn!(path = path; "cannot look through what was compiled: {error}");
+            }
+        });
     }
 
     fn rescan(&mut self) {

@@ -12,6 +12,7 @@
 
 pub mod bus;
 pub mod catalogue;
+pub mod compiled;
 pub mod core;
 pub mod daemon;
 pub mod flavours;

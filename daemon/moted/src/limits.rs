@@ -86,6 +86,9 @@ pub const DRAIN_JOBS_MS: u64 = 30_000;
 pub const HANDSHAKE_MS: u64 = 10_000;
 /// Silence of a worker that loads a model, after which it is killed.
 pub const LOAD_SILENCE_MS_MAX: u64 = 300_000;
+/// After so much silence of a loading worker those that wait for it hear that it compiles, and again
+/// each time.
+pub const COMPILING_TOLD_MS: u64 = 1_000;
 /// From `Shutdown` to SIGKILL.
 pub const DRAIN_MS: u64 = 1_000;
 /// Crashes in a row of one candidate before it is put aside. More than one job can cause alone.
@@ -116,6 +119,15 @@ pub const LAST_WORDS_MS: u64 = 200;
 pub const PROVIDERS_MAX: usize = 64;
 /// Answer of one probe, of all providers of a flavour or of one.
 pub const PROBE_LIMIT_MS: u64 = 20_000;
+
+// ---- What providers compile ----
+
+/// On disk, unless the user says otherwise; some models take a gigabyte.
+pub const COMPILED_BYTES_MAX: u64 = 4 << 30;
+/// Folders looked at when there is too much of it.
+pub const COMPILED_FOLDERS_MAX: usize = 4_096;
+/// Folders within folders that are measured.
+pub const COMPILED_DEPTH_MAX: u32 = 4;
 
 // ---- Trials ----
 

@@ -8,7 +8,7 @@ use mote_dbus::BusAddress;
 use moted::bus::BusOptions;
 use moted::core::{Choose, TrialLimits};
 use moted::daemon::{self, Options};
-use moted::limits::{IDLE_UNLOAD_MS, PROBE_LIMIT_MS, STEP_LIMIT_MS};
+use moted::limits::{COMPILED_BYTES_MAX, IDLE_UNLOAD_MS, PROBE_LIMIT_MS, STEP_LIMIT_MS};
 use moted::policy::power::Setting;
 use moted::power::PowerOptions;
 use moted::service::{self, Order};
@@ -53,6 +53,10 @@ struct Arguments {
     /// Memory that models may take together [default: 75 % of the machine's]
     #[arg(long, value_name = "BYTES")]
     budget_bytes: Option<u64>,
+    /// Disk for what providers compile, in the cache folder, so that the next load is short; 0 keeps
+    /// nothing
+    #[arg(long, value_name = "BYTES", default_value_t = COMPILED_BYTES_MAX)]
+    compiled_bytes: u64,
     /// Unload a model that was not used for this long
     #[arg(long, value_name = "MS", default_value_t = IDLE_UNLOAD_MS)]
     idle_unload_ms: u64,
@@ -150,6 +154,8 @@ impl Arguments {
                     run_ms: limit_ms,
                 }),
             step_limit_ms: self.trial_limit_ms.unwrap_or(STEP_LIMIT_MS),
+            compiled: paths.cache.join("compiled"),
+            compiled_bytes_max: self.compiled_bytes,
         }
     }
 }

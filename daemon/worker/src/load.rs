@@ -8,8 +8,8 @@ use crate::status::{self, Failure, chain};
 use crate::threads::{Governor, Policy};
 use crate::throttle::ThrottleLog;
 use mote_api::{
-    BackendKind, Candidate, Digest, Flavour, LoadError, LoadRequest, Manifest, Model, Placement,
-    Rejection, Threads, Variant,
+    Backend, BackendKind, Candidate, Digest, Flavour, LoadError, LoadRequest, Manifest, Model,
+    Placement, Rejection, Threads, Variant,
 };
 use mote_pipeline::TextModel;
 use mote_wire::types::{LoadModel, Loaded, Progress, Stage, Status, WorkerEvent};
@@ -24,6 +24,10 @@ pub struct LoadedModel {
     pub manifest: Manifest,
     /// Where it runs.
     pub candidate: Candidate,
+    /// The library, which stays for the life of the process: its models point into it.
+    pub backend: &'static dyn Backend,
+    /// What it was asked for.
+    pub request: LoadRequest,
     /// Loaded and compiled.
     pub model: Arc<dyn Model>,
     /// For text models: with tokenizer and template.
@@ -100,14 +104,25 @@ pub fn load(
         count: at_first.clamp(1, limit),
         spin: command.spin && can_spin,
     };
+    let backend: &dyn Backend = Box::leak(backend);
+    let compiled = Path::new(&command.compiled_folder);
     let request = LoadRequest {
         file: folder.join(&variant.file),
         provider: candidate.provider.clone(),
         provider_options: registry::options(&flavour, &candidate.provider, candidate.device.kind),
         threads,
         forbid_cpu: command.forbid_cpu,
+        dimensions: manifest.dimensions.clone(),
+        compiled: compiled.is_dir().then(|| compiled.to_owned()),
+        profile: None,
     };
     let model = backend.load(&request).map_err(|error| failure_of(&error))?;
+    if let Some((spec, place)) = model.signature().first_open()
+        && !manifest.dimensions.is_empty()
+    {
+        let input = spec.name.clone();
+        return Err(failure_of(&LoadError::OpenDimension { input, place }));
+    }
     let text = match &manifest.text {
         None => None,
         Some(spec) => {
@@ -135,12 +150,12 @@ pub fn load(
         can_spin,
     };
     let governor = Arc::new(Governor::new(Arc::clone(&model), threads, policy));
-    // The library stays loaded for the life of the process: its models point into it.
-    std::mem::forget(backend);
     Ok((
         LoadedModel {
             manifest,
             candidate,
+            backend,
+            request,
             model,
             text,
             governor,

@@ -76,6 +76,11 @@ pub fn options(flavour: &Flavour, provider: &str, kind: DeviceKind) -> Vec<(Stri
     options
 }
 
+/// Whether a provider keeps what it compiles, given a folder.
+pub fn keeps_compiled(backend: BackendKind, provider: &str) -> bool {
+    backend == BackendKind::OnnxRuntime && mote_ort::keeps_compiled(provider)
+}
+
 /// What the driver of a provider opens beside the runtime's files; without a name, the drivers of
 /// all providers that a probe of the backend looks for.
 pub fn driver_paths(backend: BackendKind, provider: Option<&str>) -> Vec<&'static DriverPath> {

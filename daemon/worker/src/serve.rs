@@ -5,14 +5,16 @@ use crate::engine::{Engine, Running};
 use crate::inbox::Inbox;
 use crate::link::{Link, LinkError};
 use crate::probe;
-use crate::registry::Open;
+use crate::registry::{self, Open};
 use crate::sandbox::{self, MODE_VARIABLE, Mode, Scope};
 use crate::stream::Gates;
 use clap::Parser;
-use mote_wire::types::{Command, WorkerEvent};
+use mote_api::Candidate;
+use mote_wire::types::{Command, LoadModel, WorkerEvent};
 use mote_wire::{Connection, Frame, RecvHalf, WireError, frame_to_command};
 use std::io::Write;
 use std::os::fd::RawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -132,11 +134,34 @@ fn scope(receiver: &mut RecvHalf) -> Result<Scope, WireError> {
         })
     });
     Ok(match command {
-        Some(Ok(Command::LoadModel(load) | Command::TryModel { load, .. })) => {
+        Some(Ok(Command::LoadModel(load))) => {
+            make_compiled_folder(&load, false);
+            Scope::of_load(&load)
+        }
+        Some(Ok(Command::TryModel { load, .. })) => {
+            make_compiled_folder(&load, true);
             Scope::of_load(&load)
         }
         _ => Scope::default(),
     })
+}
+
+/// Makes the folder for what the provider compiles while that can still be done; a trial has the
+/// library's profile there, too. Without it nothing is kept.
+fn make_compiled_folder(load: &LoadModel, is_trial: bool) {
+    let candidate = serde_json::from_slice::<Candidate>(&load.candidate_json);
+    let keeps = candidate.is_ok_and(|it| registry::keeps_compiled(it.backend, &it.provider));
+    if load.compiled_folder.is_empty() || !(keeps || is_trial) {
+        return;
+    }
+    let mut folder = std::fs::DirBuilder::new();
+    if let Err(error) = folder
+        .recursive(true)
+        .mode(0o700)
+        .create(&load.compiled_folder)
+    {
+        log::warn!(folder = load.compiled_folder; "cannot keep what is compiled: {error}");
+    }
 }
 
 fn report(mode: Mode) -> Result<(), WorkerError> {

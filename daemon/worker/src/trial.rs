@@ -9,7 +9,8 @@ use crate::registry::Open;
 use crate::status::{chain, of_step};
 use crate::usage::{cpu_us, waited_us};
 use mote_api::{
-    Compare, DeviceKind, Rejection, Samples, Trial, TrialTerms, Verdict, Verification, tolerance,
+    Compare, DeviceKind, LoadRequest, Placement, Profile, Rejection, Samples, Trial, TrialTerms,
+    Verdict, Verification, tolerance,
 };
 use mote_pipeline::{Check, PipelineError};
 use mote_wire::types::{LoadModel, WorkerEvent};
@@ -23,6 +24,10 @@ const GROWING_RUNS: usize = 6;
 const LEAKING_RUNS: usize = 4;
 /// … by so much. Allocators settle by less, or in fewer runs.
 const LEAK_BYTES_PER_RUN: u64 = 1 << 20;
+/// Runs of which a profile is made: the first may be slower.
+const PROFILED_RUNS: u64 = 2;
+/// A profile takes a second load of the model, for which there may be no memory beyond this.
+const PROFILED_BYTES_MAX: u64 = 1 << 30;
 
 /// Loads the model, tries it, and tells the broker.
 pub fn run(
@@ -107,6 +112,7 @@ fn examine(model: &LoadedModel, terms: &TrialTerms) -> Result<(Trial, Option<Sam
     if let Some(bytes_per_run) = figures.leaked {
         return Err(Rejection::Leaks { bytes_per_run });
     }
+    let placement = account(model)?;
     let trial = Trial {
         verification: matched,
         run_us: figures.run_us,
@@ -115,10 +121,59 @@ fn examine(model: &LoadedModel, terms: &TrialTerms) -> Result<(Trial, Option<Sam
         host_cpu_us: figures.host_cpu_us,
         host_percent: figures.host_percent,
         grown_bytes: figures.grown_bytes,
-        placement: model.placement.clone(),
+        placement,
         stopped_early: figures.stopped_early,
     };
     Ok((trial, terms.compare.is_none().then_some(first)))
+}
+
+/// The placement with the time that each provider takes of a run, as the library's own profile has
+/// it. The profile slows small nodes down, so it is of a load of its own. A provider that has nodes and
+/// runs none of them is the CPU by another name.
+fn account(model: &LoadedModel) -> Result<Placement, Rejection> {
+    let mut placement = model.placement.clone();
+    let profile = match profile(model) {
+        Ok(Some(profile)) => profile,
+        Ok(None) => return Ok(placement),
+        Err(error) => {
+            log::warn!("there is no profile of the check input: {}", chain(&error));
+            return Ok(placement);
+        }
+    };
+    let provider = &model.candidate.provider;
+    let (nodes, own_nodes) = (placement.nodes(), placement.nodes_on(provider));
+    if own_nodes > 0 && profile.of(provider).is_none() {
+        let cpu_nodes = nodes;
+        return Err(Rejection::FellBackToCpu { nodes, cpu_nodes });
+    }
+    for share in &mut placement.shares {
+        let time_us = profile.of(&share.provider).map_or(0, |run| run.time_us);
+        share.time_us = Some(time_us / PROFILED_RUNS);
+    }
+    Ok(placement)
+}
+
+fn profile(model: &LoadedModel) -> Result<Option<Profile>, PipelineError> {
+    let says_more = model.candidate.reference_rank().is_none() && model.placement.read_back;
+    let weights = std::fs::metadata(&model.request.file).map_or(0, |file| file.len());
+    let Some(folder) = model.request.compiled.as_ref().filter(|_| says_more) else {
+        return Ok(None);
+    };
+    if weights.max(resident_bytes()) > PROFILED_BYTES_MAX {
+        return Ok(None);
+    }
+    let again = model.backend.load(&LoadRequest {
+        profile: Some(folder.clone()),
+        ..model.request.clone()
+    })?;
+    let mut check = Check::prepare(&model.manifest, &again)?;
+    for _ in 0..PROFILED_RUNS {
+        check.run()?;
+    }
+    let profile = again.end_profile()?;
+    // As with the first: vendor libraries rarely survive being unloaded.
+    std::mem::forget((check, again));
+    Ok(profile)
 }
 
 fn begin(model: &LoadedModel) -> Result<(Check, Samples), PipelineError> {

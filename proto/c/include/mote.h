@@ -542,7 +542,8 @@ enum {
   MOTE_STAGE_DECODE = 4,
   MOTE_STAGE_TRANSFORM = 5,
   MOTE_STAGE_ENCODE = 6,
-  MOTE_STAGE_TRYING = 7 /* ways to run the model are tried before its first use */
+  MOTE_STAGE_TRYING = 7,   /* ways to run the model are tried before its first use */
+  MOTE_STAGE_COMPILING = 8 /* done, total: milliseconds; total is of the last time, or 0 */
 };
 
 /* Why an answer ended. */

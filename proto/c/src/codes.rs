@@ -77,6 +77,7 @@ constants! {
     MOTE_STAGE_TRANSFORM = 5,
     MOTE_STAGE_ENCODE = 6,
     MOTE_STAGE_TRYING = 7,
+    MOTE_STAGE_COMPILING = 8,
 
     // As `FinishReason` of the schema.
     MOTE_FINISH_COMPLETE = 1,

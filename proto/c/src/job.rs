@@ -170,6 +170,7 @@ fn stage_number(stage: Stage) -> i32 {
         Stage::Transform => MOTE_STAGE_TRANSFORM,
         Stage::Encode => MOTE_STAGE_ENCODE,
         Stage::Trying => MOTE_STAGE_TRYING,
+        Stage::Compiling => MOTE_STAGE_COMPILING,
     }
 }
 

@@ -50,6 +50,7 @@ fn measure(flavour: &Flavour, folder: &Path, model: &Path) -> Result<(f64, f64)>
         provider_options: Vec::new(),
         threads: Threads::SINGLE,
         forbid_cpu: false,
+        ..LoadRequest::default()
     };
     let model = backend.load(&request)?;
     let mut session = model.session()?;

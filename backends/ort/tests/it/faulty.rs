@@ -16,8 +16,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-const NAME: &str = "FaultyExecutionProvider";
-const CPU: &str = "CPUExecutionProvider";
+pub const NAME: &str = "FaultyExecutionProvider";
+pub const CPU: &str = "CPUExecutionProvider";
 /// The provider's own: what is to go wrong when no option says so.
 const FAULT_VARIABLE: &str = "MOTE_FAULTY_PROVIDER";
 /// Tells a child of these tests what to ask for by option.
@@ -62,7 +62,7 @@ fn compiled() -> PathBuf {
 }
 
 /// Plugs the provider in; again is the same as once.
-fn plug_in() {
+pub fn plug_in() {
     let plugged = backend().register_plugin(NAME, library());
     plugged.expect("a provider library");
 }
@@ -82,7 +82,7 @@ fn loaded(graph: &Graph, fault: &str) -> Arc<dyn Model> {
     load(graph, Some(fault), false).expect("a good model")
 }
 
-fn x() -> Tensor {
+pub fn x() -> Tensor {
     let values: Vec<f32> = (0..12u8).map(|at| f32::from(at) * 0.25 - 1.).collect();
     Tensor::from_slice(&[2, 2, 3], &values).expect("small")
 }
@@ -114,7 +114,7 @@ fn graph() -> Graph {
 }
 
 /// Six nodes, of which the provider knows all but `Neg`.
-fn mixed() -> Graph {
+pub fn mixed() -> Graph {
     graph()
         .node("MatMul", &["x", "w"], &["m"])
         .node("Relu", &["m"], &["r"])
@@ -127,7 +127,7 @@ fn mixed() -> Graph {
 }
 
 /// Two nodes that become one computation, exact in f32.
-fn exact() -> Graph {
+pub fn exact() -> Graph {
     graph()
         .node("Mul", &["x", "two"], &["t"])
         .node("Add", &["t", "x"], &["y"])

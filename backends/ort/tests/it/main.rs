@@ -5,6 +5,7 @@ mod faulty;
 mod load;
 mod onnx;
 mod probe;
+mod profile;
 mod run;
 mod threads;
 
@@ -44,6 +45,7 @@ impl ModelFile {
             provider_options: Vec::new(),
             threads: Threads::SINGLE,
             forbid_cpu: false,
+            ..LoadRequest::default()
         }
     }
 }

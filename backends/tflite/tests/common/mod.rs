@@ -30,6 +30,7 @@ pub fn request(file: PathBuf, provider: &str) -> LoadRequest {
         provider_options: Vec::new(),
         threads: Threads::SINGLE,
         forbid_cpu: false,
+        ..LoadRequest::default()
     }
 }
 

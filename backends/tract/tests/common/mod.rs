@@ -103,6 +103,7 @@ pub fn request(file: std::path::PathBuf) -> LoadRequest {
         provider_options: Vec::new(),
         threads: Threads::SINGLE,
         forbid_cpu: false,
+        ..LoadRequest::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! `mote bench`: this machine, the daemon, and the floor beside them, in one run.
 
+mod choice;
 mod clip;
 mod ipc;
 
@@ -34,6 +35,7 @@ struct Report {
     daemon: Option<Broker>,
     text: Option<Text>,
     clip: Option<clip::Clip>,
+    choice: Vec<choice::Choice>,
 }
 
 #[derive(Default, Serialize)]
@@ -77,6 +79,9 @@ pub fn bench(args: &Bench, ui: &Ui) -> Result<()> {
     }
     if wanted(BenchWhat::Clip) {
         report.clip = clip::measure(ui)?;
+    }
+    if wanted(BenchWhat::Choice) {
+        report.choice = choice::measure(ui)?;
     }
     ui.result(&report, report_text(&report))
 }
@@ -217,5 +222,8 @@ fn report_text(report: &Report) -> String {
         }
     }
     lines.extend(report.clip.as_ref().map(clip::text));
+    if !report.choice.is_empty() {
+        lines.push(choice::text(&report.choice));
+    }
     lines.join("\n")
 }

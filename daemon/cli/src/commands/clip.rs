@@ -52,6 +52,7 @@ pub fn transform(client: &Client, args: &Clip, results: &Results, ui: &Ui) -> Re
                 bar.set_prefix(match progress.stage {
                     Stage::Queued => "wait",
                     Stage::Loading => "load",
+                    Stage::Compiling => "compile",
                     _ => "frames",
                 });
                 bar.set_length(progress.total.unwrap_or(progress.done));

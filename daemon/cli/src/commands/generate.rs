@@ -118,12 +118,25 @@ pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> 
     bail!("the daemon ended the answer without a receipt")
 }
 
+/// How long it compiles, and how long it took the last time.
+fn compiling(progress: &Progress) -> String {
+    match progress.total {
+        Some(total_ms) => format!(
+            "compile, {} of about {} s",
+            progress.done / 1_000,
+            total_ms.div_ceil(1_000)
+        ),
+        None => "compile".to_owned(),
+    }
+}
+
 fn stage_text(progress: &Progress) -> String {
     match (progress.stage, progress.total) {
         (Stage::Queued, _) => "wait".to_owned(),
         (Stage::Trying, Some(total)) => format!("try {}/{total} ways to run it", progress.done),
         (Stage::Trying, None) => "try ways to run it".to_owned(),
         (Stage::Loading, _) => "load".to_owned(),
+        (Stage::Compiling, _) => compiling(progress),
         (Stage::Prefill, Some(total)) => format!("read {}/{total} tokens", progress.done),
         (Stage::Prefill, None) => "read the prompt".to_owned(),
         _ => "answer".to_owned(),

@@ -102,6 +102,7 @@ fn stage_name(stage: Stage) -> &'static str {
         Stage::Queued => "queued",
         Stage::Trying => "trying",
         Stage::Loading => "loading",
+        Stage::Compiling => "compiling",
         Stage::Prefill => "prefill",
         Stage::Decode => "decode",
         Stage::Transform => "transform",

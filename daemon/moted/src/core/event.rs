@@ -12,6 +12,7 @@ use mote_wire::types::{
     Command, LoadModel, Loaded, Reply, Request, Status, StatusReport, WorkerEvent,
 };
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -261,6 +262,11 @@ pub enum Effect {
     StopTrial {
         /// Which.
         worker: WorkerId,
+    },
+    /// Remove what providers compiled and nobody uses, as far as there is too much of it.
+    TidyCompiled {
+        /// Folders that stay.
+        in_use: Vec<PathBuf>,
     },
     /// Keep what trials found, all of it.
     KeepTrials(Vec<Record>),

@@ -87,6 +87,8 @@ pub struct Instance {
     pub jobs: BTreeSet<JobId>,
     /// Its streams.
     pub streams: BTreeSet<StreamId>,
+    /// When its load began.
+    pub load_began: Instant,
     /// When it was used last.
     pub last_used: Instant,
 }

@@ -5,6 +5,7 @@
 //! duplicate descriptors and look at file metadata.
 
 mod buffers;
+mod compiled;
 mod connection;
 mod ending;
 mod event;
@@ -25,6 +26,7 @@ mod trials;
 mod watch;
 mod work;
 
+pub use compiled::CompiledRoot;
 pub use event::{Attempt, Effect, Event, Exit, Finding, Outcome, Peer};
 pub use trials::{Choose, TrialLimits};
 
@@ -71,6 +73,8 @@ pub struct Settings {
     pub trial_limits: TrialLimits,
     /// How long a step on a device may take at least before it counts as hung, in milliseconds.
     pub step_limit_ms: u64,
+    /// Where what providers compile is kept; nothing is kept without.
+    pub compiled: Option<CompiledRoot>,
     /// When it was started, in seconds since 1970.
     pub started_unix_s: u64,
 }
@@ -83,6 +87,7 @@ enum Timer {
     StepHangs(JobId),
     Handshake(WorkerId),
     LoadSilence(WorkerId),
+    Compiling(WorkerId),
     Backoff(WorkerId),
     IdleUnload(WorkerId),
     StopGrace(WorkerId),
@@ -285,6 +290,7 @@ impl Core {
             Timer::StepHangs(job) => self.step_hangs(job),
             Timer::Handshake(worker) => self.condemn(worker, "it did not say hello in time"),
             Timer::LoadSilence(worker) => self.condemn(worker, "it loads without a sign of life"),
+            Timer::Compiling(worker) => self.tell_compiling(worker),
             Timer::Backoff(worker) => self.launch(worker),
             Timer::IdleUnload(worker) => self.stop(worker, "it was not used"),
             Timer::StopGrace(worker) => self.effects.push(Effect::Kill { worker }),

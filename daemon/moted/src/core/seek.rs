@@ -330,6 +330,7 @@ impl Core {
             wants: BTreeSet::new(),
             jobs: BTreeSet::new(),
             streams: BTreeSet::new(),
+            load_began: self.now,
             last_used: self.now,
         };
         self.instances.insert(worker, instance);

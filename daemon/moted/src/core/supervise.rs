@@ -7,10 +7,10 @@ use super::{Core, Effect, Exit, Timer};
 use crate::BUILD_ID;
 use crate::catalogue::{Entry, Stamp};
 use crate::ids::{JobId, StreamId, WorkerId};
-use crate::limits::{DRAIN_MS, LOAD_SILENCE_MS_MAX, RETRIES_MAX};
+use crate::limits::{COMPILING_TOLD_MS, DRAIN_MS, LOAD_SILENCE_MS_MAX, RETRIES_MAX};
 use mote_api::{Candidate, DeviceKind, Load, Placement, Rejection, Threads};
 use mote_wire::types::{
-    Command, EventKind, LoadModel, Loaded, Progress, Reply, Sandbox, SandboxState, Status,
+    Command, EventKind, LoadModel, Loaded, Progress, Reply, Sandbox, SandboxState, Stage, Status,
     WorkerEvent,
 };
 
@@ -97,8 +97,10 @@ impl Core {
             Some(command) => {
                 if let Some(instance) = self.instances.get_mut(&worker) {
                     instance.state = State::Loading;
+                    instance.load_began = self.now;
                 }
                 self.set_timer(Timer::LoadSilence(worker), LOAD_SILENCE_MS_MAX);
+                self.set_timer(Timer::Compiling(worker), COMPILING_TOLD_MS);
                 self.send(worker, Command::LoadModel(Box::new(command)));
             }
             None => self.retry_wants_without(worker, "its runtime is gone"),
@@ -144,11 +146,38 @@ impl Core {
             model_digest: entry.digest.clone(),
             forbid_cpu: conditions.forbid_cpu,
             verify_digests: !entry.manifest.files.is_empty() && !verified,
+            compiled_folder: match self.compiled_folder(entry, candidate) {
+                Some(folder) => folder.to_str()?.to_owned(),
+                None => String::new(),
+            },
         })
     }
 
     fn load_progress(&mut self, worker: WorkerId, progress: Progress) {
         self.set_timer(Timer::LoadSilence(worker), LOAD_SILENCE_MS_MAX);
+        self.set_timer(Timer::Compiling(worker), COMPILING_TOLD_MS);
+        self.tell_load(worker, progress);
+    }
+
+    /// A worker has been silent for a while: it has read the files and compiles.
+    pub(super) fn tell_compiling(&mut self, worker: WorkerId) {
+        let Some(instance) = self.instances.get(&worker) else {
+            return;
+        };
+        let passed = self.now.saturating_duration_since(instance.load_began);
+        let done = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        let total = Some(instance.trial.load_us / 1_000).filter(|&total| total > done);
+        let progress = Progress {
+            stage: Stage::Compiling,
+            done,
+            total,
+            remaining_ms: total.map(|total| total - done),
+        };
+        self.set_timer(Timer::Compiling(worker), COMPILING_TOLD_MS);
+        self.tell_load(worker, progress);
+    }
+
+    fn tell_load(&mut self, worker: WorkerId, progress: Progress) {
         let Some(instance) = self.instances.get(&worker) else {
             return;
         };
@@ -161,14 +190,20 @@ impl Core {
 
     fn loaded(&mut self, worker: WorkerId, loaded: Loaded) {
         self.timers.cancel(&Timer::LoadSilence(worker));
+        self.timers.cancel(&Timer::Compiling(worker));
         let Some(instance) = self.instances.get_mut(&worker) else {
             return;
         };
-        let placement: Placement = match serde_json::from_slice(&loaded.placement_json) {
+        let mut placement: Placement = match serde_json::from_slice(&loaded.placement_json) {
             Ok(placement) => placement,
             Err(_) => return self.condemn(worker, "it described a placement that cannot be read"),
         };
         let candidate = &instance.candidate;
+        for share in &mut placement.shares {
+            let mut tried = instance.trial.shares.iter();
+            let tried = tried.find(|one| one.provider == share.provider);
+            share.time_us = tried.and_then(|one| one.time_us);
+        }
         instance.cpu_free |= candidate.device.kind != DeviceKind::Cpu
             && placement.read_back
             && placement.nodes_on(&candidate.provider) == placement.nodes();
@@ -193,6 +228,7 @@ impl Core {
         log::info!(worker = worker.0, model = model, load_us = load_us; "model loaded");
         self.emit(EventKind::ModelLoaded { model, load_us });
         self.tell_pace(worker);
+        self.tidy_compiled();
         for want in wants {
             self.deliver(want, worker);
         }
@@ -201,6 +237,7 @@ impl Core {
 
     fn load_failed(&mut self, worker: WorkerId, status: Status, rejection_json: &[u8]) {
         self.timers.cancel(&Timer::LoadSilence(worker));
+        self.timers.cancel(&Timer::Compiling(worker));
         log::warn!(worker = worker.0; "a model did not load: {status}");
         let rejection = match rejection_json {
             [] => None,
@@ -307,6 +344,7 @@ impl Core {
         for timer in [
             Timer::Handshake(worker),
             Timer::LoadSilence(worker),
+            Timer::Compiling(worker),
             Timer::Backoff(worker),
             Timer::IdleUnload(worker),
             Timer::StopGrace(worker),

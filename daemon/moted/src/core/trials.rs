@@ -15,10 +15,11 @@ use crate::policy::ledger::victims;
 use crate::policy::planner::{Plan, Requirements, Standing};
 use crate::policy::trials::{self, Record, Trials};
 use mote_api::{
-    Candidate, Compare, DeviceKind, Rejection, Samples, Trial, TrialTerms, Verdict, Verification,
+    Candidate, Compare, DeviceKind, ProviderShare, Rejection, Samples, Trial, TrialTerms, Verdict,
+    Verification,
 };
 use mote_wire::types::{LoadModel, Progress, Reply, Stage, TrialInfo};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Whether ways to run a model are tried, or trusted.
@@ -91,8 +92,12 @@ pub struct TrialNote {
     pub measured: bool,
     /// When it was tried, in seconds since 1970.
     pub tried_at_s: u64,
+    /// Time it took to load and compile.
+    pub load_us: u64,
     /// Time of one run of the check input.
     pub run_us: u64,
+    /// Where that time went.
+    pub shares: Vec<ProviderShare>,
 }
 
 fn file_of<'a>(entry: &'a Entry, candidate: &Candidate) -> Option<&'a Path> {
@@ -190,6 +195,11 @@ impl Core {
                 measured: is_best && plan.is_measured(),
                 tried_at_s: record.tried_at_s,
                 run_us: record.trial().map_or(0, |trial| trial.run_us),
+                load_us: record.trial().map_or(0, |trial| trial.load_us),
+                shares: match record.trial() {
+                    Some(trial) => trial.placement.shares.clone(),
+                    None => Vec::new(),
+                },
             },
             None => TrialNote {
                 verification: match candidate.reference_rank() {
@@ -465,6 +475,7 @@ impl Core {
             }
         }
         self.trials.unanswered = true;
+        self.tidy_compiled();
         self.claim_memory();
     }
 
@@ -512,6 +523,12 @@ impl Core {
     pub(super) fn forgive_trials(&mut self) {
         self.trials.book.forgive();
         self.trials.reference = None;
+    }
+
+    /// Folder of what is compiled by the trial in progress.
+    pub(super) fn trial_folder(&self) -> Option<PathBuf> {
+        let running = self.trials.running.as_ref()?;
+        self.compiled_folder(&running.entry, &running.candidate)
     }
 
     /// Ends the trial in progress.

@@ -11,13 +11,15 @@ use mote_wire::types::{
 use moted::BUILD_ID;
 use moted::catalogue::{Catalogue, Entry, Found};
 use moted::core::{
-    Attempt, Choose, Core, Effect, Event, Exit, Finding, Outcome, Peer, Settings, TrialLimits,
+    Attempt, Choose, CompiledRoot, Core, Effect, Event, Exit, Finding, Outcome, Peer, Settings,
+    TrialLimits,
 };
 use moted::flavours::{Flavours, Installed};
 use moted::ids::{ConnectionId, WorkerId};
 use moted::policy::trials::Record;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub const MIB: u64 = 1 << 20;
@@ -75,6 +77,7 @@ fn entry(model: &Model) -> Entry {
         inputs: Vec::new(),
         check: None,
         labels: None,
+        dimensions: BTreeMap::new(),
         files: BTreeMap::new(),
     };
     Entry {
@@ -161,6 +164,8 @@ pub struct Play {
     pub trying: VecDeque<(u64, Attempt)>,
     pub stopped_trials: Vec<u64>,
     pub kept: Vec<Record>,
+    /// Folders of what was compiled that stay, as they were told last.
+    pub in_use: Vec<PathBuf>,
     pub rescans: usize,
     pub reloads: usize,
     pub samples: usize,
@@ -200,6 +205,10 @@ impl Play {
             choose,
             trial_limits: TrialLimits::default(),
             step_limit_ms: moted::limits::STEP_LIMIT_MS,
+            compiled: Some(CompiledRoot {
+                folder: "/compiled".into(),
+                machine: "this one".into(),
+            }),
             started_unix_s: 1_000_000,
         };
         Self {
@@ -215,6 +224,7 @@ impl Play {
             trying: VecDeque::new(),
             stopped_trials: Vec::new(),
             kept: Vec::new(),
+            in_use: Vec::new(),
             rescans: 0,
             reloads: 0,
             samples: 0,
@@ -292,6 +302,7 @@ impl Play {
                         self.stopped_trials.push(worker.0);
                     }
                     Effect::KeepTrials(records) => self.kept = records,
+                    Effect::TidyCompiled { in_use } => self.in_use = in_use,
                     Effect::Rescan => self.rescans += 1,
                     Effect::Reloaded => self.reloads += 1,
                     Effect::SampleLoad { .. } => self.samples += 1,
@@ -439,6 +450,7 @@ impl Play {
         let shares = vec![ProviderShare {
             provider: "CPU".into(),
             nodes: 3,
+            groups: 0,
             time_us: None,
         }];
         let placement = Placement {

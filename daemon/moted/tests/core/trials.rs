@@ -10,7 +10,7 @@ use mote_wire::types::{
     Explanation, JobReply, Reply, Request, Stage, Status, WorkOptions, WorkerEvent,
 };
 use moted::core::{Choose, Event, Outcome};
-use moted::limits::{ACCIDENT_S, HOPELESS_FACTOR, STEP_LIMIT_MS};
+use moted::limits::{ACCIDENT_S, COMPILING_TOLD_MS, HOPELESS_FACTOR, STEP_LIMIT_MS};
 
 const CPU: &str = "CPUExecutionProvider";
 const NPU: &str = "Npu";
@@ -40,6 +40,7 @@ fn trial(provider: &str, run_us: u64) -> Trial {
     let shares = vec![ProviderShare {
         provider: provider.into(),
         nodes: 4,
+        groups: 0,
         time_us: None,
     }];
     Trial {
@@ -293,6 +294,7 @@ fn a_device_that_computes_on_the_host_loses_its_rank_and_split_plans_must_pay() 
             one.placement.shares.push(ProviderShare {
                 provider: CPU.into(),
                 nodes: 3,
+                groups: 0,
                 time_us: None,
             });
         }
@@ -498,4 +500,72 @@ fn a_trial_has_its_memory_like_a_load_and_gives_it_back() {
     try_all(&mut play, us(50, 70, 900));
     play.load();
     assert_eq!(play.status_bytes(), 60 * MIB);
+}
+
+#[test]
+fn each_way_has_its_own_folder_for_what_is_compiled_and_the_cpu_has_none() {
+    let mut play = measuring();
+    play.ask(1, 1, infer("m"));
+    let mut folders = Vec::new();
+    while !play.trying.is_empty() {
+        let folder = play.trying[0].1.load.compiled_folder.clone();
+        let (worker, _, provider) = play.trial();
+        folders.push((provider.clone(), folder));
+        play.tried(worker, passed(trial(&provider, 50)));
+    }
+    let [(cpu, none), (npu, folder), (tract, also_none)] = &folders[..] else {
+        panic!("{folders:?}")
+    };
+    assert_eq!([cpu.as_str(), npu, tract], [CPU, NPU, TRACT]);
+    assert!(none.is_empty() && also_none.is_empty());
+    assert!(
+        folder.starts_with("/compiled/") && folder.len() > 40,
+        "{folder}"
+    );
+    let (worker, load) = play.begin_load();
+    assert_eq!(
+        load.compiled_folder, *folder,
+        "what the trial compiled is used"
+    );
+    play.loaded(worker);
+    assert_eq!(play.in_use, [std::path::PathBuf::from(folder)]);
+}
+
+#[test]
+fn a_load_that_compiles_tells_how_long_it_takes_and_took_the_last_time() {
+    let mut play = measuring();
+    play.ask(1, 1, infer("m"));
+    while !play.trying.is_empty() {
+        let (worker, _, provider) = play.trial();
+        let load_us = 5_000_000;
+        let run_us = if provider == NPU { 1 } else { 99 };
+        play.tried(
+            worker,
+            passed(Trial {
+                load_us,
+                ..trial(&provider, run_us)
+            }),
+        );
+    }
+    let (worker, _) = play.begin_load();
+    play.take(1, 1);
+    play.pass(COMPILING_TOLD_MS);
+    play.pass(COMPILING_TOLD_MS);
+    let told = play.take(1, 1).into_iter().map(|reply| match reply {
+        Reply::Progress(progress) if progress.stage == Stage::Compiling => {
+            (progress.done, progress.total, progress.remaining_ms)
+        }
+        other => panic!("{other:?}"),
+    });
+    let told: Vec<_> = told.collect();
+    assert_eq!(
+        told,
+        [
+            (1_000, Some(5_000), Some(4_000)),
+            (2_000, Some(5_000), Some(3_000))
+        ]
+    );
+    play.loaded(worker);
+    play.pass(COMPILING_TOLD_MS);
+    assert!(play.take(1, 1).is_empty());
 }

@@ -29,6 +29,7 @@ fn manifest(variants: Vec<Variant>) -> Manifest {
         inputs: Vec::new(),
         check: None,
         labels: None,
+        dimensions: BTreeMap::new(),
         files: BTreeMap::new(),
     }
 }

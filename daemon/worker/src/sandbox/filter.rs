@@ -81,6 +81,8 @@ fn rule(verdict: &Verdict, pid: u32) -> Vec<Instruction> {
     match verdict {
         Verdict::Allow => vec![end(libc::SECCOMP_RET_ALLOW)],
         Verdict::Refuse(errno) => vec![fail(*errno)],
+        // An error of 0 is none.
+        Verdict::Pretend => vec![fail(0)],
         Verdict::AllowIf(conditions, errno) => {
             let conditions = conditions.iter().flat_map(|one| allow_if(one, pid));
             conditions.chain([fail(*errno)]).collect()
@@ -196,6 +198,7 @@ mod tests {
                 let given = answer(&program, audit, row.number, [u64::MAX; 6]);
                 let wanted = match row.verdict {
                     Verdict::Allow => libc::SECCOMP_RET_ALLOW,
+                    Verdict::Pretend => errno(0),
                     Verdict::Refuse(refusal) | Verdict::AllowIf(_, refusal) => errno(refusal),
                 };
                 assert_eq!(given, wanted, "{}", row.name);

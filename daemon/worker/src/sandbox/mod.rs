@@ -120,7 +120,12 @@ fn filter_calls(drivers: bool) -> Result<String, String> {
     let program = filter::compile(architecture, rows(), std::process::id());
     let program = program.map_err(|error| error.to_string())?;
     sys::install_filter(&program).map_err(|errno| errno.desc().to_owned())?;
-    let allowed = rows().filter(|row| !matches!(row.verdict, calls::Verdict::Refuse(_)));
+    let allowed = rows().filter(|row| {
+        !matches!(
+            row.verdict,
+            calls::Verdict::Refuse(_) | calls::Verdict::Pretend
+        )
+    });
     let devices = if drivers { ", devices" } else { "" };
     Ok(format!(
         "{} calls of {}{devices}",

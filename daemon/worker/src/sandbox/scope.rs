@@ -3,7 +3,7 @@
 use crate::registry;
 use mote_api::{
     BackendKind, Candidate, DriverPath, DriverPathKind, Flavour, MANIFEST_FILE_NAME, Manifest,
-    Paths, driver,
+    driver,
 };
 use mote_wire::types::LoadModel;
 use std::path::{Path, PathBuf};
@@ -61,8 +61,6 @@ const SYSTEM: &[(&str, Access, &str)] = &[
 ];
 /// Folders of libraries that the administrator named.
 const LIBRARY_PATH_VARIABLE: &str = "LD_LIBRARY_PATH";
-/// Under the cache folder; what providers compile is kept there.
-const COMPILED_FOLDER: &str = "compiled";
 
 /// What a worker may open beside what every worker may.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,8 +89,9 @@ impl Scope {
         if let Ok(manifest) = serde_json::from_slice(&command.manifest_json) {
             scope.model(&manifest, Path::new(&command.folder));
         }
-        let compiled = Paths::from_env().cache.join(COMPILED_FOLDER);
-        scope.add(compiled, Access::Write);
+        if !command.compiled_folder.is_empty() {
+            scope.add(&command.compiled_folder, Access::Write);
+        }
         scope
     }
 

@@ -119,6 +119,7 @@ fn parse_load(load: wpb::LoadModel) -> LoadModel {
         model_digest: load.model_digest,
         forbid_cpu: load.forbid_cpu,
         verify_digests: load.verify_digests,
+        compiled_folder: load.compiled_folder,
     }
 }
 
@@ -136,6 +137,7 @@ fn write_load(load: LoadModel) -> wpb::LoadModel {
         model_digest: load.model_digest,
         forbid_cpu: load.forbid_cpu,
         verify_digests: load.verify_digests,
+        compiled_folder: load.compiled_folder,
     }
 }
 

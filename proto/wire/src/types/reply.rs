@@ -86,6 +86,8 @@ pub enum Stage {
     Queued,
     Trying,
     Loading,
+    /// In milliseconds, as nobody tells how far it is.
+    Compiling,
     Prefill,
     Decode,
     Transform,
@@ -97,7 +99,7 @@ pub enum Stage {
 pub struct Progress {
     /// What it is doing.
     pub stage: Stage,
-    /// Units done: tokens, frames, bytes.
+    /// Units done: tokens, frames, files, milliseconds.
     pub done: u64,
     /// Units in all, when known.
     pub total: Option<u64>,

@@ -74,6 +74,7 @@ pub struct LoadModel {
     pub model_digest: String,
     pub forbid_cpu: bool,
     pub verify_digests: bool,
+    pub compiled_folder: String,
 }
 
 /// A job to begin.

@@ -428,6 +428,7 @@ fn stage() -> impl Strategy<Value = Stage> {
     prop::sample::select(vec![
         Stage::Queued,
         Stage::Trying,
+        Stage::Compiling,
         Stage::Loading,
         Stage::Prefill,
         Stage::Decode,
@@ -729,7 +730,7 @@ pub fn reply() -> impl Strategy<Value = Reply> {
 pub fn command() -> impl Strategy<Value = Command> {
     let json = || vec(any::<u8>(), 0..20);
     let load = (
-        (text(), text(), text()),
+        (text(), text(), text(), text()),
         (json(), json(), json()),
         any::<(u32, bool, bool, bool, bool, Option<u32>)>(),
     );
@@ -745,6 +746,7 @@ pub fn command() -> impl Strategy<Value = Command> {
             threads_follow_load: numbers.2,
             threads_at_first: numbers.5,
             model_digest: folders.2,
+            compiled_folder: folders.3,
             forbid_cpu: numbers.3,
             verify_digests: numbers.4,
         })

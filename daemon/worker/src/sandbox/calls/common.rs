@@ -210,8 +210,8 @@ pub const ROWS: &[Row] = rows! {
     SYS_chroot: "the tree of files stays as it is" => Verdict::Refuse(EPERM);
     SYS_unshare: "no namespaces" => Verdict::Refuse(EPERM);
     SYS_setns: "no namespaces" => Verdict::Refuse(EPERM);
-    SYS_fchmod: "modes of files stay as they are" => Verdict::Refuse(EPERM);
-    SYS_fchmodat: "modes of files stay as they are" => Verdict::Refuse(EPERM);
+    SYS_fchmod: "modes of files stay as they are: OpenVINO wants its cache read-only" => Verdict::Pretend;
+    SYS_fchmodat: "as fchmod" => Verdict::Pretend;
     SYS_fchown: "owners of files stay as they are" => Verdict::Refuse(EPERM);
     SYS_fchownat: "owners of files stay as they are" => Verdict::Refuse(EPERM);
 };

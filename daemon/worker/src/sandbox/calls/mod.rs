@@ -77,6 +77,8 @@ pub enum Verdict {
     AllowIf(&'static [Condition], i32),
     /// It fails with the error.
     Refuse(i32),
+    /// It is not made and answers that it was, as its callers take no other answer.
+    Pretend,
 }
 
 /// Holds when an argument, masked, is a value.
