@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Trial {
     /// What is known of its numbers.
     pub verification: Verification,
-    /// Median time of one run of the check input; 0 when it was not measured.
+    /// Time of one run of the check input, the lower quartile of all; 0 when it was not measured.
     pub run_us: u64,
     /// Runs that were measured.
     pub runs: u32,

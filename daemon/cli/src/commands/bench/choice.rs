@@ -31,7 +31,7 @@ pub struct Choice {
 struct Way {
     #[serde(flatten)]
     candidate: CandidateInfo,
-    /// Median over the rounds of the medians that were measured.
+    /// Median over the rounds of what was measured.
     run_us: f64,
     #[serde(skip)]
     samples: Samples,
