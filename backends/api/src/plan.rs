@@ -46,6 +46,15 @@ pub enum Rejection {
     Quarantined { crashes: u32 },
     #[error("it takes {run_us} us per run where the best takes {best_us} us")]
     Slower { run_us: u64, best_us: u64 },
+    #[error(
+        "it is {precision} where the model's first choice is {first}: {run_us} us per run are less than the best's {best_us} us, but not by enough"
+    )]
+    LowerPrecision {
+        precision: Precision,
+        first: Precision,
+        run_us: u64,
+        best_us: u64,
+    },
     #[error("output {output:?} is wrong: off by {error}, {tolerance} allowed")]
     WrongNumbers {
         output: String,
@@ -91,9 +100,11 @@ impl Rejection {
     /// left are set-backs: somebody may have counted on it.
     pub fn is_by_design(&self) -> bool {
         match self {
-            Self::NoVariant { .. } | Self::Outranked | Self::Slower { .. } | Self::NotRequired => {
-                true
-            }
+            Self::NoVariant { .. }
+            | Self::Outranked
+            | Self::Slower { .. }
+            | Self::LowerPrecision { .. }
+            | Self::NotRequired => true,
             Self::Absent { absence } => matches!(
                 absence,
                 Absence::NotCompiledIn | Absence::HardwareMissing { .. }

@@ -135,6 +135,12 @@ pub const TRIAL_MEASURE_MS: u64 = 1_000;
 pub const HOPELESS_FACTOR: u64 = 4;
 /// A device that takes a smaller share of the nodes, in percent, must make the model faster.
 pub const SPLIT_SHARE_PERCENT_MIN: u32 = 50;
+/// What a variant of lower precision than the manifest's first costs when it is compared, in percent
+/// of what was measured: it takes the place of what the model's author put first only if it is clearly
+/// faster. Measured times of one candidate differ by some ten percent from trial to trial, and half as
+/// much again is what a user may notice; coarser weights of half the size are about twice as fast where
+/// they are of any use.
+pub const LOWER_PRECISION_PERCENT: u64 = 150;
 /// A device that keeps the processor so busy, in percent of the time, is none.
 pub const HOST_PERCENT_MIN: u32 = 80;
 /// Records of trials.
