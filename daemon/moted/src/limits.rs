@@ -215,3 +215,11 @@ pub const SIMILAR_MAX: usize = 3;
 pub const FLAVOURS_MAX: usize = 32;
 /// Bytes of the file of probe results.
 pub const PROBE_CACHE_BYTES_MAX: u64 = 4 << 20;
+/// Folders in which libraries of vendors are looked for.
+pub const LIBRARY_FOLDERS_MAX: usize = 64;
+/// Entries of one of them.
+pub const LIBRARY_FOLDER_ENTRIES_MAX: usize = 32_768;
+/// Files of the loader's configuration.
+pub const LOADER_CONFIG_FILES_MAX: usize = 64;
+/// Bytes of one of them.
+pub const LOADER_CONFIG_BYTES_MAX: u64 = 64 << 10;

@@ -105,6 +105,7 @@ pub fn flavours() -> Flavours {
     let installed = installed.map(|flavour| Installed {
         flavour,
         folder: "/runtimes".into(),
+        drivers: "a driver".into(),
     });
     Flavours {
         installed: installed.into(),

@@ -199,6 +199,18 @@ fn a_second_start_believes_the_first_and_tries_nothing() {
     let order = try_all(&mut changed, us(50, 30, 900));
     assert_eq!(order, [CPU, NPU]);
     assert_eq!(loads(&mut changed), CPU);
+
+    // So is another driver, also when it comes while the broker runs.
+    let mut other = flavours();
+    other.installed[0].drivers = "another driver".into();
+    again.event(Event::Rescanned {
+        catalogue: catalogue(&[three_ways()]),
+        flavours: other,
+    });
+    again.ask(1, 2, infer("m"));
+    let order = try_all(&mut again, us(50, 30, 900));
+    assert_eq!(order, [CPU, NPU]);
+    assert_eq!(loads(&mut again), CPU);
 }
 
 #[test]
