@@ -32,6 +32,8 @@ pub const BUFFER_BYTES_PER_CONNECTION_MAX: u64 = 16 << 30;
 pub const BUFFERS_TOTAL_MAX: usize = 4_096;
 /// Streams of one connection.
 pub const STREAMS_PER_CONNECTION_MAX: usize = 32;
+/// Models of which one connection is known to have lost streams.
+pub const STREAM_FAULTS_MAX: usize = 32;
 /// Streams of all connections: each holds a descriptor.
 pub const STREAMS_TOTAL_MAX: usize = 512;
 /// Jobs of one user, waiting or running.

@@ -74,6 +74,8 @@ enum {
   MOTE_ERROR_INTERNAL = 24,            /* [operation, cause] also said by this library */
   MOTE_ERROR_SHUTTING_DOWN = 25,
   MOTE_ERROR_VERSION_UNSUPPORTED = 26, /* [version_min, version_max] */
+  MOTE_ERROR_STREAM_LOST = 27,         /* [provider, code, cause, next] what the stream ran on has
+                                          failed; opened anew, it runs on next, if there is any */
 
   /* Said by this library. */
   MOTE_ERROR_CANNOT_CONNECT = 100,    /* [path, errno] nobody listens there, or no permission */

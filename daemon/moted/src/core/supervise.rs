@@ -77,6 +77,13 @@ impl Core {
             (_, WorkerEvent::StreamEnded { stream, .. }) => {
                 self.stream_ended(worker, StreamId(stream));
             }
+            (
+                _,
+                WorkerEvent::StreamFaulted {
+                    stream,
+                    rejection_json,
+                },
+            ) => self.stream_faulted(worker, StreamId(stream), &rejection_json),
             (State::Stopping, _) => {}
             _ => self.condemn(worker, "it said something out of turn"),
         }
@@ -355,7 +362,7 @@ impl Core {
             self.emit(EventKind::ModelUnloaded { model });
         }
         for stream in instance.streams.iter().copied() {
-            self.end_stream(stream, exit.status());
+            self.stream_lost_worker(stream, &key, exit, expected);
         }
         self.rehouse_jobs(&instance, exit, expected);
         for want in instance.wants {

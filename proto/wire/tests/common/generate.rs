@@ -417,6 +417,12 @@ pub fn status() -> impl Strategy<Value = Status> {
             version_min,
             version_max,
         }),
+        (two(), two()).prop_map(|((provider, code), (cause, next))| Status::StreamLost {
+            provider,
+            code,
+            cause,
+            next,
+        }),
     ]
 }
 
@@ -784,9 +790,13 @@ pub fn command() -> impl Strategy<Value = Command> {
             fd: sealed(bytes),
         }),
         any::<u64>().prop_map(|buffer| Command::UnmapBuffer { buffer }),
-        any::<u64>().prop_map(|stream| Command::AttachStream {
-            stream,
-            socket: sealed(1),
+        (any::<(u64, Option<u64>)>(), receipt()).prop_map(|((stream, step_limit_ms), receipt)| {
+            Command::AttachStream {
+                stream,
+                socket: sealed(1),
+                step_limit_ms,
+                receipt: Box::new(receipt),
+            }
         }),
         any::<(bool, Option<u32>)>()
             .prop_map(|(busy, threads_max)| Command::SetLoad { busy, threads_max }),
@@ -849,6 +859,10 @@ pub fn event() -> impl Strategy<Value = WorkerEvent> {
         }),
         (any::<u64>(), json()).prop_map(|(job, rejection_json)| WorkerEvent::Faulted {
             job,
+            rejection_json,
+        }),
+        (any::<u64>(), json()).prop_map(|(stream, rejection_json)| WorkerEvent::StreamFaulted {
+            stream,
             rejection_json,
         }),
     ]

@@ -453,6 +453,15 @@ fn failures() -> Vec<(&'static str, Status)> {
             },
         ),
         (
+            "reply_failed_stream_lost",
+            Status::StreamLost {
+                provider: text("QNNExecutionProvider"),
+                code: text("device_lost"),
+                cause: text("its device was lost: error 0x3ec"),
+                next: text("CPUExecutionProvider"),
+            },
+        ),
+        (
             "reply_failed_invalid",
             Status::Invalid {
                 field: text("inputs[0].shape"),
