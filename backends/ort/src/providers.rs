@@ -499,6 +499,7 @@ impl Provider {
             let cpu = cpu();
             return DeviceInfo {
                 name: format!("simulated {} on {}", self.device_name, cpu.name),
+                simulated: true,
                 ..cpu
             };
         }
@@ -518,6 +519,7 @@ impl Provider {
                 Some(vendor) => format!("{vendor} {}", kind.to_string().to_uppercase()),
                 None => self.device_name.to_owned(),
             },
+            simulated: false,
         }
     }
 }
@@ -550,6 +552,7 @@ fn cpu() -> DeviceInfo {
         name: field("model name")
             .or_else(|| field("Model"))
             .unwrap_or_else(|| std::env::consts::ARCH.into()),
+        simulated: false,
     }
 }
 

@@ -64,6 +64,7 @@ pub fn device(device: &DeviceInfo) -> Device {
         id: device.id.clone(),
         kind: device.kind.to_string(),
         name: device.name.clone(),
+        simulated: device.simulated,
     }
 }
 

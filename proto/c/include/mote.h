@@ -227,7 +227,7 @@ mote_status_t mote_loaded_model_json(const mote_client_t *client, const char *mo
 /*
  * Devices and providers as they were probed last: a list of
  *   {"flavour", "backend", "library_version", "provider",
- *    "device": {"id", "kind": "cpu"|"gpu"|"npu", "name"} or null,
+ *    "device": {"id", "kind": "cpu"|"gpu"|"npu", "name", "simulated"} or null,
  *    "absence": {"code", "fields", "message"}, or null when it was proven to work}
  */
 mote_status_t mote_devices_json(const mote_client_t *client, char **json, mote_error_t **error);

@@ -121,6 +121,7 @@ pub fn with_npu(flavour: &Flavour) -> Vec<Capability> {
             id: kind.to_string(),
             kind,
             name: kind.to_string(),
+            simulated: false,
         }),
         ..capability(flavour)
     };
@@ -143,6 +144,7 @@ fn capability(flavour: &Flavour) -> Capability {
             id: "cpu".into(),
             kind: DeviceKind::Cpu,
             name: "a cpu".into(),
+            simulated: false,
         }),
         absence: None,
     }

@@ -64,6 +64,7 @@ fn capability(flavour: &str, backend: BackendKind, provider: &str, kind: DeviceK
             id: kind.to_string(),
             kind,
             name: String::new(),
+            simulated: false,
         }),
         absence: None,
     }

@@ -80,6 +80,7 @@ impl Worker {
                 id: "cpu".into(),
                 kind: DeviceKind::Cpu,
                 name: "cpu".into(),
+                simulated: false,
             }),
             absence: None,
         };

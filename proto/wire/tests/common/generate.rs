@@ -283,7 +283,12 @@ pub fn request() -> impl Strategy<Value = Request> {
 }
 
 fn device() -> impl Strategy<Value = Device> {
-    (text(), text(), text()).prop_map(|(id, kind, name)| Device { id, kind, name })
+    (text(), text(), text(), any::<bool>()).prop_map(|(id, kind, name, simulated)| Device {
+        id,
+        kind,
+        name,
+        simulated,
+    })
 }
 
 fn reason() -> impl Strategy<Value = Reason> {

@@ -246,6 +246,7 @@ fn device() -> Device {
         id: "cpu0".into(),
         kind: "cpu".into(),
         name: "A processor".into(),
+        simulated: false,
     }
 }
 
