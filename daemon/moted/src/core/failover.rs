@@ -3,6 +3,7 @@
 use super::{Core, Timer};
 use crate::ids::{JobId, WorkerId};
 use crate::limits::{CRASHES_MAX, RETRIES_MAX, STEP_PATIENCE_FACTOR};
+use crate::logging::brief;
 use crate::policy::history::Key;
 use crate::policy::planner::Requirements;
 use crate::policy::trials;
@@ -56,7 +57,7 @@ impl Core {
     fn move_on(&mut self, worker: WorkerId, id: JobId, key: Key, rejection: Rejection) {
         log::warn!(
             worker = worker.0, job = id.0, provider = key.candidate.provider;
-            "a job goes on elsewhere: {rejection}"
+            "a job goes on elsewhere: {}", brief(&rejection)
         );
         let is_lost = matches!(rejection, Rejection::DeviceLost { .. });
         if let Some(job) = self.jobs.get_mut(&id) {

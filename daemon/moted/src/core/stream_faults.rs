@@ -109,7 +109,8 @@ impl Core {
         };
         let is_device = instance.candidate.device.kind != DeviceKind::Cpu;
         let key = instance.key();
-        match serde_json::from_slice(rejection_json) {
+        let rejection = serde_json::from_slice(rejection_json).map(Rejection::bounded);
+        match rejection {
             Ok(rejection @ Rejection::DeviceLost { .. }) if is_device => {
                 self.history.rejected(&key, rejection.clone(), self.now);
                 self.lose_streams(worker, &rejection);

@@ -8,6 +8,7 @@ use crate::BUILD_ID;
 use crate::catalogue::{Entry, Stamp};
 use crate::ids::{JobId, StreamId, WorkerId};
 use crate::limits::{DRAIN_MS, LOAD_SILENCE_MS_MAX, RETRIES_MAX};
+use crate::logging::brief;
 use mote_api::{Candidate, DeviceKind, Load, Placement, Rejection, Threads};
 use mote_wire::types::{
     Command, EventKind, LoadModel, Loaded, Progress, Reply, Sandbox, SandboxState, Status,
@@ -71,7 +72,8 @@ impl Core {
             ) => {
                 let rejection = serde_json::from_slice(&rejection_json).ok();
                 if let Some(instance) = self.instances.get_mut(&worker) {
-                    instance.fault = rejection.map(|rejection| (JobId(job), rejection));
+                    instance.fault =
+                        rejection.map(|rejection: Rejection| (JobId(job), rejection.bounded()));
                 }
             }
             (_, WorkerEvent::StreamEnded { stream, .. }) => {
@@ -208,7 +210,7 @@ impl Core {
 
     fn load_failed(&mut self, worker: WorkerId, status: Status, rejection_json: &[u8]) {
         self.timers.cancel(&Timer::LoadSilence(worker));
-        log::warn!(worker = worker.0; "a model did not load: {status}");
+        log::warn!(worker = worker.0; "a model did not load: {}", brief(&status));
         let rejection = match rejection_json {
             [] => None,
             json => Some(
@@ -224,6 +226,7 @@ impl Core {
             }
             Some(rejection) => {
                 if let Some(instance) = self.instances.get(&worker) {
+                    let rejection = rejection.bounded();
                     self.history.rejected(&instance.key(), rejection, self.now);
                 }
                 self.retry_wants_without(worker, "it cannot load its model");
