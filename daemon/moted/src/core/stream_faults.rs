@@ -10,7 +10,7 @@ use crate::ids::{ConnectionId, RequestKey, StreamId, WorkerId};
 use crate::limits::{REFUSAL_MS, RETRIES_MAX, STREAM_FAULTS_MAX};
 use crate::policy::history::Key;
 use crate::policy::planner::Requirements;
-use mote_api::{DeviceKind, Rejected, Rejection};
+use mote_api::{Candidate, DeviceKind, Rejected, Rejection};
 use mote_wire::types::Status;
 use std::time::{Duration, Instant};
 
@@ -46,11 +46,7 @@ impl Core {
     }
 
     /// The way to run a model that the next stream of a connection is not to take, if there is another.
-    pub(super) fn avoided_by_streams(
-        &self,
-        key: RequestKey,
-        model: &str,
-    ) -> Option<mote_api::Candidate> {
+    pub(super) fn avoided_by_streams(&self, key: RequestKey, model: &str) -> Option<Candidate> {
         let fault = self.stream_fault(key.connection, model)?;
         fault
             .is_to_be_avoided()
@@ -112,7 +108,10 @@ impl Core {
         let rejection = serde_json::from_slice(rejection_json).map(Rejection::bounded);
         match rejection {
             Ok(rejection @ Rejection::DeviceLost { .. }) if is_device => {
-                self.history.rejected(&key, rejection.clone(), self.now);
+                // Where nothing else can run it, the device may be back for the next one.
+                if self.next_after(id, &key).is_some() {
+                    self.history.rejected(&key, rejection.clone(), self.now);
+                }
                 self.lose_streams(worker, &rejection);
                 self.kill(worker, "its device is lost");
             }
@@ -169,16 +168,20 @@ impl Core {
         self.end_stream(id, status);
     }
 
+    /// What a stream runs on when it is opened anew.
+    fn next_after(&self, id: StreamId, key: &Key) -> Option<Candidate> {
+        let stream = self.streams.get(&id)?;
+        let entry = self.catalogue.find(&stream.model).ok()?;
+        let options = &stream.ask.options;
+        let threads_max = self.threads_max(options);
+        let plan = self.plan(&entry, &Requirements::from(options), threads_max);
+        let mut others = plan.candidates.into_iter();
+        others.find(|one| *one != key.candidate)
+    }
+
     /// What the client of a stream is told.
     fn loss(&self, id: StreamId, key: &Key, rejection: &Rejection) -> Status {
-        let next = self.streams.get(&id).and_then(|stream| {
-            let entry = self.catalogue.find(&stream.model).ok()?;
-            let options = &stream.ask.options;
-            let threads_max = self.threads_max(options);
-            let plan = self.plan(&entry, &Requirements::from(options), threads_max);
-            let mut others = plan.candidates.into_iter();
-            others.find(|one| *one != key.candidate)
-        });
+        let next = self.next_after(id, key);
         Status::StreamLost {
             provider: key.candidate.provider.clone(),
             code: crate::convert::code(rejection),

@@ -330,6 +330,31 @@ fn streams_of_a_lost_device_end_and_all_open_anew_elsewhere() {
 }
 
 #[test]
+fn where_nothing_else_can_run_it_the_device_gets_another_chance() {
+    let mut play = with_device();
+    let open_there = || {
+        Request::OpenStream(OpenStream {
+            model: "m".into(),
+            options: WorkOptions {
+                require_provider: Some(NPU.into()),
+                ..options()
+            },
+        })
+    };
+    play.ask(1, 1, open_there());
+    let worker = play.load();
+    let (stream, _socket) = attached(&mut play, worker);
+    let rejection = Rejection::DeviceLost { why: "gone".into() };
+    play.worker(worker, faulted(stream, &rejection));
+    let nowhere = (NPU.into(), "device_lost".into(), String::new());
+    assert_eq!(lost(&mut play), [nowhere]);
+    play.die(worker);
+    play.ask(1, 2, open_there());
+    let again = play.load();
+    attached(&mut play, again);
+}
+
+#[test]
 fn a_push_that_does_not_end_costs_the_worker_its_life() {
     let mut play = with_device();
     let (worker, first) = opens(&mut play, 1, 1);
@@ -387,7 +412,16 @@ fn a_death_under_a_stream_sends_its_own_client_elsewhere_and_counts_for_all() {
     }
     play.connect(200);
     let (_, quarantined) = opens(&mut play, 200, 1);
-    assert_eq!(codes(&quarantined.receipt), [(NPU, "quarantined")]);
+    assert_eq!(quarantined.receipt.device.kind, "cpu");
+    let explanation = explained(&mut play, 200);
+    let mut of_npu = explanation
+        .rejected
+        .iter()
+        .filter(|one| one.provider == NPU);
+    assert_eq!(
+        of_npu.next().map(|one| one.reason.code.as_str()),
+        Some("quarantined")
+    );
     // It is not held against it for ever.
     play.pass(QUARANTINE_MS);
     let (_, later) = opens(&mut play, 1, 3);
