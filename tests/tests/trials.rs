@@ -6,7 +6,9 @@
 mod onnx;
 
 use anyhow::{Context, Result};
-use mote_client::{Client, DType, Explanation, Input, Receipt, WorkOptions};
+use mote_client::{
+    Client, ClientError, DType, Explanation, Input, Receipt, Status, Stream, WorkOptions,
+};
 use mote_tests::daemon::{Daemon, Setup};
 use mote_tests::faulty::{self, PROVIDER};
 use onnx::{Dim::Is, Dim::Named, FLOAT, Graph};
@@ -287,6 +289,46 @@ fn a_device_that_hangs_or_crashes_later_costs_a_retry() -> Result<()> {
             "{fault}: {:?}",
             receipt.rejected
         );
+    }
+    Ok(())
+}
+
+fn push(stream: &mut Stream) -> Result<(), ClientError> {
+    let bytes: Vec<u8> = x().iter().flat_map(|number| number.to_ne_bytes()).collect();
+    let input = Input::bytes("x", DType::F32, &[2, 2, 3], &bytes);
+    stream.push(&[input], &[]).map(drop)
+}
+
+#[test]
+fn a_stream_whose_device_fails_ends_and_opens_anew_elsewhere() -> Result<()> {
+    for (fault, wanted) in [
+        ("lost_after=1", "device_lost"),
+        ("hang_after=1", "step_timed_out"),
+        ("crash_after=1", "run_failed"),
+    ] {
+        let machine = Machine::new(fault, "ranked")?;
+        let client = machine.daemon.client()?;
+        let mut stream = client.open_stream(MODEL, &WorkOptions::default())?;
+        push(&mut stream).with_context(|| format!("{fault}: the first push"))?;
+        match push(&mut stream) {
+            Err(ClientError::Refused(Status::StreamLost {
+                provider,
+                code,
+                next,
+                ..
+            })) => {
+                assert_eq!((&*provider, &*code), (PROVIDER, wanted), "{fault}");
+                assert_eq!(next, "CPUExecutionProvider", "{fault}");
+            }
+            other => panic!("{fault}: {other:?}"),
+        }
+        let mut stream = client.open_stream(MODEL, &WorkOptions::default())?;
+        push(&mut stream).with_context(|| format!("{fault}: opened anew"))?;
+        let receipt = stream.close()?;
+        assert_eq!(receipt.device.kind, "cpu", "{fault}");
+        assert_eq!(codes(&receipt.rejected), [wanted], "{fault}");
+        assert_eq!(receipt.steps, 1, "{fault}");
+        assert!(receipt.placement_read_back && receipt.local, "{receipt:?}");
     }
     Ok(())
 }

@@ -32,6 +32,10 @@ pub struct DeviceInfo {
     pub kind: DeviceKind,
     /// What the vendor calls it.
     pub name: String,
+    /// It is none, but a program that computes as it would, on the processor: good for trying what a
+    /// device takes, and ranked as the processor, which its kind says.
+    #[serde(default)]
+    pub simulated: bool,
 }
 
 /// One execution provider (or delegate) of one runtime flavour on one device.

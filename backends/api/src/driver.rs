@@ -255,3 +255,16 @@ pub const DELEGATES: &[DriverPath] = &[
     read("/proc/device-tree", "which SoC this is"),
     read("/sys/firmware/devicetree", "where its link leads"),
 ];
+
+/// Kernel modules of the devices in [`DELEGATES`].
+pub const DELEGATE_MODULES: &[&str] = &[
+    "adsprpc",
+    "apex",
+    "apusys",
+    "ethosu",
+    "fastrpc",
+    "galcore",
+    "gasket",
+    "mali_kbase",
+    "neutron",
+];

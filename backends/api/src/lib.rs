@@ -47,7 +47,7 @@ pub use manifest::{
 };
 pub use memory::{Access, Buffer, BufferOrigin, MemoryError};
 pub use paths::Paths;
-pub use plan::{Candidate, Placement, ProviderShare, Rejected, Rejection};
+pub use plan::{Candidate, Placement, ProviderShare, REASON_TEXT_BYTES_MAX, Rejected, Rejection};
 pub use samples::{Difference, SAMPLES_MAX, Samples};
 pub use tensor::{DType, Element, RANK_MAX, Tensor, TensorError};
 pub use threads::{Load, Threads};

@@ -52,6 +52,34 @@ pub enum Precision {
     Native,
 }
 
+impl Precision {
+    /// Whether numbers may be coarser with these weights than with those of `other`. What nobody
+    /// declared may be anything, so that it is below all others and all others below it.
+    pub fn is_below(self, other: Self) -> bool {
+        self != other && self.at_least() < other.at_most()
+    }
+
+    /// Its place by fineness when the worst is assumed.
+    fn at_least(self) -> u8 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 3,
+            // 8 bits of mantissa where f16 has 11.
+            Self::Bf16 => 2,
+            Self::Int8 => 1,
+            Self::Int4 | Self::Native => 0,
+        }
+    }
+
+    /// Its place by fineness when the best is assumed.
+    fn at_most(self) -> u8 {
+        match self {
+            Self::Native => Self::F32.at_least(),
+            known => known.at_least(),
+        }
+    }
+}
+
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

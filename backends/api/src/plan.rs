@@ -21,6 +21,20 @@ pub struct Candidate {
     pub precision: Precision,
 }
 
+/// Bytes of one text in a reason: what a library says may be of any length.
+pub const REASON_TEXT_BYTES_MAX: usize = 2 << 10;
+/// Operators that are named.
+const OPERATORS_MAX: usize = 64;
+
+/// Cuts a text that is too long.
+pub(crate) fn shorten(text: &mut String) {
+    const MARK: char = '…';
+    if text.len() > REASON_TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(REASON_TEXT_BYTES_MAX - MARK.len_utf8()));
+        text.push(MARK);
+    }
+}
+
 /// Why a way to run a model was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reason")]
@@ -46,6 +60,15 @@ pub enum Rejection {
     Quarantined { crashes: u32 },
     #[error("it takes {run_us} us per run where the best takes {best_us} us")]
     Slower { run_us: u64, best_us: u64 },
+    #[error(
+        "it is {precision} where the model's first choice is {first}: {run_us} us per run are less than the best's {best_us} us, but not by enough"
+    )]
+    LowerPrecision {
+        precision: Precision,
+        first: Precision,
+        run_us: u64,
+        best_us: u64,
+    },
     #[error("output {output:?} is wrong: off by {error}, {tolerance} allowed")]
     WrongNumbers {
         output: String,
@@ -79,6 +102,30 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// The same with no text longer than [`REASON_TEXT_BYTES_MAX`], as it is kept.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        match &mut self {
+            Self::LoadFailed { why }
+            | Self::TrialFailed { why }
+            | Self::DeviceLost { why }
+            | Self::RunFailed { why }
+            | Self::Absent {
+                absence:
+                    Absence::LibraryRejected { why, .. }
+                    | Absence::ProbeFailed { why }
+                    | Absence::HardwareMissing { also: why, .. },
+            } => shorten(why),
+            Self::WrongNumbers { output, .. } => shorten(output),
+            Self::UnsupportedOperators { operators } => {
+                operators.truncate(OPERATORS_MAX);
+                operators.iter_mut().for_each(shorten);
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// What a user can do about it, where there is something; `provider` is the one rejected.
     pub fn next_step(&self, provider: &str) -> Option<String> {
         match self {
@@ -91,9 +138,11 @@ impl Rejection {
     /// left are set-backs: somebody may have counted on it.
     pub fn is_by_design(&self) -> bool {
         match self {
-            Self::NoVariant { .. } | Self::Outranked | Self::Slower { .. } | Self::NotRequired => {
-                true
-            }
+            Self::NoVariant { .. }
+            | Self::Outranked
+            | Self::Slower { .. }
+            | Self::LowerPrecision { .. }
+            | Self::NotRequired => true,
             Self::Absent { absence } => matches!(
                 absence,
                 Absence::NotCompiledIn | Absence::HardwareMissing { .. }
@@ -171,5 +220,27 @@ impl Placement {
             .filter(|s| s.provider == provider)
             .map(|s| s.nodes)
             .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_library_says_is_kept_up_to_a_limit() {
+        let failed = |why: &str| Rejection::LoadFailed { why: why.into() };
+        assert_eq!(failed("no").bounded(), failed("no"));
+        let whole = "é".repeat(REASON_TEXT_BYTES_MAX / 2);
+        assert_eq!(failed(&whole).bounded(), failed(&whole));
+        let Rejection::LoadFailed { why } = failed(&format!("x{whole}")).bounded() else {
+            panic!("another reason")
+        };
+        assert!(why.len() <= REASON_TEXT_BYTES_MAX && why.starts_with("xé"));
+        assert!(why.ends_with("é…"));
+        let operators = vec!["o".repeat(REASON_TEXT_BYTES_MAX + 1); 1_000];
+        let many = Rejection::UnsupportedOperators { operators };
+        let limit = (OPERATORS_MAX + 1) * (REASON_TEXT_BYTES_MAX + 2);
+        assert!(many.bounded().to_string().len() <= limit);
     }
 }

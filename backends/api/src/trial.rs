@@ -1,7 +1,7 @@
 //! Trials: a candidate runs a model's check input once, before anybody relies on it.
 
 use crate::manifest::{BackendKind, Precision};
-use crate::plan::{Candidate, Placement, Rejection};
+use crate::plan::{Candidate, Placement, Rejection, shorten};
 use crate::samples::Samples;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,23 @@ pub enum Verdict {
     Passed(Trial),
     /// It may not.
     Rejected(Rejection),
+}
+
+impl Verdict {
+    /// The same with no text longer than [`REASON_TEXT_BYTES_MAX`](crate::REASON_TEXT_BYTES_MAX), as it
+    /// is kept.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        match self {
+            Self::Rejected(rejection) => Self::Rejected(rejection.bounded()),
+            Self::Passed(mut trial) => {
+                if let Verification::Unchecked { why } = &mut trial.verification {
+                    shorten(why);
+                }
+                Self::Passed(trial)
+            }
+        }
+    }
 }
 
 /// How a candidate is to be tried.

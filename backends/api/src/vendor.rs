@@ -28,6 +28,8 @@ pub struct Vendor {
     pub nodes: &'static [Node],
     /// What makes the nodes appear.
     pub driver: &'static str,
+    /// Kernel modules it may be made of: with another version of one, what was found may change.
+    pub modules: &'static [&'static str],
     /// A command that lists the devices.
     pub lists: &'static str,
     /// Beginnings of names of libraries, and the packages that bring them.
@@ -108,6 +110,7 @@ const CUDA_LIBRARIES: &[(&str, &str)] = &[
     ("libnvinfer", "TensorRT 10 (libnvinfer10)"),
     ("libnvonnxparser", "TensorRT 10 (libnvonnxparsers10)"),
 ];
+const NVIDIA_MODULES: &[&str] = &["nvgpu", "nvidia", "nvidia_uvm"];
 const NVIDIA_DRIVER: &str = "NVIDIA's driver";
 
 /// All providers that need something of a vendor. Packages and libraries are those of the vendors'
@@ -119,6 +122,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an NVIDIA GPU",
         nodes: NVIDIA_NODES,
         driver: NVIDIA_DRIVER,
+        modules: NVIDIA_MODULES,
         lists: "nvidia-smi",
         libraries: CUDA_LIBRARIES,
         source: Source::Fetch("onnxruntime-gpu"),
@@ -129,6 +133,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an NVIDIA GPU",
         nodes: NVIDIA_NODES,
         driver: NVIDIA_DRIVER,
+        modules: NVIDIA_MODULES,
         lists: "nvidia-smi",
         libraries: CUDA_LIBRARIES,
         source: Source::Fetch("onnxruntime-gpu"),
@@ -139,6 +144,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an NVIDIA RTX GPU",
         nodes: NVIDIA_NODES,
         driver: NVIDIA_DRIVER,
+        modules: NVIDIA_MODULES,
         lists: "nvidia-smi",
         libraries: &[
             ("libcuda.so", "NVIDIA's driver"),
@@ -154,6 +160,12 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an Ascend NPU",
         nodes: &[numbered("/dev/davinci", 0)],
         driver: "Huawei's Ascend driver and firmware",
+        modules: &[
+            "drv_davinci_intf",
+            "drv_devmm_host",
+            "drv_devmng_host",
+            "drv_pcie_host",
+        ],
         lists: "npu-smi info",
         libraries: &[
             (
@@ -178,6 +190,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an Intel NPU",
         nodes: &[accel(INTEL)],
         driver: "the kernel's intel_vpu driver and its firmware",
+        modules: &["intel_vpu"],
         lists: "ls /sys/class/accel",
         libraries: &[
             ("libze_loader.so", "the Level Zero loader (libze1)"),
@@ -198,6 +211,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an Intel GPU",
         nodes: &[render(INTEL)],
         driver: "the kernel's i915 or xe driver",
+        modules: &["i915", "xe"],
         lists: "clinfo -l",
         libraries: &[
             ("libOpenCL.so", "an OpenCL loader (ocl-icd-libopencl1)"),
@@ -211,6 +225,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "a processor",
         nodes: &[],
         driver: "",
+        modules: &[],
         lists: "",
         libraries: &[],
         source: Source::Fetch("onnxruntime-openvino"),
@@ -221,6 +236,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "a Hexagon NPU",
         nodes: HEXAGON_NODES,
         driver: "the kernel's fastrpc driver, with firmware for the compute DSP",
+        modules: &["adsprpc", "fastrpc", "frpc_adsprpc", "msm_kgsl"],
         lists: "ls /dev/fastrpc-* /dev/adsprpc-*",
         libraries: &[
             ("libcdsprpc.so", "Qualcomm's FastRPC library (libfastrpc1)"),
@@ -237,6 +253,18 @@ pub const VENDORS: &[Vendor] = &[
             numbered("/dev/nvidia", 0),
         ],
         driver: "the GPU's kernel driver and a Vulkan driver (mesa-vulkan-drivers, or the vendor's)",
+        modules: &[
+            "amdgpu",
+            "i915",
+            "mali_kbase",
+            "msm",
+            "msm_kgsl",
+            "nouveau",
+            "nvidia",
+            "panfrost",
+            "panthor",
+            "xe",
+        ],
         lists: "vulkaninfo --summary",
         libraries: &[("libvulkan.so", "the Vulkan loader (libvulkan1)")],
         source: Source::Fetch("onnxruntime-webgpu"),
@@ -247,6 +275,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "a Rockchip NPU",
         nodes: &[node("/dev/rknpu"), numbered("/dev/dri/renderD", 128)],
         driver: "Rockchip's rknpu kernel driver",
+        modules: &["rknpu", "rocket"],
         lists: "cat /sys/kernel/debug/rknpu/version",
         libraries: &[
             ("librknpu_ddk.so", "Rockchip's rknpu_ddk"),
@@ -260,6 +289,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an AMD NPU",
         nodes: &[accel(AMD)],
         driver: "the kernel's amdxdna driver and XRT",
+        modules: &["amdxdna", "zocl"],
         lists: "xrt-smi examine",
         libraries: &[
             ("libxrt_", "XRT"),
@@ -274,6 +304,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an AMD GPU",
         nodes: &[render(AMD_GPU)],
         driver: "the kernel's amdgpu driver and ROCm",
+        modules: &["amdgpu"],
         lists: "rocminfo",
         libraries: &[
             ("libmigraphx", "MIGraphX of ROCm (migraphx)"),
@@ -287,6 +318,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "a VeriSilicon NPU",
         nodes: &[node("/dev/galcore")],
         driver: "VeriSilicon's galcore kernel driver",
+        modules: &["galcore"],
         lists: "ls /dev/galcore",
         libraries: &[
             ("libtim-vx.so", "TIM-VX"),
@@ -300,6 +332,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an accelerator under Android's NNAPI",
         nodes: &[],
         driver: "",
+        modules: &[],
         lists: "",
         libraries: &[("libneuralnetworks.so", "Android itself")],
         source: Source::Build("--use_nnapi"),
@@ -310,6 +343,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an Arm processor",
         nodes: &[],
         driver: "",
+        modules: &[],
         lists: "",
         libraries: &[("libarmnn", "Arm NN")],
         source: Source::Build("--use_armnn"),
@@ -320,6 +354,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "an Arm processor",
         nodes: &[],
         driver: "",
+        modules: &[],
         lists: "",
         libraries: &[("libarm_compute", "the Arm Compute Library")],
         source: Source::Build("--use_acl"),
@@ -330,6 +365,7 @@ pub const VENDORS: &[Vendor] = &[
         hardware: "a processor",
         nodes: &[],
         driver: "",
+        modules: &[],
         lists: "",
         libraries: &[],
         source: Source::Build("--use_xnnpack"),
@@ -577,6 +613,10 @@ mod tests {
             assert!(
                 !needs_driver || !row.lists.is_empty(),
                 "{name}: what lists its devices?"
+            );
+            assert!(
+                !needs_driver || !row.modules.is_empty(),
+                "{name}: what is its driver made of?"
             );
             for node in row.nodes {
                 assert!(node.path.starts_with("/dev/"), "{name}: {}", node.path);

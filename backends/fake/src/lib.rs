@@ -114,6 +114,7 @@ impl Backend for FakeBackend {
             id: id.into(),
             kind,
             name: format!("pretended {kind}"),
+            simulated: false,
         };
         [
             (CPU_PROVIDER, device("cpu", DeviceKind::Cpu)),

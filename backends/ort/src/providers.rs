@@ -562,6 +562,7 @@ impl Provider {
             let cpu = cpu();
             return DeviceInfo {
                 name: format!("simulated {} on {}", self.device_name, cpu.name),
+                simulated: true,
                 ..cpu
             };
         }
@@ -581,6 +582,7 @@ impl Provider {
                 Some(vendor) => format!("{vendor} {}", kind.to_string().to_uppercase()),
                 None => self.device_name.to_owned(),
             },
+            simulated: false,
         }
     }
 }
@@ -613,6 +615,7 @@ fn cpu() -> DeviceInfo {
         name: field("model name")
             .or_else(|| field("Model"))
             .unwrap_or_else(|| std::env::consts::ARCH.into()),
+        simulated: false,
     }
 }
 

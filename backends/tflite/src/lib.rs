@@ -161,6 +161,7 @@ fn cpu() -> DeviceInfo {
         id: "cpu".into(),
         kind: DeviceKind::Cpu,
         name: "CPU".into(),
+        simulated: false,
     }
 }
 

@@ -78,6 +78,7 @@ fn a_delegate_that_a_flavour_names_is_a_provider_of_that_name() {
         id: "npu0".into(),
         kind: DeviceKind::Npu,
         name: "Adder".into(),
+        simulated: false,
     };
     let options = |mode| asked_to_take_all(mode).provider_options;
     let delegate = |name: &str, mode, library: PathBuf| Delegate {
@@ -186,6 +187,7 @@ fn a_delegate_takes_its_nodes_and_failures_are_typed() {
             id: "npu0".into(),
             kind: DeviceKind::Npu,
             name: "adder".into(),
+            simulated: false,
         };
         let proven = backend.probe_external(&request.provider_options, npu);
         proven.absence

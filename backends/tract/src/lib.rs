@@ -69,6 +69,7 @@ impl Backend for TractBackend {
                 id: "cpu".into(),
                 kind: DeviceKind::Cpu,
                 name: "CPU".into(),
+                simulated: false,
             }),
             absence: probe::self_test().err(),
         }]

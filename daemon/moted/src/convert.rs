@@ -2,7 +2,8 @@
 
 use crate::policy::trials::Record;
 use mote_api::{
-    Absence, Candidate, Capability, DeviceInfo, Placement, ProviderShare, Rejected, Verdict,
+    Absence, Candidate, Capability, DeviceInfo, Placement, ProviderShare, Rejected, Rejection,
+    Verdict,
 };
 use mote_wire::types::{self as wire, CandidateInfo, Device, Reason, TrialInfo};
 use serde::Serialize;
@@ -26,6 +27,11 @@ fn reason(reason: &(impl Serialize + std::fmt::Display), next_step: Option<Strin
         message,
         next_step: next_step.unwrap_or_default(),
     }
+}
+
+/// The stable name of a rejection, as in [`wire::Rejected`].
+pub fn code(rejection: &Rejection) -> String {
+    reason(rejection, None).code
 }
 
 fn take_fields(
@@ -58,6 +64,7 @@ pub fn device(device: &DeviceInfo) -> Device {
         id: device.id.clone(),
         kind: device.kind.to_string(),
         name: device.name.clone(),
+        simulated: device.simulated,
     }
 }
 
@@ -138,7 +145,6 @@ pub fn shares(placement: &Placement) -> Vec<wire::ProviderShare> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mote_api::Rejection;
 
     #[test]
     fn the_innermost_reason_counts_and_keeps_its_fields() {

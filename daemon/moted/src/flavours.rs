@@ -1,13 +1,16 @@
 //! Runtime flavours: what is installed, what is known and could be, and what is not in order.
 
+use crate::drivers;
 use crate::limits::FLAVOURS_MAX;
 use mote_api::{
     Absence, BackendKind, Capability, Digest, Flavour, FlavourError, Manifest, RUNTIME_FILE_NAME,
     TRACT_FLAVOUR,
 };
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Flavours that are of use on any machine; `mote fetch` can get them. Those for accelerators are
 /// named as the next step of a provider that no installed flavour has.
@@ -23,10 +26,14 @@ pub struct Installed {
     pub flavour: Flavour,
     /// Where its libraries lie; empty for the built-in one.
     pub folder: PathBuf,
+    /// State of the drivers and vendor libraries it may use; empty for the built-in one, which uses
+    /// none.
+    pub drivers: Arc<str>,
 }
 
 impl Installed {
-    /// Changes whenever one of the flavour's files does, by name, size and time of change.
+    /// Changes whenever one of the flavour's files does, by name, size and time of change, or a driver
+    /// or library of a vendor.
     pub fn stamp(&self) -> Digest {
         let mut text = serde_json::to_string(&self.flavour).unwrap_or_default();
         let flavour = &self.flavour;
@@ -38,6 +45,7 @@ impl Installed {
             let state = meta.map_or((0, 0, 0), |m| (m.len(), m.mtime(), m.mtime_nsec()));
             text.push_str(&format!("\n{} {state:?}", name.display()));
         }
+        text.push_str(&format!("\n{}", self.drivers));
         Digest::of(text.as_bytes())
     }
 }
@@ -54,6 +62,8 @@ pub struct Flavours {
 /// Reads the descriptions of all flavours; of two with one name, the one in the earlier folder
 /// counts.
 pub fn scan(folders: &[PathBuf]) -> Flavours {
+    // Where nothing but the built-in runtime is installed, nobody asks.
+    let drivers: LazyCell<Arc<str>> = LazyCell::new(|| drivers::state().into());
     let mut flavours = Flavours::default();
     let mut names = BTreeSet::new();
     for path in folders.iter().flat_map(|folder| subfolders(folder)) {
@@ -75,6 +85,7 @@ pub fn scan(folders: &[PathBuf]) -> Flavours {
                     flavours.installed.push(Installed {
                         flavour,
                         folder: path,
+                        drivers: Arc::clone(&drivers),
                     });
                 }
             }
@@ -101,6 +112,7 @@ pub fn scan(folders: &[PathBuf]) -> Flavours {
     let tract = Installed {
         flavour: Flavour::tract(""),
         folder: PathBuf::new(),
+        drivers: Arc::default(),
     };
     flavours.installed.push(tract);
     flavours

@@ -5,7 +5,7 @@
 //! * [`daemon`]: the loop that carries events to the core and its effects out.
 //! * [`core`]: the one owner of all state, a state machine without I/O.
 //! * [`policy`]: planner, ledger, queue, load, history: plain structs the core asks.
-//! * [`catalogue`] and [`flavours`]: what lies on the disk.
+//! * [`catalogue`], [`flavours`] and [`drivers`]: what lies on the disk.
 //! * [`power`]: what the machine's services and sensors say.
 //! * [`listen`], [`bus`] and [`session`]: clients. [`workers`] and [`probe`]: child processes.
 #![deny(unsafe_code)]
@@ -15,6 +15,7 @@ pub mod catalogue;
 pub mod compiled;
 pub mod core;
 pub mod daemon;
+pub mod drivers;
 pub mod flavours;
 pub mod ids;
 pub mod limits;

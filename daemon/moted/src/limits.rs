@@ -32,6 +32,8 @@ pub const BUFFER_BYTES_PER_CONNECTION_MAX: u64 = 16 << 30;
 pub const BUFFERS_TOTAL_MAX: usize = 4_096;
 /// Streams of one connection.
 pub const STREAMS_PER_CONNECTION_MAX: usize = 32;
+/// Models of which one connection is known to have lost streams.
+pub const STREAM_FAULTS_MAX: usize = 32;
 /// Streams of all connections: each holds a descriptor.
 pub const STREAMS_TOTAL_MAX: usize = 512;
 /// Jobs of one user, waiting or running.
@@ -147,6 +149,12 @@ pub const TRIAL_MEASURE_MS: u64 = 1_000;
 pub const HOPELESS_FACTOR: u64 = 4;
 /// A device that takes a smaller share of the nodes, in percent, must make the model faster.
 pub const SPLIT_SHARE_PERCENT_MIN: u32 = 50;
+/// What a variant of lower precision than the manifest's first costs when it is compared, in percent
+/// of what was measured: it takes the place of what the model's author put first only if it is clearly
+/// faster. Measured times of one candidate differ by some ten percent from trial to trial, and half as
+/// much again is what a user may notice; coarser weights of half the size are about twice as fast where
+/// they are of any use.
+pub const LOWER_PRECISION_PERCENT: u64 = 150;
 /// A device that keeps the processor so busy, in percent of the time, is none.
 pub const HOST_PERCENT_MIN: u32 = 80;
 /// Records of trials.
@@ -221,3 +229,11 @@ pub const SIMILAR_MAX: usize = 3;
 pub const FLAVOURS_MAX: usize = 32;
 /// Bytes of the file of probe results.
 pub const PROBE_CACHE_BYTES_MAX: u64 = 4 << 20;
+/// Folders in which libraries of vendors are looked for.
+pub const LIBRARY_FOLDERS_MAX: usize = 64;
+/// Entries of one of them.
+pub const LIBRARY_FOLDER_ENTRIES_MAX: usize = 32_768;
+/// Files of the loader's configuration.
+pub const LOADER_CONFIG_FILES_MAX: usize = 64;
+/// Bytes of one of them.
+pub const LOADER_CONFIG_BYTES_MAX: u64 = 64 << 10;

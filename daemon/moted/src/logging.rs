@@ -24,6 +24,33 @@ pub fn start(level: log::LevelFilter) {
     builder.init();
 }
 
+/// Characters of what a library, or a file, says that go into one line.
+pub const TOLD_CHARS_MAX: usize = 300;
+
+/// Something of any length that others say, as part of a line: on one line, cut where it is too long.
+pub fn brief(told: &impl std::fmt::Display) -> String {
+    let told = on_one_line(&told.to_string());
+    match told.char_indices().nth(TOLD_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &told[..end]),
+        None => told,
+    }
+}
+
+/// As [`brief`], but the end of it.
+pub fn brief_end(told: &str) -> String {
+    let told = on_one_line(told);
+    match told.char_indices().nth_back(TOLD_CHARS_MAX) {
+        Some((cut, character)) => format!("…{}", &told[cut + character.len_utf8()..]),
+        None => told,
+    }
+}
+
+fn on_one_line(told: &str) -> String {
+    let is_gap = |c: char| c.is_whitespace() || c.is_control();
+    let words = told.split(is_gap).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
 struct Pairs<'a, W: Write>(&'a mut W);
 
 impl<'kvs, W: Write> VisitSource<'kvs> for Pairs<'_, W> {
@@ -72,6 +99,24 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_say_takes_one_line_of_bounded_length() {
+        assert_eq!(brief(&"cannot load:\n\t\u{1b}[1mno"), "cannot load: [1mno");
+        assert_eq!(brief_end("a\r\nb"), "a b");
+        let whole = "é".repeat(TOLD_CHARS_MAX);
+        assert_eq!(
+            (brief(&whole), brief_end(&whole)),
+            (whole.clone(), whole.clone())
+        );
+        let long = format!("a{whole}z");
+        let (start, end) = (brief(&long), brief_end(&long));
+        assert!(start.starts_with("aé") && start.ends_with("é…"));
+        assert!(end.starts_with("…é") && end.ends_with("éz"));
+        for one in [start, end] {
+            assert_eq!(one.chars().count(), TOLD_CHARS_MAX + 1);
+        }
+    }
 
     #[test]
     fn a_flood_gives_a_few_lines_per_period() {

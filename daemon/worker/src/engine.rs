@@ -11,7 +11,7 @@ use crate::link::{Link, LinkError};
 use crate::load::{self, LoadedModel};
 use crate::registry::Open;
 use crate::status::Failure;
-use crate::stream::{self, Gates};
+use crate::stream::{Attach, Gates, Streams, Usage};
 use crate::trial;
 use crate::usage::cpu_us;
 use mote_api::{Canceller, Load};
@@ -19,7 +19,7 @@ use mote_pipeline::{KvPool, SessionPool};
 use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, WorkerEvent};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Key and value caches kept for the next answers.
 const KV_CACHES_MAX: usize = 2;
@@ -102,7 +102,7 @@ pub struct Engine {
     link: Link,
     open: Open,
     running: Running,
-    gates: Gates,
+    streams: Streams,
     loaded: Option<LoadedModel>,
     kv: KvPool,
     sessions: SessionPool,
@@ -114,10 +114,10 @@ impl Engine {
     /// With nothing loaded.
     pub fn new(link: Link, open: Open, running: Running, gates: Gates) -> Self {
         Self {
+            streams: Streams::new(link.clone(), gates),
             link,
             open,
             running,
-            gates,
             loaded: None,
             kv: KvPool::new(KV_CACHES_MAX),
             sessions: SessionPool::new(),
@@ -183,7 +183,17 @@ impl Engine {
                     log::debug!(buffer = buffer; "cannot unmap a buffer: {status}");
                 }
             }
-            Command::AttachStream { stream, socket } => self.attach(stream, socket)?,
+            Command::AttachStream {
+                stream,
+                socket,
+                step_limit_ms,
+                receipt,
+            } => self.attach(Attach {
+                id: stream,
+                socket,
+                step_limit: step_limit_ms.map(Duration::from_millis),
+                receipt: *receipt,
+            })?,
             Command::SetLoad { busy, threads_max } => {
                 if let Some(loaded) = &self.loaded {
                     let load = if busy { Load::Busy } else { Load::Idle };
@@ -267,13 +277,12 @@ impl Engine {
         }
     }
 
-    fn attach(&mut self, id: u64, socket: std::os::fd::OwnedFd) -> Result<(), LinkError> {
+    fn attach(&mut self, attach: Attach) -> Result<(), LinkError> {
         let Some(loaded) = &self.loaded else {
             log::error!("a stream came before a model");
-            self.gates.forget(id);
-            return stream::ended(&self.link, id, stream::Usage::default());
+            return self.streams.ended(attach.id, Usage::default());
         };
-        stream::attach((id, socket), loaded, &self.gates, self.link.clone())
+        self.streams.attach(attach, loaded)
     }
 
     /// One step of the job whose turn it is.

@@ -38,12 +38,8 @@ pub struct LoadedModel {
     pub throttle: Arc<ThrottleLog>,
     /// What the library placed where.
     pub placement: Placement,
-    /// The library's own version.
-    pub library_version: String,
     /// Time it took to load.
     pub load_us: u64,
-    /// Digest over its files, as the broker tells it.
-    pub model_digest: String,
 }
 
 /// Tells the broker that loading failed.
@@ -133,7 +129,6 @@ pub fn load(
         }
     };
     let placement = model.placement();
-    let library_version = backend.version().to_owned();
     let loaded = Loaded {
         placement_json: serde_json::to_vec(&placement)
             .map_err(|error| status::internal("write placement", &error))?,
@@ -141,7 +136,7 @@ pub fn load(
         outputs: convert::specs(&model.signature().outputs),
         load_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         rss_bytes: resident_bytes(),
-        library_version: library_version.clone(),
+        library_version: backend.version().to_owned(),
         sandbox: crate::sandbox::state(),
     };
     let policy = Policy {
@@ -161,9 +156,7 @@ pub fn load(
             governor,
             throttle: Arc::default(),
             placement,
-            library_version,
             load_us: loaded.load_us,
-            model_digest: command.model_digest.clone(),
         },
         loaded,
     ))

@@ -55,6 +55,7 @@ fn delegate(flavour: &Flavour, plugin: &Plugin, folder: &Path) -> mote_tflite::D
             id,
             kind,
             name: plugin.device.as_ref().unwrap_or(&plugin.provider).clone(),
+            simulated: false,
         },
     }
 }

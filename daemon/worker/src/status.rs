@@ -36,7 +36,7 @@ impl From<Status> for Failure {
     }
 }
 
-/// A failed step of a job: what a library fails at, another may be able to do.
+/// A failed step of a job or a stream: what a library fails at, another may be able to do.
 pub fn of_step(error: &PipelineError) -> Failure {
     let rejection = match error {
         PipelineError::Run(RunError::DeviceLost { .. }) => {

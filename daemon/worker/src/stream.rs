@@ -1,31 +1,134 @@
 //! A client's stream: its socket comes straight to this process, one thread serves it.
 //!
 //! One hop, no broker: a push names registered buffers, the model runs in this thread, the answer
-//! goes back. The broker gets the figures when it ends, and can end it by shutting the socket down.
+//! goes back. The broker gets the figures when it ends, and can end it by shutting the socket down. It
+//! hears of a device that is lost, or that hangs, and then says so to the client itself: a client that
+//! opens the stream anew must not be faster than the news.
 
 use crate::buffers::Buffers;
 use crate::convert;
 use crate::link::{Link, LinkError};
-use crate::load::LoadedModel;
-use crate::status::{self, chain};
+use crate::load::{LoadedModel, json_of};
+use crate::status::{self, Failure, chain};
 use crate::throttle::ThrottleLog;
+use crate::usage::cpu_us;
 use frames::FrameStream;
 use gate::Gate;
-use mote_api::{Candidate, Manifest, Model, Placement, Task};
+use mote_api::{DeviceKind, Rejection, Task};
 use mote_pipeline::StreamSession;
 use mote_wire::types::{
-    BufferRange, Device, Done, ProviderShare, Receipt, Reply, Request, Status, StreamPush,
-    StreamResult, WorkerEvent,
+    BufferRange, Done, Receipt, Reply, Request, Status, StreamPush, StreamResult, WorkerEvent,
 };
 use mote_wire::{Connection, frame_to_request, reply_to_frame};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use watchdog::Watchdog;
 
 mod frames;
 mod gate;
+mod watchdog;
 
 pub use gate::Gates;
+
+/// A stream that is to be served.
+pub struct Attach {
+    /// The broker's number.
+    pub id: u64,
+    /// The client's socket.
+    pub socket: OwnedFd,
+    /// How long a push may compute, where it is limited.
+    pub step_limit: Option<Duration>,
+    /// The broker's part of the receipt.
+    pub receipt: Receipt,
+}
+
+/// What all streams of this process share.
+#[derive(Clone)]
+pub struct Streams {
+    link: Link,
+    gates: Gates,
+    watchdog: Watchdog,
+}
+
+impl Streams {
+    /// None yet.
+    pub fn new(link: Link, gates: Gates) -> Self {
+        let to_broker = link.clone();
+        let watchdog = Watchdog::new(move |stream, limit| {
+            let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            tell_fault(&to_broker, stream, &Rejection::StepTimedOut { limit_ms });
+        });
+        Self {
+            link,
+            gates,
+            watchdog,
+        }
+    }
+
+    /// A stream cannot be served, or is over.
+    pub fn ended(&self, id: u64, usage: Usage) -> Result<(), LinkError> {
+        self.gates.forget(id);
+        let Usage {
+            steps,
+            compute_us,
+            bytes_copied,
+            host_cpu_us: _,
+        } = usage;
+        self.link.send(WorkerEvent::StreamEnded {
+            stream: id,
+            steps,
+            compute_us,
+            bytes_copied,
+        })
+    }
+
+    /// Serves a stream on a thread of its own.
+    pub fn attach(&self, attach: Attach, loaded: &LoadedModel) -> Result<(), LinkError> {
+        let id = attach.id;
+        let mut connection = Connection::new(attach.socket.into(), mote_wire::Link::Client);
+        let runner = match Runner::open(loaded) {
+            Ok(runner) => runner,
+            Err(status) => {
+                refuse(&mut connection, 0, status);
+                return self.ended(id, Usage::default());
+            }
+        };
+        let mut stream = Stream {
+            id,
+            runner,
+            is_on_device: loaded.candidate.device.kind != DeviceKind::Cpu,
+            step_limit: attach.step_limit,
+            receipt: attach.receipt,
+            throttle: Arc::clone(&loaded.throttle),
+            buffers: Buffers::default(),
+            gate: self.gates.of(id),
+            shared: self.clone(),
+            preemptions: 0,
+            usage: Usage::default(),
+            started: Instant::now(),
+        };
+        std::thread::spawn(move || {
+            stream.serve(&mut connection);
+            if let Err(error) = stream.shared.ended(id, stream.usage) {
+                log::debug!("the end of a stream was not told: {}", chain(&error));
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Tells the broker that what a stream runs on is of no use; whether it could be told.
+fn tell_fault(link: &Link, stream: u64, rejection: &Rejection) -> bool {
+    let told = link.send(WorkerEvent::StreamFaulted {
+        stream,
+        rejection_json: json_of(rejection),
+    });
+    if let Err(error) = &told {
+        log::error!("a stream's fault was not told: {}", chain(error));
+    }
+    told.is_ok()
+}
 
 /// What a stream used.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,21 +139,8 @@ pub struct Usage {
     pub compute_us: u64,
     /// Between the client's memory and the library's.
     pub bytes_copied: u64,
-}
-
-/// Tells the broker that a stream is over.
-pub fn ended(link: &Link, stream: u64, usage: Usage) -> Result<(), LinkError> {
-    let Usage {
-        steps,
-        compute_us,
-        bytes_copied,
-    } = usage;
-    link.send(WorkerEvent::StreamEnded {
-        stream,
-        steps,
-        compute_us,
-        bytes_copied,
-    })
+    /// Processor time of this process during pushes.
+    pub host_cpu_us: u64,
 }
 
 /// What turns pushes into results.
@@ -59,72 +149,36 @@ enum Runner {
     Frames(Box<FrameStream>),
 }
 
+impl Runner {
+    fn open(loaded: &LoadedModel) -> Result<Self, Status> {
+        match loaded.manifest.task {
+            Task::FrameInterpolation => {
+                FrameStream::open(loaded).map(|frames| Self::Frames(Box::new(frames)))
+            }
+            Task::TextGeneration => Err(Status::invalid("model", "text is generated by jobs")),
+            Task::Tensor | Task::Stream => {
+                StreamSession::open(&loaded.model, loaded.manifest.stream.as_ref())
+                    .map(|session| Self::Tensors(Box::new(session)))
+                    .map_err(|error| status::of_pipeline(&error))
+            }
+        }
+    }
+}
+
 struct Stream {
+    id: u64,
     runner: Runner,
-    model: Arc<dyn Model>,
-    manifest: Manifest,
-    candidate: Candidate,
-    placement: Placement,
-    library_version: String,
-    model_digest: String,
+    is_on_device: bool,
+    step_limit: Option<Duration>,
+    receipt: Receipt,
     throttle: Arc<ThrottleLog>,
     buffers: Buffers,
     gate: Arc<Gate>,
+    shared: Streams,
     /// How often a push waited for more urgent work.
     preemptions: u32,
     usage: Usage,
     started: Instant,
-}
-
-/// Serves a stream on a thread of its own.
-pub fn attach(
-    (id, socket): (u64, OwnedFd),
-    loaded: &LoadedModel,
-    gates: &Gates,
-    link: Link,
-) -> Result<(), LinkError> {
-    let mut connection = Connection::new(socket.into(), mote_wire::Link::Client);
-    let runner = match loaded.manifest.task {
-        Task::FrameInterpolation => FrameStream::open(loaded).map(|s| Runner::Frames(Box::new(s))),
-        Task::TextGeneration => Err(Status::invalid("model", "text is generated by jobs")),
-        Task::Tensor | Task::Stream => {
-            StreamSession::open(&loaded.model, loaded.manifest.stream.as_ref())
-                .map(|session| Runner::Tensors(Box::new(session)))
-                .map_err(|error| status::of_pipeline(&error))
-        }
-    };
-    let runner = match runner {
-        Ok(runner) => runner,
-        Err(status) => {
-            refuse(&mut connection, 0, status);
-            gates.forget(id);
-            return ended(&link, id, Usage::default());
-        }
-    };
-    let mut stream = Stream {
-        runner,
-        model: Arc::clone(&loaded.model),
-        manifest: loaded.manifest.clone(),
-        candidate: loaded.candidate.clone(),
-        placement: loaded.placement.clone(),
-        library_version: loaded.library_version.clone(),
-        model_digest: loaded.model_digest.clone(),
-        throttle: Arc::clone(&loaded.throttle),
-        buffers: Buffers::default(),
-        gate: gates.of(id),
-        preemptions: 0,
-        usage: Usage::default(),
-        started: Instant::now(),
-    };
-    let gates = gates.clone();
-    std::thread::spawn(move || {
-        stream.serve(&mut connection);
-        gates.forget(id);
-        if let Err(error) = ended(&link, id, stream.usage) {
-            log::debug!("the end of a stream was not told: {}", chain(&error));
-        }
-    });
-    Ok(())
 }
 
 fn refuse(connection: &mut Connection, request_id: u64, status: Status) -> bool {
@@ -169,7 +223,11 @@ impl Stream {
     /// Answers one request; false ends the stream.
     fn answer(&mut self, connection: &mut Connection, id: u64, request: Request) -> bool {
         let reply = match request {
-            Request::StreamPush(push) => self.push(push).map(Reply::StreamResult),
+            Request::StreamPush(push) => match self.push(push) {
+                Ok(result) => Ok(Reply::StreamResult(result)),
+                Err(failure) if self.is_lost(&failure) => return false,
+                Err(failure) => Err(failure.status),
+            },
             Request::RegisterBuffer(buffer) => self
                 .buffers
                 .map(buffer.buffer, buffer.fd, buffer.bytes, buffer.writable)
@@ -200,89 +258,87 @@ impl Stream {
         }
     }
 
-    fn push(&mut self, push: StreamPush) -> Result<StreamResult, Status> {
-        self.preemptions += u32::from(self.gate.pass());
-        let session = match &mut self.runner {
-            Runner::Frames(frames) => {
-                let result = frames.push(push, &self.buffers)?;
-                self.usage.steps += 1;
-                self.usage.compute_us += result.compute_us;
-                self.usage.bytes_copied += result.bytes_copied;
-                return Ok(result);
+    /// Whether the stream has lost its device: then the broker has been told, and tells the client.
+    fn is_lost(&self, failure: &Failure) -> bool {
+        match failure.rejection.as_deref() {
+            Some(rejection @ Rejection::DeviceLost { .. }) if self.is_on_device => {
+                tell_fault(&self.shared.link, self.id, rejection)
             }
-            Runner::Tensors(session) => session,
-        };
-        let mut targets = Vec::with_capacity(push.outputs.len());
-        for target in &push.outputs {
-            targets.push(convert::target(target, session.signature(), &self.buffers)?);
+            _ => false,
         }
-        let mut inputs = Vec::with_capacity(push.inputs.len());
-        let mut inline_bytes = 0;
-        for tensor in push.inputs {
-            let input = convert::input(tensor, &self.buffers)?;
-            if input.tensor.buffer().origin() == mote_api::BufferOrigin::Private {
-                inline_bytes += input.tensor.bytes() as u64;
-            }
-            inputs.push(input);
-        }
-        let result = session
-            .push(&inputs, &targets)
-            .map_err(|error| status::of_pipeline(&error))?;
-        let mut bytes_copied = result.report.bytes_copied + inline_bytes;
-        let mut outputs = Vec::with_capacity(result.outputs.len());
-        for output in &result.outputs {
-            let range = range_of(&push.outputs, &output.name);
-            let (tensor, copied) = convert::output(output, range)?;
-            bytes_copied += copied;
-            outputs.push(tensor);
-        }
-        self.usage.steps += 1;
-        self.usage.compute_us += result.report.compute_us;
-        self.usage.bytes_copied += bytes_copied;
-        Ok(StreamResult {
-            outputs,
-            compute_us: result.report.compute_us,
-            bytes_copied,
-        })
     }
 
-    /// A stream's receipt is the worker's own: the broker does not see its steps.
-    fn receipt(&self) -> Receipt {
-        let device = &self.candidate.device;
-        let share = |share: &mote_api::ProviderShare| ProviderShare {
-            provider: share.provider.clone(),
-            nodes: share.nodes,
-            time_us: share.time_us,
+    fn push(&mut self, push: StreamPush) -> Result<StreamResult, Failure> {
+        self.preemptions += u32::from(self.gate.pass());
+        let watchdog = self.shared.watchdog.clone();
+        let _watched = self.step_limit.map(|limit| watchdog.watch(self.id, limit));
+        let began_us = cpu_us();
+        let result = match &mut self.runner {
+            Runner::Frames(frames) => frames.push(push, &self.buffers),
+            Runner::Tensors(session) => push_tensors(session, push, &self.buffers),
         };
-        let mut placement: Vec<_> = self.placement.shares.iter().map(share).collect();
-        if let [only] = placement.as_mut_slice() {
+        self.usage.host_cpu_us += cpu_us().saturating_sub(began_us);
+        let result = result?;
+        self.usage.steps += 1;
+        self.usage.compute_us += result.compute_us;
+        self.usage.bytes_copied += result.bytes_copied;
+        Ok(result)
+    }
+
+    /// The whole receipt: the broker does not see a stream's steps.
+    fn receipt(&self) -> Receipt {
+        let mut receipt = self.receipt.clone();
+        // With one provider its time is the library's.
+        if let [only] = receipt.placement.as_mut_slice() {
             only.time_us = Some(self.usage.compute_us);
         }
         Receipt {
-            model: self.manifest.name.clone(),
-            variant: self.candidate.variant.clone(),
-            backend: self.candidate.backend.to_string(),
-            flavour: self.candidate.flavour.clone(),
-            library_version: self.library_version.clone(),
-            model_digest: self.model_digest.clone(),
-            precision: self.candidate.precision.to_string(),
-            device: Device {
-                id: device.id.clone(),
-                kind: device.kind.to_string(),
-                name: device.name.clone(),
-            },
-            placement,
-            placement_read_back: self.model.placement().read_back,
-            local: true,
             compute_us: self.usage.compute_us,
+            host_cpu_us: self.usage.host_cpu_us,
             total_us: crate::jobs::micros(self.started.elapsed()),
             steps: self.usage.steps,
             bytes_copied: self.usage.bytes_copied,
             preemptions: self.preemptions,
             throttle: self.throttle.worst_since(self.started).to_string(),
-            ..Receipt::default()
+            ..receipt
         }
     }
+}
+
+fn push_tensors(
+    session: &mut StreamSession,
+    push: StreamPush,
+    buffers: &Buffers,
+) -> Result<StreamResult, Failure> {
+    let mut targets = Vec::with_capacity(push.outputs.len());
+    for target in &push.outputs {
+        targets.push(convert::target(target, session.signature(), buffers)?);
+    }
+    let mut inputs = Vec::with_capacity(push.inputs.len());
+    let mut inline_bytes = 0;
+    for tensor in push.inputs {
+        let input = convert::input(tensor, buffers)?;
+        if input.tensor.buffer().origin() == mote_api::BufferOrigin::Private {
+            inline_bytes += input.tensor.bytes() as u64;
+        }
+        inputs.push(input);
+    }
+    let result = session
+        .push(&inputs, &targets)
+        .map_err(|error| status::of_step(&error))?;
+    let mut bytes_copied = result.report.bytes_copied + inline_bytes;
+    let mut outputs = Vec::with_capacity(result.outputs.len());
+    for output in &result.outputs {
+        let range = range_of(&push.outputs, &output.name);
+        let (tensor, copied) = convert::output(output, range)?;
+        bytes_copied += copied;
+        outputs.push(tensor);
+    }
+    Ok(StreamResult {
+        outputs,
+        compute_us: result.report.compute_us,
+        bytes_copied,
+    })
 }
 
 fn range_of(targets: &[mote_wire::types::OutputTarget], name: &str) -> Option<BufferRange> {

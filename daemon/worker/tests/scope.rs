@@ -21,6 +21,7 @@ fn load(manifest: &Manifest, folder: &Path, provider: &str) -> LoadModel {
             id: "cpu".into(),
             kind: DeviceKind::Cpu,
             name: String::new(),
+            simulated: false,
         },
         precision: variant.precision,
     };

@@ -74,6 +74,8 @@ enum {
   MOTE_ERROR_INTERNAL = 24,            /* [operation, cause] also said by this library */
   MOTE_ERROR_SHUTTING_DOWN = 25,
   MOTE_ERROR_VERSION_UNSUPPORTED = 26, /* [version_min, version_max] */
+  MOTE_ERROR_STREAM_LOST = 27,         /* [provider, code, cause, next] what the stream ran on has
+                                          failed; opened anew, it runs on next, if there is any */
 
   /* Said by this library. */
   MOTE_ERROR_CANNOT_CONNECT = 100,    /* [path, errno] nobody listens there, or no permission */
@@ -225,7 +227,7 @@ mote_status_t mote_loaded_model_json(const mote_client_t *client, const char *mo
 /*
  * Devices and providers as they were probed last: a list of
  *   {"flavour", "backend", "library_version", "provider",
- *    "device": {"id", "kind": "cpu"|"gpu"|"npu", "name"} or null,
+ *    "device": {"id", "kind": "cpu"|"gpu"|"npu", "name", "simulated"} or null,
  *    "absence": {"code", "fields", "message"}, or null when it was proven to work}
  */
 mote_status_t mote_devices_json(const mote_client_t *client, char **json, mote_error_t **error);
@@ -240,9 +242,22 @@ mote_status_t mote_probe_devices_json(const mote_client_t *client, char **json,
  *    "chosen": {"variant", "backend", "flavour", "library_version", "provider", "device",
  *               "precision"}, or null when nothing can run it,
  *    "rejected": as in mote_error_json(), "placement": [{"provider", "nodes", "time_us"}],
- *    "placement_read_back", "need_bytes", "budget_bytes", "notes": [text]}
+ *    "placement_read_back", "need_bytes", "budget_bytes", "notes": [text],
+ *    "trials": [{"candidate": as "chosen", "verification": "reference"|"matched"|"unchecked"|
+ *                "rejected", "detail": text, "run_us", "runs", "load_us", "host_cpu_us",
+ *                "grown_bytes", "placement", "tried_at_s"}]: what was found when ways to run it were
+ *    tried, the best first; times are microseconds, of one run of the check input}
  */
 mote_status_t mote_explain_json(const mote_client_t *client, const char *model,
+                                const mote_options_t *options, char **json, mote_error_t **error);
+
+/*
+ * As mote_explain_json(), after all ways to run the model have been tried anew: each is loaded, its
+ * numbers are compared with the plain CPU's, and it is measured. That takes a load and about a second
+ * for each, and waits for trials of other models. Without trials (moted --choose ranked) it is
+ * mote_explain_json().
+ */
+mote_status_t mote_measure_json(const mote_client_t *client, const char *model,
                                 const mote_options_t *options, char **json, mote_error_t **error);
 
 /*

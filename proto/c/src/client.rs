@@ -187,6 +187,23 @@ pub extern "C" fn mote_explain_json(
 
 /// See `mote.h`.
 #[unsafe(no_mangle)]
+pub extern "C" fn mote_measure_json(
+    given: Option<&MoteClient>,
+    model: Text<'_>,
+    wanted: Given<'_, Options<'_>>,
+    json: TextOut<'_>,
+    error: Out<'_, MoteError>,
+) -> i32 {
+    call(error, || {
+        give_json(json, || {
+            let model = model.required("model")?;
+            Ok(client(given)?.measure(model, &options(wanted)?)?)
+        })
+    })
+}
+
+/// See `mote.h`.
+#[unsafe(no_mangle)]
 pub extern "C" fn mote_daemon_json(
     given: Option<&MoteClient>,
     json: TextOut<'_>,

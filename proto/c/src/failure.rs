@@ -134,6 +134,7 @@ fn status_number(status: &Status) -> i32 {
         Status::Internal { .. } => MOTE_ERROR_INTERNAL,
         Status::ShuttingDown => MOTE_ERROR_SHUTTING_DOWN,
         Status::VersionUnsupported { .. } => MOTE_ERROR_VERSION_UNSUPPORTED,
+        Status::StreamLost { .. } => MOTE_ERROR_STREAM_LOST,
     }
 }
 
@@ -158,6 +159,7 @@ pub(crate) fn status_name(code: i32) -> &'static CStr {
         MOTE_ERROR_INTERNAL => c"internal",
         MOTE_ERROR_SHUTTING_DOWN => c"shutting_down",
         MOTE_ERROR_VERSION_UNSUPPORTED => c"version_unsupported",
+        MOTE_ERROR_STREAM_LOST => c"stream_lost",
         MOTE_ERROR_CANNOT_CONNECT => c"cannot_connect",
         MOTE_ERROR_CONNECTION_CLOSED => c"connection_closed",
         MOTE_ERROR_CONNECTION_FAILED => c"connection_failed",

@@ -97,7 +97,9 @@ impl Stream {
         }
     }
 
-    /// One step. After [`ClientError::Refused`] the stream goes on, unless it was revoked.
+    /// One step. After [`ClientError::Refused`] the stream goes on, unless it was revoked or is lost; with
+    /// [`Status::StreamLost`](mote_wire::types::Status::StreamLost) it runs elsewhere when it is opened
+    /// anew.
     pub fn push(
         &mut self,
         inputs: &[Input<'_>],

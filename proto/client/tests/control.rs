@@ -17,7 +17,7 @@ use std::thread;
 #[test]
 fn every_question_gets_its_answer() {
     let (client, daemon) = serve(|server| {
-        for _ in 0..13 {
+        for _ in 0..14 {
             let (id, request) = server.next();
             let reply = match request {
                 Request::ListModels => Reply::ModelList(vec![ModelInfo {
@@ -32,10 +32,15 @@ fn every_question_gets_its_answer() {
                     flavour: refresh.to_string(),
                     ..Capability::default()
                 }]),
-                Request::Explain { model, options, .. } => {
+                Request::Explain {
+                    model,
+                    options,
+                    measure,
+                } => {
                     assert!(options.forbid_cpu);
                     Reply::Explanation(Box::new(Explanation {
                         model,
+                        notes: measure.then(|| "measured".into()).into_iter().collect(),
                         ..Explanation::default()
                     }))
                 }
@@ -85,6 +90,8 @@ fn every_question_gets_its_answer() {
         client.explain("chat", &options).expect("explained").model,
         "chat"
     );
+    let measured = client.measure("chat", &options).expect("measured");
+    assert_eq!(measured.notes, ["measured"]);
     client.status().expect("a status");
     let mut reports = Vec::new();
     client

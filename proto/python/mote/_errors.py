@@ -79,6 +79,10 @@ class VersionUnsupported(MoteError):
     """`version_min`, `version_max`"""
 
 
+class StreamLost(MoteError):
+    """`provider`, `code`, `cause`, `next`: opened anew, the stream runs on `next`, if there is any"""
+
+
 _BY_KIND = {
     "model_not_found": ModelNotFound,
     "no_backend": NoBackend,
@@ -97,6 +101,7 @@ _BY_KIND = {
     "internal": Internal,
     "shutting_down": ShuttingDown,
     "version_unsupported": VersionUnsupported,
+    "stream_lost": StreamLost,
 }
 
 

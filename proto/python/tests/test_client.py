@@ -334,6 +334,7 @@ def test_the_daemon_tells_of_itself(daemon):
     assert {"magika", TEXT_MODEL} <= {model.name for model in daemon.models()}
     assert any(device.works for device in daemon.devices())
     assert daemon.explain("magika").chosen.backend
+    assert daemon.explain("magika", measure=True).chosen.backend
     daemon.load("magika")
     assert [spec.name for spec in daemon.inspect("magika").inputs] == ["bytes"]
     daemon.pin("magika")

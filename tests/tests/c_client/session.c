@@ -69,6 +69,9 @@ static void reports(const char *path) {
   OK(mote_explain_json(client, "add", NULL, &json, &error));
   CHECK(strstr(json, "\"chosen\":{") != NULL);
   mote_string_free(json);
+  OK(mote_measure_json(client, "add", NULL, &json, &error));
+  CHECK(strstr(json, "\"trials\":[") != NULL);
+  mote_string_free(json);
   OK(mote_daemon_json(client, &json, &error));
   CHECK(strstr(json, "\"connections\":1") != NULL);
   mote_string_free(json);

@@ -55,6 +55,15 @@ fn without_polkit_others_read_and_change_nothing() -> Result<()> {
         "{}",
         said(&refused)
     );
+    let measured = ["sa{sv}", "add", "1", "measure", "b", "true"];
+    let refused = call(&stage.bus, "Explain", &measured)?;
+    assert!(
+        said(&refused).contains("not authorised"),
+        "{}",
+        said(&refused)
+    );
+    let explained = call(&stage.bus, "Explain", &["sa{sv}", "add", "0"])?;
+    ensure!(explained.status.success(), "{}", said(&explained));
     // Nobody else has a part in a model that is idle.
     stage
         .daemon

@@ -275,6 +275,7 @@ fn the_probe_knows_a_provider_that_was_plugged_in() {
         id: "npu0".into(),
         kind: DeviceKind::Npu,
         name: "Mote tests NPU".into(),
+        simulated: false,
     };
     assert_eq!((found.absence, found.device), (None, Some(device)));
 }

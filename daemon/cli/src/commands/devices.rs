@@ -72,12 +72,16 @@ fn lines(one: &Capability, flavour: &str) -> Vec<String> {
     };
     let place = format!("{flavour:20}  {provider:30}");
     let Some(reason) = &one.absence else {
-        let name = one
-            .device
-            .as_ref()
-            .map_or("", |device| device.name.as_str());
+        let device = one.device.as_ref();
+        let name = device.map_or("", |device| device.name.as_str());
+        let simulated = match device.is_some_and(|device| device.simulated) {
+            true => ", no device but a simulator",
+            false => "",
+        };
         let (backend, version) = (&one.backend, &one.library_version);
-        return vec![format!("yes  {place}  {name}, {backend} {version}")];
+        return vec![format!(
+            "yes  {place}  {name}, {backend} {version}{simulated}"
+        )];
     };
     let mut lines = vec![format!("no   {place}  {}", reason.message)];
     if !reason.next_step.is_empty() {
@@ -167,6 +171,20 @@ mod tests {
             ]
         );
         assert!(table[4].contains("Rknpu"), "{table:?}");
+    }
+
+    #[test]
+    fn a_simulator_is_told_from_a_device() {
+        let mut found = [
+            capability("qnn", "Qnn", "", true),
+            capability("cpu", "Cpu", "", false),
+        ];
+        if let Some(device) = &mut found[0].device {
+            device.simulated = true;
+        }
+        let table = table(&found);
+        assert!(table[0].ends_with("no device but a simulator"), "{table:?}");
+        assert!(table[1].ends_with("a device, onnxruntime 1"), "{table:?}");
     }
 
     #[test]

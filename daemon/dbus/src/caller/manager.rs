@@ -95,14 +95,19 @@ impl Caller {
         let (model, options): (String, Given) = call.arguments()?;
         let mut options = Options::new(options)?;
         let work = options.work(TEXT_CREDIT)?;
+        let measure = options.flag("measure")?.unwrap_or(false);
         options.finish()?;
         let (model, options) = (self.resolve(model)?, work);
         let wire = self.wire()?;
+        let allowed = self.allowed(call, MANAGE_MODELS);
         Ok(self.beside(call, |call| async move {
+            if measure {
+                allowed.await?;
+            }
             let request = Request::Explain {
                 model,
                 options,
-                measure: false,
+                measure,
             };
             match wire.call(request).await? {
                 Reply::Explanation(explanation) => call.answer(&dict(&*explanation)),

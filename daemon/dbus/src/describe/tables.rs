@@ -56,7 +56,9 @@ pub const MANAGER: Interface = Interface {
             "Explain",
             &[("model", "s"), OPTIONS],
             &[("explanation", "a{sv}")],
-            "Where a model would run, and why not elsewhere. Options of work",
+            "Where a model would run, and why not elsewhere. Options of work; measure b (try all ways \
+             anew first, which may take minutes: give the call a long time-out. Needs \
+             org.moted.Inference1.manage-models)",
         ),
         method(
             "OpenSession",

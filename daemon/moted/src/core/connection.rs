@@ -1,6 +1,7 @@
 //! One client's connection, as far as the core is concerned.
 
 use super::event::Peer;
+use super::stream_faults::StreamFault;
 use crate::ids::{JobId, WantId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,8 @@ pub struct Connection {
     pub watch: Option<Watch>,
     /// Bytes of its requests that are kept.
     pub kept_bytes: usize,
+    /// What its streams have failed on, by the model's name.
+    pub stream_faults: BTreeMap<String, StreamFault>,
 }
 
 /// What an open request is.
@@ -56,6 +59,7 @@ impl Connection {
             pins: BTreeSet::new(),
             watch: None,
             kept_bytes: 0,
+            stream_faults: BTreeMap::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Core, Timer};
 use crate::ids::{JobId, WorkerId};
 use crate::limits::{CRASHES_MAX, RETRIES_MAX, STEP_PATIENCE_FACTOR};
+use crate::logging::brief;
 use crate::policy::history::Key;
 use crate::policy::planner::Requirements;
 use crate::policy::trials;
@@ -30,8 +31,9 @@ impl Core {
             Some((key, rejection)) if job.deaths < RETRIES_MAX && self.has_another(id, &key) => {
                 self.move_on(worker, id, key, rejection);
             }
-            Some((_, Rejection::DeviceLost { .. })) => {
+            Some((_, rejection @ Rejection::DeviceLost { .. })) => {
                 self.finish_job(id, Err(status));
+                self.lose_streams(worker, &rejection);
                 self.kill(worker, "its device is lost");
             }
             _ => self.finish_job(id, Err(status)),
@@ -55,7 +57,7 @@ impl Core {
     fn move_on(&mut self, worker: WorkerId, id: JobId, key: Key, rejection: Rejection) {
         log::warn!(
             worker = worker.0, job = id.0, provider = key.candidate.provider;
-            "a job goes on elsewhere: {rejection}"
+            "a job goes on elsewhere: {}", brief(&rejection)
         );
         let is_lost = matches!(rejection, Rejection::DeviceLost { .. });
         if let Some(job) = self.jobs.get_mut(&id) {
@@ -68,7 +70,8 @@ impl Core {
             }
         }
         if is_lost {
-            self.history.rejected(&key, rejection, self.now);
+            self.history.rejected(&key, rejection.clone(), self.now);
+            self.lose_streams(worker, &rejection);
         }
         self.timers.cancel(&Timer::CancelGrace(id));
         self.timers.cancel(&Timer::StepHangs(id));
@@ -81,44 +84,37 @@ impl Core {
 
     /// A step of this job has begun: on a device it may take only so long.
     pub(super) fn watch_step(&mut self, id: JobId, worker: WorkerId) {
-        let Some(instance) = self.instances.get(&worker) else {
-            return;
-        };
-        if instance.candidate.device.kind == DeviceKind::Cpu {
-            return;
+        if let Some(limit_ms) = self.step_limit_ms(worker) {
+            self.set_timer(Timer::StepHangs(id), limit_ms);
         }
-        self.set_timer(
-            Timer::StepHangs(id),
-            self.step_limit_ms(instance.trial.run_us),
-        );
     }
 
-    fn step_limit_ms(&self, run_us: u64) -> u64 {
+    /// How long a step may take on what this worker computes on; there is no limit on the processor.
+    pub(super) fn step_limit_ms(&self, worker: WorkerId) -> Option<u64> {
+        let instance = self.instances.get(&worker)?;
+        let run_us = instance.trial.run_us;
         let patience_ms = run_us.saturating_mul(STEP_PATIENCE_FACTOR) / 1_000;
-        patience_ms.max(self.settings.step_limit_ms)
+        let is_device = instance.candidate.device.kind != DeviceKind::Cpu;
+        is_device.then(|| patience_ms.max(self.settings.step_limit_ms))
     }
 
     /// A device hangs: its worker is killed, and its jobs go on elsewhere.
     pub(super) fn step_hangs(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else {
+        let phase = self.jobs.get(&id).map(|job| job.phase);
+        let Some(super::job::Phase::Running(worker)) = phase else {
             return;
         };
-        let super::job::Phase::Running(worker) = job.phase else {
+        let Some(limit_ms) = self.step_limit_ms(worker) else {
             return;
         };
-        let Some(instance) = self.instances.get(&worker) else {
-            return;
-        };
-        let (key, run_us) = (instance.key(), instance.trial.run_us);
-        let limit_ms = self.step_limit_ms(run_us);
         let rejection = Rejection::StepTimedOut { limit_ms };
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.note_set_back(&key.candidate, rejection.clone());
-            job.avoid = Some(key.candidate.clone());
+        if let Some(instance) = self.instances.get(&worker)
+            && let Some(job) = self.jobs.get_mut(&id)
+        {
+            job.note_set_back(&instance.candidate, rejection.clone());
+            job.avoid = Some(instance.candidate.clone());
         }
-        self.history.rejected(&key, rejection, self.now);
-        self.condemn(worker, "a step on its device does not end");
-        self.record_quarantine(&key);
+        self.hangs(worker, rejection);
     }
 
     /// What keeps crashing is on record beyond the life of this broker.

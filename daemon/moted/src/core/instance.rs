@@ -3,11 +3,12 @@
 use super::power::Pace;
 use super::trials::TrialNote;
 use crate::catalogue::{Entry, Stamp};
+use crate::convert;
 use crate::ids::{JobId, StreamId, WantId, WorkerId};
 use crate::policy::history::Key;
 use crate::policy::power::Throttle;
 use mote_api::{Candidate, Placement, Rejection};
-use mote_wire::types::{Rejected, Sandbox, TensorSpec, WorkerState};
+use mote_wire::types::{Receipt, Rejected, Sandbox, TensorSpec, WorkerState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -105,6 +106,29 @@ impl Instance {
             digest: self.entry.digest.clone(),
             candidate: self.candidate.clone(),
         }
+    }
+
+    /// Says in a receipt what the model runs on, and what is known of that.
+    pub fn describe(&self, receipt: &mut Receipt) {
+        let (entry, candidate) = (&self.entry, &self.candidate);
+        receipt.model.clone_from(&entry.manifest.name);
+        receipt.model_digest.clone_from(&entry.digest);
+        receipt.variant.clone_from(&candidate.variant);
+        receipt.backend = candidate.backend.to_string();
+        receipt.flavour.clone_from(&candidate.flavour);
+        receipt
+            .library_version
+            .clone_from(&self.loaded.library_version);
+        receipt.precision = candidate.precision.to_string();
+        receipt.device = convert::device(&candidate.device);
+        receipt.placement = convert::shares(&self.loaded.placement);
+        receipt.placement_read_back = self.loaded.placement.read_back;
+        receipt.rejected.clone_from(&self.rejected);
+        self.trial
+            .verification
+            .clone_into(&mut receipt.verification);
+        receipt.measured = self.trial.measured;
+        receipt.measured_at_s = self.trial.tried_at_s;
     }
 
     /// Whether nothing needs it.

@@ -125,6 +125,12 @@ impl Core {
                     .push(format!("it crashed {crashes} times in a row"));
             }
         }
+        if let Some(lost) = self.stream_set_back(key.connection, &entry.manifest.name) {
+            explanation.notes.push(format!(
+                "a stream of this connection was lost with {}: {}; the next one runs elsewhere, if it can",
+                lost.provider, lost.rejection
+            ));
+        }
         self.reply(key, Reply::Explanation(Box::new(explanation)));
     }
 
@@ -232,9 +238,9 @@ impl Core {
 
     /// The request that waits for this, when it is to hear of progress.
     pub(super) fn key_of_want(&self, want: WantId) -> Option<RequestKey> {
-        match self.wants.get(&want)?.purpose {
-            Purpose::Job(job) => self.jobs.get(&job).map(|job| job.key),
-            Purpose::Load(key) | Purpose::Inspect(key) | Purpose::Stream(key, _) => Some(key),
+        match &self.wants.get(&want)?.purpose {
+            Purpose::Job(job) => self.jobs.get(job).map(|job| job.key),
+            Purpose::Load(key) | Purpose::Inspect(key) | Purpose::Stream(key, _) => Some(*key),
         }
     }
 }

@@ -369,35 +369,16 @@ impl Core {
         if let Phase::Running(worker) = job.phase
             && let Some(instance) = self.instances.get(&worker)
         {
-            let (entry, candidate) = (&instance.entry, &instance.candidate);
-            receipt.model.clone_from(&entry.manifest.name);
-            receipt.model_digest.clone_from(&entry.digest);
-            receipt.variant.clone_from(&candidate.variant);
-            receipt.backend = candidate.backend.to_string();
-            receipt.flavour.clone_from(&candidate.flavour);
-            receipt
-                .library_version
-                .clone_from(&instance.loaded.library_version);
-            receipt.precision = candidate.precision.to_string();
-            receipt.device = convert::device(&candidate.device);
-            receipt.placement = convert::shares(&instance.loaded.placement);
+            instance.describe(receipt);
             // With one provider its time is the library's; only a profile could split it further.
             if let [only] = receipt.placement.as_mut_slice() {
                 only.time_us = only.time_us.or(Some(receipt.compute_us));
             }
-            receipt.placement_read_back = instance.loaded.placement.read_back;
-            receipt.rejected.clone_from(&instance.rejected);
             for one in convert::rejected(&job.set_backs) {
                 if !receipt.rejected.contains(&one) {
                     receipt.rejected.push(one);
                 }
             }
-            instance
-                .trial
-                .verification
-                .clone_into(&mut receipt.verification);
-            receipt.measured = instance.trial.measured;
-            receipt.measured_at_s = instance.trial.tried_at_s;
         }
         receipt.local = true;
         receipt.queue_us = micros(job.times.queued);

@@ -2,6 +2,7 @@
 
 use super::connection::Open;
 use super::instance::{Instance, LoadedModel, State};
+use super::streams::StreamAsk;
 use super::trials::Choose;
 use super::{Core, Effect, Timer};
 use crate::catalogue::Entry;
@@ -11,12 +12,12 @@ use crate::policy::history::Key;
 use crate::policy::planner::{self, Goal, Plan, Question, Requirements};
 use crate::policy::power::{Policy, Throttle};
 use mote_api::{Candidate, DeviceKind, Rejected, Rejection, Variant};
-use mote_wire::types::{Priority, Status, WorkOptions};
+use mote_wire::types::{Status, WorkOptions};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a model is wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Purpose {
     /// A job.
     Job(JobId),
@@ -24,8 +25,8 @@ pub enum Purpose {
     Load(RequestKey),
     /// Its inputs and outputs are to be told.
     Inspect(RequestKey),
-    /// A stream of this urgency.
-    Stream(RequestKey, Priority),
+    /// A stream.
+    Stream(RequestKey, Arc<StreamAsk>),
 }
 
 /// Something that waits for a loaded model.
@@ -93,9 +94,10 @@ impl Parked {
 impl Core {
     /// Begins to look for a loaded model.
     pub(super) fn want(&mut self, purpose: Purpose, model: &str, options: &WorkOptions) {
-        let avoid = match purpose {
-            Purpose::Job(job) => self.jobs.get(&job).and_then(|job| job.avoid.clone()),
-            Purpose::Load(_) | Purpose::Inspect(_) | Purpose::Stream(..) => None,
+        let avoid = match &purpose {
+            Purpose::Job(job) => self.jobs.get(job).and_then(|job| job.avoid.clone()),
+            Purpose::Stream(key, _) => self.avoided_by_streams(*key, model),
+            Purpose::Load(_) | Purpose::Inspect(_) => None,
         };
         let threads_max = self.threads_max(options);
         let requirements = Requirements::from(options);
@@ -110,7 +112,7 @@ impl Core {
             threads_max,
             deadline_ms: options.deadline_ms,
             avoid,
-            purpose,
+            purpose: purpose.clone(),
             worker: None,
         };
         let id = WantId(self.ids.wants.draw());
@@ -295,7 +297,9 @@ impl Core {
     ) -> (WorkerId, State) {
         let worker = WorkerId(self.ids.workers.draw());
         let mut rejected = plan.set_backs();
-        if let Some(best) = plan.candidates.first().filter(|best| **best != candidate) {
+        let best = plan.candidates.first().filter(|best| **best != candidate);
+        // A stream's receipt names what it avoids itself.
+        if let (Some(best), Purpose::Job(_)) = (best, &want.purpose) {
             // It is not taken because workers died of this very job.
             let key = Key {
                 digest: entry.digest.clone(),
@@ -358,8 +362,8 @@ impl Core {
             Purpose::Job(job) => self.enqueue(job, worker),
             Purpose::Load(key) => self.reply(key, mote_wire::types::Reply::Ok),
             Purpose::Inspect(key) => self.reply_details(key, model),
-            Purpose::Stream(key, priority) => {
-                if let Err(status) = self.open_stream(key, priority, worker) {
+            Purpose::Stream(key, ask) => {
+                if let Err(status) = self.open_stream(key, &ask, worker) {
                     self.fail(key, status);
                 }
             }

@@ -4,26 +4,40 @@ use super::instance::LoadedModel;
 use super::quota::Ask;
 use super::seek::Purpose;
 use super::{Core, Effect};
+use crate::convert;
 use crate::ids::{ConnectionId, RequestKey, StreamId, WorkerId};
 use crate::limits::{STREAMS_PER_CONNECTION_MAX, STREAMS_TOTAL_MAX};
 use crate::policy::queue::DeviceQueue;
 use mote_api::{Manifest, Task};
 use mote_wire::types::{
-    Command, DType, OpenStream, Priority, Reply, Status, StreamOpened, TensorSpec,
+    Command, DType, OpenStream, Receipt, Reply, Status, StreamOpened, TensorSpec, WorkOptions,
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a stream was asked for with.
+#[derive(Debug)]
+pub struct StreamAsk {
+    /// Its options.
+    pub options: WorkOptions,
+    /// When.
+    pub at: Instant,
+}
 
 /// A stream that is open.
 #[derive(Debug)]
 pub struct Stream {
     /// Whose it is.
     pub connection: ConnectionId,
+    /// The model's name.
+    pub model: String,
+    /// What it was asked for with.
+    pub ask: Arc<StreamAsk>,
     /// Who serves it.
     pub worker: WorkerId,
-    /// How urgent its pushes are.
-    pub priority: Priority,
     /// Its pushes wait for more urgent work on the device.
     pub held: bool,
     /// The worker's end once more: with it the broker can end the stream, and say why when the
@@ -53,8 +67,11 @@ impl Core {
             }
         }
         self.check_quota(key.connection, Ask::Stream)?;
-        let purpose = Purpose::Stream(key, open.options.priority);
-        self.want(purpose, &open.model, &open.options);
+        let ask = Arc::new(StreamAsk {
+            options: open.options.clone(),
+            at: self.now,
+        });
+        self.want(Purpose::Stream(key, ask), &open.model, &open.options);
         Ok(())
     }
 
@@ -62,7 +79,7 @@ impl Core {
     pub(super) fn open_stream(
         &mut self,
         key: RequestKey,
-        priority: Priority,
+        ask: &Arc<StreamAsk>,
         worker: WorkerId,
     ) -> Result<(), Status> {
         let internal = |cause: &dyn std::fmt::Display| Status::Internal {
@@ -84,6 +101,7 @@ impl Core {
         let id = StreamId(self.ids.streams.draw());
         instance.streams.insert(id);
         let (inputs, outputs) = pushed(&instance.entry.manifest, &instance.loaded);
+        let model = instance.model().to_owned();
         let opened = StreamOpened {
             socket: client_end,
             inputs,
@@ -94,22 +112,49 @@ impl Core {
             id,
             Stream {
                 connection,
+                model,
+                ask: Arc::clone(ask),
                 worker,
-                priority,
                 held: false,
                 worker_end: kept,
             },
         );
         self.tell_throttle(worker);
-        self.send(
-            worker,
-            Command::AttachStream {
-                stream: id.0,
-                socket: worker_end,
-            },
-        );
+        let attach = Command::AttachStream {
+            stream: id.0,
+            socket: worker_end,
+            step_limit_ms: self.step_limit_ms(worker),
+            receipt: Box::new(self.stream_receipt(connection, ask, worker)),
+        };
+        self.send(worker, attach);
         self.reply(key, Reply::StreamOpened(opened));
         Ok(())
+    }
+
+    /// The broker's part of a stream's receipt, which it does not see.
+    fn stream_receipt(
+        &self,
+        connection: ConnectionId,
+        ask: &StreamAsk,
+        worker: WorkerId,
+    ) -> Receipt {
+        let mut receipt = Receipt {
+            local: true,
+            ..Receipt::default()
+        };
+        let Some(instance) = self.instances.get(&worker) else {
+            return receipt;
+        };
+        instance.describe(&mut receipt);
+        let waited = self.now.saturating_duration_since(ask.at).as_micros();
+        receipt.load_us = u64::try_from(waited).unwrap_or(u64::MAX);
+        let set_back = self.stream_set_back(connection, instance.model());
+        for one in convert::rejected(set_back.as_slice()) {
+            if !receipt.rejected.contains(&one) {
+                receipt.rejected.push(one);
+            }
+        }
+        receipt
     }
 
     /// Holds streams at their next push while more urgent work computes on their device, or work of
@@ -126,7 +171,8 @@ impl Core {
             };
             let queue = self.queues.get(&instance.candidate.device.id);
             let top = queue.and_then(DeviceQueue::computing);
-            let held = hold.holds(stream.priority) || top.is_some_and(|top| stream.priority > top);
+            let priority = stream.ask.options.priority;
+            let held = hold.holds(priority) || top.is_some_and(|top| priority > top);
             if held != stream.held {
                 stream.held = held;
                 told.push((stream.worker, id.0, held));

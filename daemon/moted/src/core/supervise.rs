@@ -8,6 +8,7 @@ use crate::BUILD_ID;
 use crate::catalogue::{Entry, Stamp};
 use crate::ids::{JobId, StreamId, WorkerId};
 use crate::limits::{COMPILING_TOLD_MS, DRAIN_MS, LOAD_SILENCE_MS_MAX, RETRIES_MAX};
+use crate::logging::brief;
 use mote_api::{Candidate, DeviceKind, Load, Placement, Rejection, Threads};
 use mote_wire::types::{
     Command, EventKind, LoadModel, Loaded, Progress, Reply, Sandbox, SandboxState, Stage, Status,
@@ -71,12 +72,20 @@ impl Core {
             ) => {
                 let rejection = serde_json::from_slice(&rejection_json).ok();
                 if let Some(instance) = self.instances.get_mut(&worker) {
-                    instance.fault = rejection.map(|rejection| (JobId(job), rejection));
+                    instance.fault =
+                        rejection.map(|rejection: Rejection| (JobId(job), rejection.bounded()));
                 }
             }
             (_, WorkerEvent::StreamEnded { stream, .. }) => {
                 self.stream_ended(worker, StreamId(stream));
             }
+            (
+                _,
+                WorkerEvent::StreamFaulted {
+                    stream,
+                    rejection_json,
+                },
+            ) => self.stream_faulted(worker, StreamId(stream), &rejection_json),
             (State::Stopping, _) => {}
             _ => self.condemn(worker, "it said something out of turn"),
         }
@@ -238,7 +247,7 @@ impl Core {
     fn load_failed(&mut self, worker: WorkerId, status: Status, rejection_json: &[u8]) {
         self.timers.cancel(&Timer::LoadSilence(worker));
         self.timers.cancel(&Timer::Compiling(worker));
-        log::warn!(worker = worker.0; "a model did not load: {status}");
+        log::warn!(worker = worker.0; "a model did not load: {}", brief(&status));
         let rejection = match rejection_json {
             [] => None,
             json => Some(
@@ -254,6 +263,7 @@ impl Core {
             }
             Some(rejection) => {
                 if let Some(instance) = self.instances.get(&worker) {
+                    let rejection = rejection.bounded();
                     self.history.rejected(&instance.key(), rejection, self.now);
                 }
                 self.retry_wants_without(worker, "it cannot load its model");
@@ -393,7 +403,7 @@ impl Core {
             self.emit(EventKind::ModelUnloaded { model });
         }
         for stream in instance.streams.iter().copied() {
-            self.end_stream(stream, exit.status());
+            self.stream_lost_worker(stream, &key, exit, expected);
         }
         self.rehouse_jobs(&instance, exit, expected);
         for want in instance.wants {

@@ -10,6 +10,7 @@ use crate::limits::{
     HOPELESS_FACTOR, PATIENCE_FACTOR, REFERENCE_PATIENCE_FACTOR, TRIAL_LOAD_LIMIT_MS,
     TRIAL_MEASURE_MS, TRIAL_RUN_LIMIT_MS, TRIAL_RUNS_MAX,
 };
+use crate::logging::brief;
 use crate::policy::history::Key;
 use crate::policy::ledger::victims;
 use crate::policy::planner::{Plan, Requirements, Standing};
@@ -460,6 +461,7 @@ impl Core {
         }
         match finding.outcome {
             Outcome::Tried { verdict, samples } => {
+                let verdict = verdict.bounded();
                 if running.terms.compare.is_none() {
                     let compare = comparison(&verdict, samples);
                     self.trials.reference = Some(Reference {
@@ -484,14 +486,16 @@ impl Core {
         let Some(stamp) = self.probes.stamp(&key.candidate.flavour).cloned() else {
             return;
         };
+        let verdict = verdict.bounded();
         match &verdict {
             Verdict::Passed(trial) => log::info!(
                 provider = key.candidate.provider, flavour = key.candidate.flavour,
-                variant = key.candidate.variant, run_us = trial.run_us; "tried: {}", trial.verification
+                variant = key.candidate.variant, run_us = trial.run_us;
+                "tried: {}", brief(&trial.verification)
             ),
             Verdict::Rejected(rejection) => log::warn!(
                 provider = key.candidate.provider, flavour = key.candidate.flavour,
-                variant = key.candidate.variant; "not to be used: {rejection}"
+                variant = key.candidate.variant; "not to be used: {}", brief(rejection)
             ),
         }
         let Key { digest, candidate } = key;

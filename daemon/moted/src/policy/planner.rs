@@ -6,11 +6,12 @@
 //! is a variant whose backend no capability is known of.
 
 use mote_api::{
-    Absence, BackendKind, Candidate, Capability, DeviceKind, Manifest, Rejected, Rejection, Variant,
+    Absence, BackendKind, Candidate, Capability, DeviceKind, Manifest, Precision, Rejected,
+    Rejection, Variant,
 };
 use mote_wire::types::WorkOptions;
 
-use crate::limits::SPLIT_SHARE_PERCENT_MIN;
+use crate::limits::{LOWER_PRECISION_PERCENT, SPLIT_SHARE_PERCENT_MIN};
 
 /// What a request insists on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,6 +84,9 @@ pub struct Standing {
     /// Share of its time that is processor time, for a provider that claims a device of its own and
     /// has the processor compute.
     pub host_percent: Option<u32>,
+    /// Precision of the first variant that may be used, where this one's is below it. The planner's
+    /// own note.
+    pub lower_than: Option<Precision>,
 }
 
 /// What one run costs.
@@ -94,7 +98,31 @@ pub struct Cost {
     pub host_cpu_us: u64,
 }
 
+impl Cost {
+    /// What counts first, and what counts among equals.
+    fn by(self, goal: Goal) -> (u64, u64) {
+        match goal {
+            Goal::Speed => (self.run_us, self.host_cpu_us),
+            Goal::Thrift => (self.host_cpu_us, self.run_us),
+        }
+    }
+}
+
 impl Standing {
+    /// What it costs when it is compared, in hundredths: without rounding, the order stays one of
+    /// numbers.
+    fn compared(&self, goal: Goal) -> (u64, u64) {
+        let percent = match self.lower_than {
+            Some(_) => LOWER_PRECISION_PERCENT,
+            None => 100,
+        };
+        let (first, second) = self.measured.unwrap_or_default().by(goal);
+        (
+            first.saturating_mul(percent),
+            second.saturating_mul(percent),
+        )
+    }
+
     fn share_percent(&self) -> u32 {
         let share = u64::from(self.own_nodes) * 100 / u64::from(self.nodes.max(1));
         share.try_into().unwrap_or(100)
@@ -134,24 +162,42 @@ pub struct Plan {
     pub standings: Vec<Standing>,
     /// What may not.
     pub rejected: Vec<Rejected>,
+    /// What was wanted of the best.
+    pub goal: Goal,
 }
 
 impl Plan {
     /// All that is not the best candidate, with its reason.
     pub fn not_taken(&self) -> Vec<Rejected> {
-        let best_us = self.standings.first().and_then(Standing::run_us);
+        let best = self.standings.first().copied().unwrap_or_default();
         let others = std::iter::zip(&self.candidates, &self.standings).skip(1);
         let others = others.map(|(candidate, standing)| {
-            let rejection = match (standing.host_percent, standing.run_us(), best_us) {
-                (Some(host_percent), ..) => Rejection::ComputesOnHost { host_percent },
-                (None, Some(run_us), Some(best_us)) if run_us >= best_us => {
-                    Rejection::Slower { run_us, best_us }
-                }
-                _ => Rejection::Outranked,
-            };
-            reject_candidate(candidate, rejection)
+            reject_candidate(candidate, self.not_best(candidate, standing, &best))
         });
         self.rejected.iter().cloned().chain(others).collect()
+    }
+
+    /// Why a candidate that may be used is not the best.
+    fn not_best(&self, candidate: &Candidate, standing: &Standing, best: &Standing) -> Rejection {
+        if let Some(host_percent) = standing.host_percent {
+            return Rejection::ComputesOnHost { host_percent };
+        }
+        let (Some(cost), Some(of_best)) = (standing.measured, best.measured) else {
+            return Rejection::Outranked;
+        };
+        let (run_us, best_us) = (cost.run_us, of_best.run_us);
+        match standing.lower_than {
+            Some(first) if cost.by(self.goal) < of_best.by(self.goal) => {
+                Rejection::LowerPrecision {
+                    precision: candidate.precision,
+                    first,
+                    run_us,
+                    best_us,
+                }
+            }
+            _ if run_us >= best_us => Rejection::Slower { run_us, best_us },
+            _ => Rejection::Outranked,
+        }
     }
 
     /// Whether the best candidate was found by measuring.
@@ -200,7 +246,7 @@ impl Plan {
 
 /// Answers the question; the same question always gets the same answer.
 pub fn plan(question: &Question<'_>) -> Plan {
-    let mut ranked: Vec<(Rank, Candidate, Standing)> = Vec::new();
+    let mut judged: Vec<(Place, Candidate, Standing)> = Vec::new();
     let mut rejected = Vec::new();
     for (variant_index, variant) in question.manifest.variants.iter().enumerate() {
         let mut known = false;
@@ -211,9 +257,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
             known = true;
             match judge(question, variant, capability) {
                 Ok((candidate, standing)) => {
-                    let place = (variant_index, capability_index);
-                    let rank = rank(question, place, &candidate, &standing);
-                    ranked.push((rank, candidate, standing));
+                    judged.push(((variant_index, capability_index), candidate, standing));
                 }
                 Err(rejection) => rejected.push(reject(capability, &variant.name, rejection)),
             }
@@ -241,39 +285,54 @@ pub fn plan(question: &Question<'_>) -> Plan {
             rejected.push(reject(capability, "", Rejection::NoVariant { backend }));
         }
     }
-    ranked.sort_by_key(|(rank, ..)| *rank);
-    let best_us = best_on_cpu(&ranked);
     let mut plan = Plan {
         rejected,
+        goal: question.goal,
         ..Plan::default()
     };
-    for (_, candidate, standing) in ranked {
-        match loses_as_split(&candidate, &standing, best_us) {
-            Some(rejection) => plan.rejected.push(reject_candidate(&candidate, rejection)),
+    let ranked = in_order(question, judged);
+    for (candidate, standing) in &ranked {
+        match loses_as_split(candidate, standing, &ranked) {
+            Some(rejection) => plan.rejected.push(reject_candidate(candidate, rejection)),
             None => {
-                plan.candidates.push(candidate);
-                plan.standings.push(standing);
+                plan.candidates.push(candidate.clone());
+                plan.standings.push(*standing);
             }
         }
     }
     plan
 }
 
-/// The least time that was measured on the processor.
-fn best_on_cpu(ranked: &[(Rank, Candidate, Standing)]) -> Option<u64> {
-    let on_cpu = ranked
-        .iter()
-        .filter(|(_, candidate, _)| candidate.device.kind == DeviceKind::Cpu);
-    on_cpu.filter_map(|(.., standing)| standing.run_us()).min()
+/// What may be tried, best first.
+fn in_order(
+    question: &Question<'_>,
+    judged: Vec<(Place, Candidate, Standing)>,
+) -> Vec<(Candidate, Standing)> {
+    // Variants were judged in their order.
+    let first = judged.first().map(|(_, candidate, _)| candidate.precision);
+    let ranked = judged.into_iter().map(|(place, candidate, mut standing)| {
+        standing.lower_than = first.filter(|first| candidate.precision.is_below(*first));
+        let rank = rank(question, place, &candidate, &standing);
+        (rank, candidate, standing)
+    });
+    let mut ranked: Vec<(Rank, Candidate, Standing)> = ranked.collect();
+    ranked.sort_by_key(|(rank, ..)| *rank);
+    let unranked = |(_, candidate, standing)| (candidate, standing);
+    ranked.into_iter().map(unranked).collect()
 }
 
-/// A device that takes few of a model's nodes and makes it slower is of no use.
+/// A device that takes few of a model's nodes and makes it slower than the processor does with the same
+/// precision is of no use.
 fn loses_as_split(
     candidate: &Candidate,
     standing: &Standing,
-    best_us: Option<u64>,
+    all: &[(Candidate, Standing)],
 ) -> Option<Rejection> {
-    let (run_us, best_us) = (standing.run_us()?, best_us?);
+    let on_cpu = all.iter().filter(|(other, _)| {
+        other.device.kind == DeviceKind::Cpu && other.precision == candidate.precision
+    });
+    let best_us = on_cpu.filter_map(|(_, other)| other.run_us()).min()?;
+    let run_us = standing.run_us()?;
     let share_percent = standing.share_percent();
     let loses = candidate.device.kind != DeviceKind::Cpu
         && standing.nodes > 0
@@ -369,7 +428,10 @@ fn judge(
     Ok((candidate, standing))
 }
 
-/// Not measured; what it costs; then what is true of it anyway.
+/// Place of the variant in the manifest, and of the capability among all.
+type Place = (usize, usize);
+
+/// Not measured; what it costs when it is compared; then what is true of it anyway.
 type Rank = (bool, (u64, u64), StaticRank);
 
 /// Not on an accelerator; place of the file in the manifest; place of the backend among those that
@@ -378,7 +440,7 @@ type StaticRank = (bool, usize, (u8, usize), usize);
 
 fn rank(
     question: &Question<'_>,
-    (variant_index, capability_index): (usize, usize),
+    (variant_index, capability_index): Place,
     candidate: &Candidate,
     standing: &Standing,
 ) -> Rank {
@@ -386,13 +448,9 @@ fn rank(
     let file = &variants[variant_index].file;
     let file_index = variants.iter().position(|variant| variant.file == *file);
     let on_cpu = candidate.device.kind == DeviceKind::Cpu || standing.host_percent.is_some();
-    let cost = standing.measured.unwrap_or_default();
     (
         standing.measured.is_none(),
-        match question.goal {
-            Goal::Speed => (cost.run_us, cost.host_cpu_us),
-            Goal::Thrift => (cost.host_cpu_us, cost.run_us),
-        },
+        standing.compared(question.goal),
         (
             on_cpu,
             file_index.unwrap_or(variant_index),

@@ -153,6 +153,7 @@ pub fn standing(candidate: &Candidate, trial: &Trial, reference: Option<&Trial>)
         nodes,
         own_nodes,
         host_percent: host_percent(candidate, trial, reference).filter(|_| own_nodes == nodes),
+        lower_than: None,
     }
 }
 

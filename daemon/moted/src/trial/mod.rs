@@ -7,6 +7,7 @@ pub use store::TrialStore;
 use crate::BUILD_ID;
 use crate::core::{Attempt, Exit, Finding, Outcome};
 use crate::limits::{HANDSHAKE_MS, LAST_WORDS_MS};
+use crate::logging::{brief, brief_end};
 use crate::workers::{LaunchError, Launched, exit_of, follow};
 use mote_api::Rejection;
 use mote_wire::codec::{command_to_frame, frame_to_event};
@@ -79,7 +80,7 @@ async fn within(launched: Launched, attempt: Attempt) -> Finding {
         if let Ok(Ok(said)) = said
             && !said.is_empty()
         {
-            log::warn!("last words of the trial:\n{said}");
+            log::warn!("last words of the trial: {}", brief_end(&said));
         }
         Outcome::Broken(rejection)
     });
@@ -117,7 +118,7 @@ impl Process<'_> {
                     status,
                     rejection_json,
                 } => {
-                    log::info!("a model was not loaded for a trial: {status}");
+                    log::info!("a model was not loaded for a trial: {}", brief(&status));
                     let rejection = (!rejection_json.is_empty()).then(|| {
                         serde_json::from_slice(&rejection_json)
                             .unwrap_or_else(|_| failed(status.to_string()))

@@ -108,6 +108,7 @@ mod tests {
                     id: "cpu".into(),
                     kind: DeviceKind::Cpu,
                     name: "a cpu".into(),
+                    simulated: false,
                 },
                 precision: Precision::F32,
             },

@@ -1,7 +1,7 @@
 //! Reports, watches, load, shutting down.
 
 use crate::harness::*;
-use mote_api::{Absence, BackendKind};
+use mote_api::{Absence, BackendKind, Candidate, Capability, DeviceInfo, DeviceKind, Flavour};
 use mote_wire::limits::CREDIT_MAX;
 use mote_wire::types::{Command, EventKind, OpenStream, Reply, Request, Status, WorkOptions};
 use moted::core::Event;
@@ -42,6 +42,40 @@ fn models_are_listed_with_what_is_known_of_them() {
         .collect();
     assert_eq!(told, [("a", false, false), ("b", true, true)]);
     assert_eq!(models[0].variants.len(), 2);
+}
+
+/// What a probe finds where a vendor brings a simulator of its device.
+fn with_simulator(flavour: &Flavour) -> Vec<Capability> {
+    let mut found = with_npu(flavour);
+    for one in found.iter_mut().filter(|one| one.provider == "Npu") {
+        one.device = Some(DeviceInfo {
+            id: "cpu".into(),
+            kind: DeviceKind::Cpu,
+            name: "simulated NPU".into(),
+            simulated: true,
+        });
+    }
+    found
+}
+
+#[test]
+fn a_simulated_device_is_told_to_be_one_and_ranked_as_the_processor() {
+    let mut play = Play::new(&[two_ways("m")]);
+    play.found = with_simulator;
+    play.connect(1);
+    play.ask(1, 1, Request::ListDevices { refresh: false });
+    let Reply::DeviceList(devices) = play.answer(1, 1) else {
+        panic!("a list")
+    };
+    let is_simulated = |one: &&mote_wire::types::Capability| {
+        one.device.as_ref().is_some_and(|device| device.simulated)
+    };
+    let simulated: Vec<_> = devices.iter().filter(is_simulated).collect();
+    assert_eq!((simulated.len(), &*simulated[0].provider), (1, "Npu"));
+    play.ask(1, 2, infer("m"));
+    let (_, load) = play.begin_load();
+    let candidate: Candidate = serde_json::from_slice(&load.candidate_json).expect("plain");
+    assert_eq!(candidate.provider, "CPUExecutionProvider");
 }
 
 #[test]

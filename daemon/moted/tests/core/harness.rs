@@ -108,6 +108,7 @@ pub fn flavours() -> Flavours {
     let installed = installed.map(|flavour| Installed {
         flavour,
         folder: "/runtimes".into(),
+        drivers: "a driver".into(),
     });
     Flavours {
         installed: installed.into(),
@@ -123,6 +124,7 @@ pub fn with_npu(flavour: &Flavour) -> Vec<Capability> {
             id: kind.to_string(),
             kind,
             name: kind.to_string(),
+            simulated: false,
         }),
         ..capability(flavour)
     };
@@ -145,6 +147,7 @@ fn capability(flavour: &Flavour) -> Capability {
             id: "cpu".into(),
             kind: DeviceKind::Cpu,
             name: "a cpu".into(),
+            simulated: false,
         }),
         absence: None,
     }

@@ -3,8 +3,8 @@
 
 use crate::harness::*;
 use mote_api::{
-    Compare, Flavour, Placement, ProviderShare, Rejection, Samples, Tensor, Trial, Verdict,
-    Verification,
+    Compare, Flavour, Placement, ProviderShare, REASON_TEXT_BYTES_MAX, Rejection, Samples, Tensor,
+    Trial, Verdict, Verification,
 };
 use mote_wire::types::{
     Explanation, JobReply, Reply, Request, Stage, Status, WorkOptions, WorkerEvent,
@@ -200,6 +200,18 @@ fn a_second_start_believes_the_first_and_tries_nothing() {
     let order = try_all(&mut changed, us(50, 30, 900));
     assert_eq!(order, [CPU, NPU]);
     assert_eq!(loads(&mut changed), CPU);
+
+    // So is another driver, also when it comes while the broker runs.
+    let mut other = flavours();
+    other.installed[0].drivers = "another driver".into();
+    again.event(Event::Rescanned {
+        catalogue: catalogue(&[three_ways()]),
+        flavours: other,
+    });
+    again.ask(1, 2, infer("m"));
+    let order = try_all(&mut again, us(50, 30, 900));
+    assert_eq!(order, [CPU, NPU]);
+    assert_eq!(loads(&mut again), CPU);
 }
 
 #[test]
@@ -240,6 +252,28 @@ fn what_does_wrong_is_not_used_and_is_named() {
         let explained = explanation(&mut play, 2, false).expect("at once");
         assert_eq!(code_of(&explained, NPU), code);
     }
+}
+
+#[test]
+fn what_a_library_says_is_on_record_up_to_a_limit() {
+    let why = "the graph cannot be compiled\n".repeat(10_000);
+    let mut play = measuring();
+    play.ask(1, 1, infer("m"));
+    try_all(&mut play, |provider| match provider {
+        NPU => Err(Rejection::LoadFailed { why: why.clone() }),
+        _ => Ok(70),
+    });
+    let explained = explanation(&mut play, 2, false).expect("at once");
+    let of_npu = explained.trials.iter();
+    let of_npu = of_npu.filter(|one| one.candidate.provider == NPU);
+    let details: Vec<_> = of_npu.map(|one| one.detail.as_str()).collect();
+    let [detail] = details[..] else {
+        panic!("{details:?}")
+    };
+    assert!(detail.contains("the graph cannot be compiled"));
+    assert!(detail.len() < REASON_TEXT_BYTES_MAX + 100);
+    let kept = serde_json::to_vec(&play.kept).expect("plain").len();
+    assert!(kept < 10 * REASON_TEXT_BYTES_MAX, "{kept}");
 }
 
 #[test]

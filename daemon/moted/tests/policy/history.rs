@@ -10,6 +10,7 @@ fn key(provider: &str) -> Key {
         id: "cpu".into(),
         kind: DeviceKind::Cpu,
         name: String::new(),
+        simulated: false,
     };
     let candidate = Candidate {
         variant: "v".into(),

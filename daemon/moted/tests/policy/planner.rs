@@ -4,7 +4,7 @@ use mote_api::{
     Absence, BackendKind, Candidate, Capability, DeviceInfo, DeviceKind, Manifest, Precision,
     Rejection, Task, Variant,
 };
-use moted::policy::planner::{Cost, Goal, Question, Requirements, Standing, plan};
+use moted::policy::planner::{Cost, Goal, Plan, Question, Requirements, Standing, plan};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,15 @@ const BACKENDS: [BackendKind; 3] = [
     BackendKind::OnnxRuntime,
     BackendKind::Tflite,
     BackendKind::Tract,
+];
+
+const PRECISIONS: [Precision; 6] = [
+    Precision::F32,
+    Precision::F16,
+    Precision::Bf16,
+    Precision::Int8,
+    Precision::Int4,
+    Precision::Native,
 ];
 
 fn manifest(variants: Vec<Variant>) -> Manifest {
@@ -56,6 +65,7 @@ fn capability(flavour: &str, backend: BackendKind, provider: &str, kind: DeviceK
             id: kind.to_string(),
             kind,
             name: String::new(),
+            simulated: false,
         }),
         absence: None,
     }
@@ -67,16 +77,17 @@ fn some_variants() -> impl Strategy<Value = Vec<Variant>> {
         0..3u8,
         0..300u64,
         proptest::option::of(0..3usize),
+        0..PRECISIONS.len(),
     );
+    type One = (usize, u8, u64, Option<usize>, usize);
     proptest::collection::vec(one, 1..5).prop_map(|ones| {
-        let make =
-            |(index, (backend, file, need, provider)): (usize, (usize, u8, u64, Option<usize>))| {
-                let mut variant =
-                    variant(&format!("v{index}"), BACKENDS[backend], &format!("f{file}"));
-                variant.memory_bytes = Some(need);
-                variant.providers = provider.map(|p| format!("p{p}")).into_iter().collect();
-                variant
-            };
+        let make = |(index, (backend, file, need, provider, precision)): (usize, One)| {
+            let mut variant = variant(&format!("v{index}"), BACKENDS[backend], &format!("f{file}"));
+            variant.memory_bytes = Some(need);
+            variant.providers = provider.map(|p| format!("p{p}")).into_iter().collect();
+            variant.precision = PRECISIONS[precision];
+            variant
+        };
         ones.into_iter().enumerate().map(make).collect()
     })
 }
@@ -277,6 +288,7 @@ fn some_standings() -> impl Strategy<Value = BTreeMap<(String, String), Standing
         nodes: own_nodes + others,
         own_nodes,
         host_percent: host_percent.filter(|_| others == 0),
+        lower_than: None,
     });
     let key = (0..5u8, 0..6u8).prop_map(|(v, f)| (format!("v{v}"), format!("flavour{f}")));
     proptest::collection::btree_map(key, standing, 0..30)
@@ -321,21 +333,43 @@ proptest! {
         let costs: Vec<_> = made.standings.iter().map(|one| one.measured).collect();
         let measured: Vec<Cost> = costs.iter().map_while(|cost| *cost).collect();
         prop_assert!(costs[measured.len()..].iter().all(Option::is_none));
-        let is_in_order = measured.is_sorted_by_key(|cost| match goal {
-            Goal::Speed => cost.run_us,
-            Goal::Thrift => cost.host_cpu_us,
+        let in_order = |one: &Cost| match goal {
+            Goal::Speed => (one.run_us, one.host_cpu_us),
+            Goal::Thrift => (one.host_cpu_us, one.run_us),
+        };
+        let precisions: Vec<_> = made.candidates.iter().map(|one| one.precision).collect();
+        // Among those of one precision the measured cost decides alone …
+        for precision in PRECISIONS {
+            let of_one = std::iter::zip(&measured, &precisions).filter(|(_, one)| **one == precision);
+            prop_assert!(of_one.map(|(cost, _)| cost).is_sorted_by_key(in_order));
+        }
+        // … and over all of them, once what is below the first is taken for half as much again.
+        let first = manifest.variants.iter().find(|variant| {
+            let is_open = |one: &&Candidate| one.variant == variant.name
+                && !made.rejected.iter().any(|lost| {
+                    let is_it = (&lost.variant, &lost.flavour) == (&one.variant, &one.flavour);
+                    is_it && !matches!(lost.rejection, Rejection::SplitLoses { .. })
+                });
+            before.candidates.iter().any(|one| is_open(&one))
         });
-        prop_assert!(is_in_order);
+        let first = first.map(|variant| variant.precision);
+        let compared = |(cost, precision): (&Cost, &Precision)| {
+            let (a, b) = in_order(cost);
+            let is_lower = first.is_some_and(|first| precision.is_below(first));
+            if is_lower { (3 * a, 3 * b) } else { (2 * a, 2 * b) }
+        };
+        prop_assert!(std::iter::zip(&measured, &precisions).map(compared).is_sorted());
         let untouched = |one: &&Candidate| standing(one) == Standing::default();
         let rest: Vec<_> = made.candidates.iter().filter(untouched).collect();
         let rest_before: Vec<_> = before.candidates.iter().filter(untouched).collect();
         prop_assert_eq!(rest, rest_before);
 
         // Of those that were open before, only devices were turned away, and for a reason.
-        let best_on_cpu = std::iter::zip(&made.candidates, &made.standings)
-            .filter(|(one, _)| one.device.kind == DeviceKind::Cpu)
-            .filter_map(|(_, standing)| Some(standing.measured?.run_us))
-            .min();
+        let best_on_cpu = |precision: Precision| {
+            let on_cpu = std::iter::zip(&made.candidates, &made.standings)
+                .filter(|(one, _)| one.device.kind == DeviceKind::Cpu && one.precision == precision);
+            on_cpu.filter_map(|(_, standing)| Some(standing.measured?.run_us)).min()
+        };
         for lost in before.candidates.iter().filter(|one| !made.candidates.contains(one)) {
             prop_assert!(lost.device.kind != DeviceKind::Cpu);
             let rejected = made.rejected.iter().find(|one| {
@@ -344,7 +378,7 @@ proptest! {
             let told = standing(lost);
             match &rejected.expect("it is rejected").rejection {
                 Rejection::SplitLoses { run_us, best_us, .. } => {
-                    prop_assert_eq!(Some(*best_us), best_on_cpu);
+                    prop_assert_eq!(Some(*best_us), best_on_cpu(lost.precision));
                     prop_assert!(run_us > best_us && told.own_nodes * 2 < told.nodes);
                 }
                 Rejection::ComputesOnHost { .. } | Rejection::FellBackToCpu { .. } => {
@@ -363,4 +397,88 @@ proptest! {
         let told = on_host.iter().filter(|one| matches!(one.rejection, Rejection::ComputesOnHost { .. }));
         prop_assert!(told.count() >= hosts);
     }
+}
+
+/// A model in f32, then in int4, on the processor; what one run of each takes.
+fn between_precisions(f32_us: u64, int4_us: u64, require: &Requirements) -> Plan {
+    let mut variants = vec![
+        variant("fine", BackendKind::OnnxRuntime, "fine.onnx"),
+        variant("coarse", BackendKind::OnnxRuntime, "coarse.onnx"),
+    ];
+    variants[1].precision = Precision::Int4;
+    let capabilities = [capability(
+        "ort",
+        BackendKind::OnnxRuntime,
+        "CPU",
+        DeviceKind::Cpu,
+    )];
+    plan(&Question {
+        manifest: &manifest(variants),
+        need_bytes: &|_, _| 1,
+        capabilities: &capabilities,
+        require,
+        room_bytes: 1,
+        verdict: &|_| None,
+        standing: &|candidate| Standing {
+            measured: Some(Cost {
+                run_us: match candidate.precision {
+                    Precision::Int4 => int4_us,
+                    _ => f32_us,
+                },
+                host_cpu_us: 0,
+            }),
+            ..Standing::default()
+        },
+        goal: Goal::Speed,
+    })
+}
+
+#[test]
+fn what_is_a_little_faster_does_not_take_the_place_of_what_is_finer() {
+    let any = Requirements::default();
+    let made = between_precisions(100, 70, &any);
+    assert_eq!(made.candidates[0].variant, "fine");
+    let not_taken = made.not_taken();
+    assert_eq!(
+        not_taken[0].rejection,
+        Rejection::LowerPrecision {
+            precision: Precision::Int4,
+            first: Precision::F32,
+            run_us: 70,
+            best_us: 100,
+        }
+    );
+    assert!(made.set_backs().is_empty(), "nobody has counted on it");
+
+    let made = between_precisions(100, 60, &any);
+    assert_eq!(made.candidates[0].variant, "coarse");
+    let slower = Rejection::Slower {
+        run_us: 100,
+        best_us: 60,
+    };
+    assert_eq!(made.not_taken()[0].rejection, slower);
+
+    let named = Requirements {
+        variant: Some("coarse".into()),
+        ..Requirements::default()
+    };
+    let made = between_precisions(100, 70, &named);
+    assert_eq!(made.candidates.len(), 1);
+    assert_eq!(
+        made.standings[0].lower_than, None,
+        "it is the first allowed"
+    );
+}
+
+#[test]
+fn what_nobody_declared_may_be_anything() {
+    for precision in PRECISIONS {
+        assert!(!precision.is_below(precision));
+        if precision != Precision::Native {
+            assert!(Precision::Native.is_below(precision) != (precision == Precision::Int4));
+            assert!(precision.is_below(Precision::Native) != (precision == Precision::F32));
+        }
+    }
+    let declared = &PRECISIONS[..5];
+    assert!(declared.is_sorted_by(|finer, coarser| coarser.is_below(*finer)));
 }

@@ -1,9 +1,9 @@
 //! What is played.
 #![allow(clippy::print_stdout, reason = "a test that cannot run here says so")]
 
-use crate::client::{Client, Daemon, PATIENCE, eventually, is_alive};
+use crate::client::{Client, Daemon, ON_DEVICE, PATIENCE, eventually, is_alive};
 use crate::power;
-use crate::worker::TOKENS;
+use crate::worker::{FRAIL, PLAIN, TOKENS};
 use mote_wire::codec::{frame_to_reply, request_to_frame};
 use mote_wire::types::{
     Hello, OpenStream, Reply, Request, Status, StreamPush, WorkOptions, WorkerState,
@@ -45,6 +45,10 @@ pub const ALL: &[(&str, Case)] = &[
     ("a_deaf_worker_is_killed", a_deaf_worker),
     ("a_stream_reaches_its_worker", a_stream),
     ("a_dead_workers_stream_says_why", a_dead_stream),
+    (
+        "a_stream_of_a_lost_device_opens_anew_elsewhere",
+        a_lost_stream,
+    ),
     (
         "hostile_bytes_close_their_own_connection_only",
         hostile_bytes,
@@ -128,6 +132,7 @@ fn probes_are_remembered() {
     assert_eq!(
         found,
         [
+            ("tract", true),
             ("tract", true),
             ("onnxruntime-cpu", false),
             ("tflite", false)
@@ -369,6 +374,37 @@ fn a_dead_stream() {
         "{reply:?}"
     );
     assert!(stream.recv().expect("in order").is_none());
+}
+
+fn a_lost_stream() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut stream = open_stream(&mut client, ON_DEVICE);
+    let pid = client.status().workers[0].pid;
+    push(&mut stream);
+    let frame = stream.recv().expect("in order").expect("the reason");
+    let Ok((
+        0,
+        Reply::Failed(Status::StreamLost {
+            provider,
+            code,
+            next,
+            ..
+        }),
+    )) = frame_to_reply(frame)
+    else {
+        panic!("another answer")
+    };
+    assert_eq!((&*provider, &*code, &*next), (FRAIL, "device_lost", PLAIN));
+    assert!(stream.recv().expect("in order").is_none());
+    let mut stream = open_stream(&mut client, ON_DEVICE);
+    push(&mut stream);
+    let frame = stream.recv().expect("in order").expect("an answer");
+    assert!(matches!(
+        frame_to_reply(frame),
+        Ok((1, Reply::StreamResult(_)))
+    ));
+    eventually("the worker of the lost device is dead", || !is_alive(pid));
 }
 
 fn hostile_bytes() {

@@ -1,5 +1,6 @@
 //! A daemon process and plain clients for it.
 
+use crate::worker::{FRAIL, PLAIN};
 use mote_wire::codec::{frame_to_reply, request_to_frame};
 use mote_wire::types::{
     Generate, Hello, Prompt, Reply, Request, Sampling, Status, StatusReport, WorkOptions,
@@ -15,7 +16,17 @@ use std::time::{Duration, Instant};
 /// Nothing here takes long; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-pub const MODELS: [&str; 6] = ["plain", "slow", "dies-once", "dies", "hangs", "deaf"];
+pub const MODELS: [&str; 7] = [
+    "plain",
+    "slow",
+    "dies-once",
+    "dies",
+    "hangs",
+    "deaf",
+    ON_DEVICE,
+];
+/// The one that runs on a device first.
+pub const ON_DEVICE: &str = "on-device";
 
 /// Waits for something that comes about in another process.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -55,9 +66,14 @@ impl Daemon {
         for name in MODELS {
             let folder = root.path().join("store").join(name);
             std::fs::create_dir_all(&folder).expect("folder");
+            let providers = match name {
+                ON_DEVICE => format!("\"{PLAIN}\", \"{FRAIL}\""),
+                _ => format!("\"{PLAIN}\""),
+            };
             let manifest = format!(
                 "format = 1\nname = \"{name}\"\ntask = \"tensor\"\n[[variant]]\nname = \"v\"\n\
-                 backend = \"tract\"\nfile = \"m.onnx\"\nprecision = \"f32\"\n"
+                 backend = \"tract\"\nfile = \"m.onnx\"\nprecision = \"f32\"\n\
+                 providers = [{providers}]\n"
             );
             std::fs::write(folder.join("mote.toml"), manifest).expect("file");
             std::fs::write(folder.join("m.onnx"), "no model").expect("file");

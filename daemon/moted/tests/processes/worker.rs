@@ -4,7 +4,9 @@
     reason = "takes over the descriptor the broker left for it"
 )]
 
-use mote_api::{Capability, DeviceInfo, DeviceKind, Flavour, Manifest, Placement};
+use mote_api::{
+    Candidate, Capability, DeviceInfo, DeviceKind, Flavour, Manifest, Placement, Rejection,
+};
 use mote_wire::codec::{event_to_frame, frame_to_command, frame_to_request, reply_to_frame};
 use mote_wire::types::{
     Command, Done, JobReply, Loaded, Progress, Reply, Stage, StreamResult, Token, WorkerEvent,
@@ -16,12 +18,17 @@ use std::path::PathBuf;
 
 /// Providers of a flavour that ends its probe.
 pub const TORN: [&str; 4] = ["crashes", "works", "leaves", "hangs"];
+/// A provider on the processor, on which all models run.
+pub const PLAIN: &str = "plain";
+/// A provider on a device, for models that name it: the device is lost with the first push of a stream.
+pub const FRAIL: &str = "frail";
 /// Tokens of an answer.
 pub const TOKENS: u32 = 6;
 
 struct Worker {
     broker: Connection,
     model: String,
+    provider: String,
     folder: PathBuf,
 }
 
@@ -32,6 +39,7 @@ pub fn run(arguments: &[String]) {
     let mut worker = Worker {
         broker,
         model: String::new(),
+        provider: String::new(),
         folder: PathBuf::new(),
     };
     let pid = std::process::id() as i32;
@@ -71,19 +79,24 @@ impl Worker {
     }
 
     fn probe(&mut self) {
-        let capability = Capability {
+        let capability = |provider: &str, kind: DeviceKind| Capability {
             flavour: Flavour::tract("").name,
             backend: mote_api::BackendKind::Tract,
             library_version: "0".into(),
-            provider: "plain".into(),
+            provider: provider.into(),
             device: Some(DeviceInfo {
-                id: "cpu".into(),
-                kind: DeviceKind::Cpu,
-                name: "cpu".into(),
+                id: kind.to_string(),
+                kind,
+                name: kind.to_string(),
+                simulated: false,
             }),
             absence: None,
         };
-        let capabilities_json = serde_json::to_vec(&[capability]).expect("plain");
+        let capabilities = [
+            capability(PLAIN, DeviceKind::Cpu),
+            capability(FRAIL, DeviceKind::Npu),
+        ];
+        let capabilities_json = serde_json::to_vec(&capabilities).expect("plain");
         self.tell(WorkerEvent::Probed { capabilities_json });
     }
 
@@ -119,6 +132,9 @@ impl Worker {
             Command::LoadModel(load) => {
                 let manifest: Manifest = serde_json::from_slice(&load.manifest_json).expect("JSON");
                 (self.model, self.folder) = (manifest.name, load.folder.into());
+                let candidate: Candidate =
+                    serde_json::from_slice(&load.candidate_json).expect("JSON");
+                self.provider = candidate.provider;
                 let placement_json = serde_json::to_vec(&Placement::default()).expect("plain");
                 let loaded = Loaded {
                     placement_json,
@@ -134,7 +150,7 @@ impl Worker {
             Command::CancelJob { job } => {
                 self.say(job, JobReply::Failed(mote_wire::types::Status::Cancelled));
             }
-            Command::AttachStream { socket, .. } => self.stream(socket.into()),
+            Command::AttachStream { stream, socket, .. } => self.stream(stream, socket.into()),
             _ => {}
         }
     }
@@ -173,12 +189,19 @@ impl Worker {
     }
 
     /// Answers every push with an empty result, until the client leaves or, by name, at once never.
-    fn stream(&mut self, socket: UnixStream) {
+    fn stream(&mut self, stream: u64, socket: UnixStream) {
         let mut client = Connection::new(socket, Link::Client);
         while let Ok(Some(frame)) = client.recv() {
             let (id, _) = frame_to_request(frame).expect("the client speaks the wire");
             if self.model == "dies" {
                 std::process::abort();
+            }
+            if self.provider == FRAIL {
+                let rejection = Rejection::DeviceLost { why: "gone".into() };
+                return self.tell(WorkerEvent::StreamFaulted {
+                    stream,
+                    rejection_json: serde_json::to_vec(&rejection).expect("plain"),
+                });
             }
             let result = StreamResult {
                 outputs: Vec::new(),
@@ -191,7 +214,7 @@ impl Worker {
             }
         }
         self.tell(WorkerEvent::StreamEnded {
-            stream: 1,
+            stream,
             steps: 1,
             compute_us: 1,
             bytes_copied: 0,

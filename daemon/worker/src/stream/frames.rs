@@ -7,7 +7,7 @@
 use crate::buffers::Buffers;
 use crate::convert;
 use crate::load::LoadedModel;
-use crate::status;
+use crate::status::{self, Failure};
 use mote_api::{DType, Signature, Tensor, TensorSpec};
 use mote_pipeline::{FrameWindow, Interpolator, NamedTensor, Rgb, WindowStep};
 use mote_wire::types::{Status, StreamPush, StreamResult};
@@ -43,23 +43,23 @@ impl FrameStream {
     }
 
     /// One frame in.
-    pub fn push(&mut self, push: StreamPush, buffers: &Buffers) -> Result<StreamResult, Status> {
+    pub fn push(&mut self, push: StreamPush, buffers: &Buffers) -> Result<StreamResult, Failure> {
         let mut inputs = push.inputs;
         let (Some(tensor), true) = (inputs.pop(), inputs.is_empty()) else {
-            return Err(Status::invalid("inputs", "one input, `frame`, is wanted"));
+            return Err(Status::invalid("inputs", "one input, `frame`, is wanted").into());
         };
         let frame = convert::input(tensor, buffers)?;
         let before = self.window.interpolator().report();
         self.window
             .push(rgb_of(&frame)?)
-            .map_err(|error| status::of_pipeline(&error))?;
+            .map_err(|error| status::of_step(&error))?;
         let mut pixels = Vec::new();
         let (mut count, mut size) = (0, (0, 0));
         loop {
             match self
                 .window
                 .step()
-                .map_err(|error| status::of_pipeline(&error))?
+                .map_err(|error| status::of_step(&error))?
             {
                 WindowStep::NeedsFrame | WindowStep::Ended => break,
                 WindowStep::Original(rgb) | WindowStep::Between(rgb) => {

@@ -31,6 +31,8 @@ static void null_handles(void) {
   REFUSES(mote_probe_devices_json(NULL, &json, &error), "client");
   REFUSES(mote_explain_json(NULL, "m", NULL, &json, &error), "client");
   REFUSES(mote_explain_json(NULL, NULL, NULL, &json, &error), "model");
+  REFUSES(mote_measure_json(NULL, "m", NULL, &json, &error), "client");
+  REFUSES(mote_measure_json(NULL, NULL, NULL, &json, &error), "model");
   REFUSES(mote_daemon_json(NULL, &json, &error), "client");
   REFUSES(mote_load(NULL, "m", NULL, &error), "client");
   REFUSES(mote_unload(NULL, "m", &error), "client");

@@ -4,13 +4,33 @@ use crate::pb;
 use crate::types::{Device, ProviderShare, Reason, Receipt, Rejected};
 
 pub(super) fn parse_device(device: pb::Device) -> Device {
-    let pb::Device { id, kind, name } = device;
-    Device { id, kind, name }
+    let pb::Device {
+        id,
+        kind,
+        name,
+        simulated,
+    } = device;
+    Device {
+        id,
+        kind,
+        name,
+        simulated,
+    }
 }
 
 pub(super) fn write_device(device: Device) -> pb::Device {
-    let Device { id, kind, name } = device;
-    pb::Device { id, kind, name }
+    let Device {
+        id,
+        kind,
+        name,
+        simulated,
+    } = device;
+    pb::Device {
+        id,
+        kind,
+        name,
+        simulated,
+    }
 }
 
 pub(super) fn parse_reason(reason: pb::Reason) -> Reason {

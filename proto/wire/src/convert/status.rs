@@ -64,6 +64,17 @@ pub(super) fn parse(status: pb::Status) -> Status {
             version_min,
             version_max,
         },
+        Kind::StreamLost(pb::StreamLost {
+            provider,
+            code,
+            cause,
+            next,
+        }) => Status::StreamLost {
+            provider,
+            code,
+            cause,
+            next,
+        },
     }
 }
 
@@ -125,6 +136,17 @@ fn write_kind(status: Status) -> Kind {
         } => Kind::VersionUnsupported(pb::VersionUnsupported {
             version_min,
             version_max,
+        }),
+        Status::StreamLost {
+            provider,
+            code,
+            cause,
+            next,
+        } => Kind::StreamLost(pb::StreamLost {
+            provider,
+            code,
+            cause,
+            next,
         }),
     }
 }

@@ -1,8 +1,8 @@
 //! Between the broker and its workers.
 
 use super::{
-    FdSource, Parsed, clip, id, invalid, options, reply, report, required, status, tensor, text,
-    unless_zero, work,
+    FdSource, Parsed, clip, id, invalid, options, receipt, reply, report, required, status, tensor,
+    text, unless_zero, work,
 };
 use crate::error::EncodeError;
 use crate::fds::check_sealed;
@@ -40,9 +40,11 @@ pub(crate) fn parse_command(body: CommandBody, fds: &mut FdSource) -> Parsed<Com
             }
         }
         CommandBody::UnmapBuffer(wpb::UnmapBuffer { buffer }) => Command::UnmapBuffer { buffer },
-        CommandBody::AttachStream(wpb::AttachStream { stream }) => Command::AttachStream {
-            stream,
+        CommandBody::AttachStream(attach) => Command::AttachStream {
+            stream: attach.stream,
             socket: fds.take("socket")?,
+            step_limit_ms: attach.step_limit_ms,
+            receipt: Box::new(receipt::parse(required("receipt", attach.receipt)?)),
         },
         CommandBody::HoldStream(wpb::HoldStream { stream, held }) => {
             Command::HoldStream { stream, held }
@@ -88,9 +90,18 @@ pub(crate) fn write_command(
             })
         }
         Command::UnmapBuffer { buffer } => CommandBody::UnmapBuffer(wpb::UnmapBuffer { buffer }),
-        Command::AttachStream { stream, socket } => {
+        Command::AttachStream {
+            stream,
+            socket,
+            step_limit_ms,
+            receipt,
+        } => {
             fds.push(socket);
-            CommandBody::AttachStream(wpb::AttachStream { stream })
+            CommandBody::AttachStream(wpb::AttachStream {
+                stream,
+                step_limit_ms,
+                receipt: Some(receipt::write(*receipt)),
+            })
         }
         Command::SetLoad { busy, threads_max } => {
             CommandBody::SetLoad(wpb::SetLoad { busy, threads_max })
@@ -212,6 +223,13 @@ pub(crate) fn parse_event(body: EventBody, fds: &mut FdSource) -> Parsed<WorkerE
             job,
             rejection_json,
         },
+        EventBody::StreamFaulted(wpb::StreamFaulted {
+            stream,
+            rejection_json,
+        }) => WorkerEvent::StreamFaulted {
+            stream,
+            rejection_json,
+        },
     })
 }
 
@@ -262,6 +280,13 @@ pub(crate) fn write_event(event: WorkerEvent, fds: &mut Vec<OwnedFd>) -> EventBo
             rejection_json,
         } => EventBody::Faulted(wpb::Faulted {
             job,
+            rejection_json,
+        }),
+        WorkerEvent::StreamFaulted {
+            stream,
+            rejection_json,
+        } => EventBody::StreamFaulted(wpb::StreamFaulted {
+            stream,
             rejection_json,
         }),
     }

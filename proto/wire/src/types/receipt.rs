@@ -12,6 +12,8 @@ pub struct Device {
     pub kind: String,
     /// What the vendor calls it.
     pub name: String,
+    /// No device, but a program that computes as it would, on the processor.
+    pub simulated: bool,
 }
 
 /// One provider's share of a model.

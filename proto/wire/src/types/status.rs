@@ -49,6 +49,13 @@ pub enum Status {
     ShuttingDown,
     #[error("this daemon speaks wire versions {version_min} to {version_max}")]
     VersionUnsupported { version_min: u32, version_max: u32 },
+    #[error("the stream is lost with {provider}: {cause}; {}", next_text(next))]
+    StreamLost {
+        provider: String,
+        code: String,
+        cause: String,
+        next: String,
+    },
 }
 
 impl Status {
@@ -80,6 +87,7 @@ impl Status {
             Self::Internal { .. } => "internal",
             Self::ShuttingDown => "shutting_down",
             Self::VersionUnsupported { .. } => "version_unsupported",
+            Self::StreamLost { .. } => "stream_lost",
         }
     }
 }
@@ -100,6 +108,13 @@ fn rejected_text(rejected: &[Rejected]) -> String {
         };
         format!("{text}; {place}: {}", one.reason.message)
     })
+}
+
+fn next_text(next: &str) -> String {
+    match next {
+        "" => "nothing else here can run it".to_owned(),
+        provider => format!("opened anew, it runs on {provider}"),
+    }
 }
 
 fn death_text(signal: i32, exit_code: i32) -> String {

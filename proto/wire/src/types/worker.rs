@@ -1,5 +1,6 @@
 //! What the broker and its workers say to each other.
 
+use super::receipt::Receipt;
 use super::reply::{Done, FrameOut, Preview, Progress, Token};
 use super::report::Sandbox;
 use super::request::{Generate, Infer, TransformClip};
@@ -42,6 +43,8 @@ pub enum Command {
     AttachStream {
         stream: u64,
         socket: OwnedFd,
+        step_limit_ms: Option<u64>,
+        receipt: Box<Receipt>,
     },
     HoldStream {
         stream: u64,
@@ -139,6 +142,10 @@ pub enum WorkerEvent {
     },
     Faulted {
         job: u64,
+        rejection_json: Vec<u8>,
+    },
+    StreamFaulted {
+        stream: u64,
         rejection_json: Vec<u8>,
     },
 }

@@ -283,7 +283,12 @@ pub fn request() -> impl Strategy<Value = Request> {
 }
 
 fn device() -> impl Strategy<Value = Device> {
-    (text(), text(), text()).prop_map(|(id, kind, name)| Device { id, kind, name })
+    (text(), text(), text(), any::<bool>()).prop_map(|(id, kind, name, simulated)| Device {
+        id,
+        kind,
+        name,
+        simulated,
+    })
 }
 
 fn reason() -> impl Strategy<Value = Reason> {
@@ -416,6 +421,12 @@ pub fn status() -> impl Strategy<Value = Status> {
         any::<(u32, u32)>().prop_map(|(version_min, version_max)| Status::VersionUnsupported {
             version_min,
             version_max,
+        }),
+        (two(), two()).prop_map(|((provider, code), (cause, next))| Status::StreamLost {
+            provider,
+            code,
+            cause,
+            next,
         }),
     ]
 }
@@ -786,9 +797,13 @@ pub fn command() -> impl Strategy<Value = Command> {
             fd: sealed(bytes),
         }),
         any::<u64>().prop_map(|buffer| Command::UnmapBuffer { buffer }),
-        any::<u64>().prop_map(|stream| Command::AttachStream {
-            stream,
-            socket: sealed(1),
+        (any::<(u64, Option<u64>)>(), receipt()).prop_map(|((stream, step_limit_ms), receipt)| {
+            Command::AttachStream {
+                stream,
+                socket: sealed(1),
+                step_limit_ms,
+                receipt: Box::new(receipt),
+            }
         }),
         any::<(bool, Option<u32>)>()
             .prop_map(|(busy, threads_max)| Command::SetLoad { busy, threads_max }),
@@ -851,6 +866,10 @@ pub fn event() -> impl Strategy<Value = WorkerEvent> {
         }),
         (any::<u64>(), json()).prop_map(|(job, rejection_json)| WorkerEvent::Faulted {
             job,
+            rejection_json,
+        }),
+        (any::<u64>(), json()).prop_map(|(stream, rejection_json)| WorkerEvent::StreamFaulted {
+            stream,
             rejection_json,
         }),
     ]

@@ -246,6 +246,7 @@ fn device() -> Device {
         id: "cpu0".into(),
         kind: "cpu".into(),
         name: "A processor".into(),
+        simulated: false,
     }
 }
 
@@ -450,6 +451,15 @@ fn failures() -> Vec<(&'static str, Status)> {
             Status::WorkerDied {
                 signal: 9,
                 exit_code: -1,
+            },
+        ),
+        (
+            "reply_failed_stream_lost",
+            Status::StreamLost {
+                provider: text("QNNExecutionProvider"),
+                code: text("device_lost"),
+                cause: text("its device was lost: error 0x3ec"),
+                next: text("CPUExecutionProvider"),
             },
         ),
         (
