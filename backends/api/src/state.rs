@@ -1,0 +1,290 @@
+//! State: tensors of a model that stay where it computes, from run to run.
+
+use crate::backend::{Canceller, OutputTarget, RunReport, Session};
+use crate::error::RunError;
+use crate::tensor::{DType, Tensor, TensorError};
+
+/// States of one session at most: keys and values of 512 layers.
+pub const STATES_MAX: usize = 1024;
+
+/// How what one run leaves becomes what the next one finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carry {
+    /// Input and output are the same memory, as `GroupQueryAttention` wants past and present. A run
+    /// that fails may have written to it.
+    InPlace,
+    /// A run reads one memory and writes another, and the next run the other way round. A run that
+    /// fails or is cancelled leaves the state as it was before it.
+    Alternating,
+}
+
+/// A tensor that a session keeps from run to run; zero at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSpec {
+    /// Position of the input that a run finds it at.
+    pub input: usize,
+    /// Position of the output that a run leaves it at.
+    pub output: usize,
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions, outermost first, for the session's life.
+    pub shape: Vec<usize>,
+    /// How it goes on.
+    pub carry: Carry,
+}
+
+impl StateSpec {
+    /// Bytes of all memory that it takes.
+    ///
+    /// # Errors
+    /// When the shape overflows.
+    pub fn bytes(&self) -> Result<u64, TensorError> {
+        let one = Tensor::bytes_of(self.dtype, &self.shape)? as u64;
+        Ok(match self.carry {
+            Carry::InPlace => one,
+            Carry::Alternating => one * 2,
+        })
+    }
+}
+
+/// Where a state lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatePlace {
+    /// The device's memory by the name that the library has for it; `None` for the host's.
+    pub device: Option<String>,
+    /// Bytes of all memory that the state takes there.
+    pub bytes: u64,
+}
+
+/// What a session can do with state in memory that only its device reaches. States are numbered from
+/// 0 in the order in which they were kept. Use [`Stateful`], which also knows what to do when a
+/// session cannot.
+pub trait DeviceStates {
+    /// Keeps a state on the device from now on; `None` when the model wants this tensor in memory
+    /// that the host reaches too, or when the device's cannot be filled.
+    ///
+    /// # Errors
+    /// [`RunError::DeviceMemory`] when the device has no room; [`RunError::State`] when input or
+    /// output do not fit or are taken.
+    fn keep(&mut self, state: &StateSpec) -> Result<Option<usize>, RunError>;
+
+    /// Where a state lies.
+    ///
+    /// # Errors
+    /// [`RunError::NoSuchTensor`] when there is no such state.
+    fn place(&self, state: usize) -> Result<StatePlace, RunError>;
+
+    /// Makes what the next run finds zero.
+    ///
+    /// # Errors
+    /// When the device fails, or there is no such state.
+    fn clear(&mut self, state: usize) -> Result<(), RunError>;
+
+    /// Copies what the next run finds to `into`, of the state's type and shape.
+    ///
+    /// # Errors
+    /// As [`Self::clear`]; [`RunError::State`] when type or shape do not fit.
+    fn read(&mut self, state: usize, into: &Tensor) -> Result<(), RunError>;
+
+    /// Copies `from`, of the state's type and shape, to what the next run finds.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn write(&mut self, state: usize, from: &Tensor) -> Result<(), RunError>;
+}
+
+/// A session with state: on the device where the session can keep it there, else in host memory that
+/// is bound like any other.
+pub struct Stateful {
+    session: Box<dyn Session>,
+    states: Vec<Kept>,
+}
+
+struct Kept {
+    spec: StateSpec,
+    home: Home,
+}
+
+enum Home {
+    /// The session's own, by its number.
+    Device(usize),
+    /// What the next run reads and what it writes; both the same where the state is in place.
+    Host([Tensor; 2]),
+}
+
+impl Stateful {
+    /// A session without state so far.
+    pub fn new(session: Box<dyn Session>) -> Self {
+        Self {
+            session,
+            states: Vec::new(),
+        }
+    }
+
+    /// Keeps a state from now on, zero at first, and answers its number: they count from 0. Its input
+    /// and its output are not to be bound by anybody else.
+    ///
+    /// # Errors
+    /// When type or shape do not fit the model, there are [`STATES_MAX`] states, the device
+    /// ([`RunError::DeviceMemory`]) or the host has no memory, or the library fails.
+    pub fn keep(&mut self, spec: StateSpec) -> Result<usize, RunError> {
+        let number = self.states.len();
+        if number >= STATES_MAX {
+            return Err(RunError::State {
+                name: format!("number {number}"),
+                why: format!("a session keeps {STATES_MAX} at most"),
+            });
+        }
+        let on_device = match self.session.device_states() {
+            Some(device) => device.keep(&spec)?,
+            None => None,
+        };
+        let home = match on_device {
+            Some(state) => Home::Device(state),
+            None => Home::Host(host_memory(&spec)?),
+        };
+        if let Home::Host(memory) = &home {
+            bind(self.session.as_mut(), &spec, memory)?;
+        }
+        self.states.push(Kept { spec, home });
+        Ok(number)
+    }
+
+    /// Where state `number` lies.
+    ///
+    /// # Errors
+    /// [`RunError::NoSuchTensor`] when there is no such state.
+    pub fn place(&mut self, number: usize) -> Result<StatePlace, RunError> {
+        let kept = self.states.get(number).ok_or(no_such(number))?;
+        match kept.home {
+            Home::Device(state) => device(self.session.as_mut(), number)?.place(state),
+            Home::Host(_) => Ok(StatePlace {
+                device: None,
+                bytes: kept.spec.bytes()?,
+            }),
+        }
+    }
+
+    /// Where all states lie, each place once, with the bytes of all states there.
+    ///
+    /// # Errors
+    /// Never for a session that keeps its word.
+    pub fn places(&mut self) -> Result<Vec<StatePlace>, RunError> {
+        let mut places: Vec<StatePlace> = Vec::new();
+        for number in 0..self.states.len() {
+            let place = self.place(number)?;
+            match places.iter_mut().find(|known| known.device == place.device) {
+                Some(known) => known.bytes += place.bytes,
+                None => places.push(place),
+            }
+        }
+        Ok(places)
+    }
+
+    /// Makes state `number` zero, as it was at the start.
+    ///
+    /// # Errors
+    /// When there is no such state, or the device fails.
+    pub fn clear(&mut self, number: usize) -> Result<(), RunError> {
+        match &self.states.get(number).ok_or(no_such(number))?.home {
+            Home::Device(state) => device(self.session.as_mut(), number)?.clear(*state),
+            Home::Host([next, _]) => Ok(next.write_bytes(&vec![0; next.bytes()])?),
+        }
+    }
+
+    /// Copies state `number`, as the next run finds it, to a host tensor of its type and shape.
+    ///
+    /// # Errors
+    /// When there is no such state, the tensor does not fit, or the device fails.
+    pub fn read(&mut self, number: usize, into: &Tensor) -> Result<(), RunError> {
+        let kept = self.states.get(number).ok_or(no_such(number))?;
+        check_fits(number, &kept.spec, into)?;
+        match &kept.home {
+            Home::Device(state) => device(self.session.as_mut(), number)?.read(*state, into),
+            Home::Host([next, _]) => Ok(into.write_bytes(&next.read_bytes()?)?),
+        }
+    }
+
+    /// Copies a host tensor of its type and shape to state `number`, for the next run to find.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn write(&mut self, number: usize, from: &Tensor) -> Result<(), RunError> {
+        let kept = self.states.get(number).ok_or(no_such(number))?;
+        check_fits(number, &kept.spec, from)?;
+        match &kept.home {
+            Home::Device(state) => device(self.session.as_mut(), number)?.write(*state, from),
+            Home::Host([next, _]) => Ok(next.write_bytes(&from.read_bytes()?)?),
+        }
+    }
+}
+
+fn no_such(index: usize) -> RunError {
+    RunError::NoSuchTensor { index }
+}
+
+fn device(session: &mut dyn Session, number: usize) -> Result<&mut dyn DeviceStates, RunError> {
+    session.device_states().ok_or(no_such(number))
+}
+
+fn check_fits(number: usize, spec: &StateSpec, tensor: &Tensor) -> Result<(), RunError> {
+    if tensor.dtype() == spec.dtype && tensor.shape() == spec.shape {
+        return Ok(());
+    }
+    let (dtype, shape) = (tensor.dtype(), tensor.shape());
+    Err(RunError::State {
+        name: format!("number {number}"),
+        why: format!("is {} {:?}, not {dtype} {shape:?}", spec.dtype, spec.shape),
+    })
+}
+
+fn host_memory(spec: &StateSpec) -> Result<[Tensor; 2], RunError> {
+    let next = Tensor::zeroed(spec.dtype, &spec.shape)?;
+    let other = match spec.carry {
+        Carry::InPlace => next.clone(),
+        Carry::Alternating => Tensor::zeroed(spec.dtype, &spec.shape)?,
+    };
+    Ok([next, other])
+}
+
+fn bind(
+    session: &mut dyn Session,
+    spec: &StateSpec,
+    [next, other]: &[Tensor; 2],
+) -> Result<(), RunError> {
+    session.bind_input(spec.input, next)?;
+    session.bind_output(spec.output, OutputTarget::Into(other.clone()))
+}
+
+impl Session for Stateful {
+    fn bind_input(&mut self, index: usize, tensor: &Tensor) -> Result<(), RunError> {
+        self.session.bind_input(index, tensor)
+    }
+
+    fn bind_output(&mut self, index: usize, target: OutputTarget) -> Result<(), RunError> {
+        self.session.bind_output(index, target)
+    }
+
+    fn run(&mut self) -> Result<RunReport, RunError> {
+        for Kept { spec, home } in &self.states {
+            if let (Carry::Alternating, Home::Host(memory)) = (spec.carry, home) {
+                bind(self.session.as_mut(), spec, memory)?;
+            }
+        }
+        let report = self.session.run()?;
+        for kept in &mut self.states {
+            if let Home::Host(memory) = &mut kept.home {
+                memory.swap(0, 1);
+            }
+        }
+        Ok(report)
+    }
+
+    fn output(&self, index: usize) -> Result<Tensor, RunError> {
+        self.session.output(index)
+    }
+
+    fn canceller(&self) -> Canceller {
+        self.session.canceller()
+    }
+}

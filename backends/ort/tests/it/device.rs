@@ -1,0 +1,537 @@
+//! State in memory of a device: on a provider whose memory the host cannot touch without dying, and
+//! which counts what crosses. The CPU does the same with state on the host.
+
+use crate::faulty::compiled;
+use crate::onnx::{Attribute, Dim::Is, Dim::Named, FLOAT, Graph, INT64};
+use crate::{ModelFile, backend};
+use mote_api::{
+    Backend, Carry, DType, Manifest, Model, OutputTarget, RunError, Session, StatePlace, StateSpec,
+    Stateful, StreamSpec, Tensor, Threads,
+};
+use mote_pipeline::{Check, NamedTensor, StreamSession};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+const APART: &str = "ApartExecutionProvider";
+const CPU: &str = "";
+const MEMORY: &str = "ApartNpu";
+/// Bytes of `x`, of `y`, and of one state.
+const BYTES: u64 = 24;
+
+/// The device, for one test at a time.
+struct Device {
+    library: libloading::Library,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// What the provider counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    to_device: u64,
+    to_device_bytes: u64,
+    to_host: u64,
+    to_host_bytes: u64,
+    /// Copies that the environment was asked for, and no session.
+    by_environment: u64,
+    used_bytes: u64,
+}
+
+impl Device {
+    fn plug_in() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let flags = ["-DOWN_MEMORY", "-pthread"];
+        let library: &Path = LIBRARY.get_or_init(|| compiled("apart_provider", &flags));
+        let plugged = backend().register_plugin(APART, library);
+        plugged.expect("a provider library");
+        // SAFETY: the library was loaded above, and does nothing when it is loaded.
+        let library = unsafe { libloading::Library::new(library) }.expect("is loaded");
+        Self {
+            library,
+            _alone: alone,
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = [0; 6];
+        // SAFETY: the signature in own_memory.h; it fills six numbers.
+        unsafe {
+            let count = self
+                .library
+                .get::<unsafe extern "C" fn(*mut u64)>("mote_device_counts");
+            count.expect("is there")(counts.as_mut_ptr());
+        }
+        let [
+            to_device,
+            to_device_bytes,
+            to_host,
+            to_host_bytes,
+            by_environment,
+            used_bytes,
+        ] = counts;
+        Counts {
+            to_device,
+            to_device_bytes,
+            to_host,
+            to_host_bytes,
+            by_environment,
+            used_bytes,
+        }
+    }
+
+    /// What crossed while `work` was done.
+    fn crossed<T>(&self, work: impl FnOnce() -> T) -> (T, Counts) {
+        let before = self.counts();
+        let done = work();
+        let after = self.counts();
+        let crossed = Counts {
+            to_device: after.to_device - before.to_device,
+            to_device_bytes: after.to_device_bytes - before.to_device_bytes,
+            to_host: after.to_host - before.to_host,
+            to_host_bytes: after.to_host_bytes - before.to_host_bytes,
+            by_environment: after.by_environment - before.by_environment,
+            used_bytes: 0,
+        };
+        (done, crossed)
+    }
+
+    fn limit(&self, bytes: u64) {
+        // SAFETY: the signature in own_memory.h.
+        unsafe {
+            let limit = self
+                .library
+                .get::<unsafe extern "C" fn(u64)>("mote_device_limit");
+            limit.expect("is there")(bytes);
+        }
+    }
+
+    fn hide_copy(&self, hide: bool) {
+        // SAFETY: the signature in own_memory.h.
+        unsafe {
+            let set = self
+                .library
+                .get::<unsafe extern "C" fn(bool)>("mote_device_hide_copy");
+            set.expect("is there")(hide);
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.limit(u64::MAX);
+        self.hide_copy(false);
+    }
+}
+
+fn load(graph: &Graph, provider: &str) -> Arc<dyn Model> {
+    let file = ModelFile::new(&graph.clone().encode());
+    let mut request = file.request();
+    request.provider = provider.into();
+    request.forbid_cpu = provider == APART;
+    backend().load(&request).expect("a good model")
+}
+
+/// `next` = `past` + `x`, `y` = 2 · `next`: right also when past and next are one memory.
+fn sum() -> Graph {
+    Graph::new()
+        .input("past", FLOAT, &[Is(2), Is(3)])
+        .input("x", FLOAT, &[Is(2), Is(3)])
+        .output("next", FLOAT, &[Is(2), Is(3)])
+        .output("y", FLOAT, &[Is(2), Is(3)])
+        .node("Add", &["past", "x"], &["next"])
+        .node("Mul", &["next", "two"], &["y"])
+        .constant("two", &[], &[2.])
+}
+
+/// `next` = `past` + `x`, `y` = `past` + `next` · `z`: wrong when they are one memory, and failing
+/// after `next` is written when `z` does not fit.
+fn late() -> Graph {
+    Graph::new()
+        .input("past", FLOAT, &[Is(2), Is(3)])
+        .input("x", FLOAT, &[Is(2), Is(3)])
+        .input("z", FLOAT, &[Named("rows"), Is(3)])
+        .output("next", FLOAT, &[Is(2), Is(3)])
+        .output("y", FLOAT, &[Named("all"), Is(3)])
+        .node("Add", &["past", "x"], &["next"])
+        .node("Mul", &["next", "z"], &["t"])
+        .node("Add", &["t", "past"], &["y"])
+}
+
+fn state(carry: Carry) -> StateSpec {
+    StateSpec {
+        input: 0,
+        output: 0,
+        dtype: DType::F32,
+        shape: vec![2, 3],
+        carry,
+    }
+}
+
+fn filled(value: f32) -> Tensor {
+    Tensor::from_slice(&[2, 3], &[value; 6]).expect("small")
+}
+
+fn value_of(tensor: &Tensor) -> f32 {
+    let values = tensor.read::<f32>().expect("f32");
+    assert_eq!(values, [values[0]; 6]);
+    values[0]
+}
+
+/// A session with `x` and `y` bound and one state; its first input and first output are the state.
+fn started(model: &dyn Model, carry: Carry) -> (Stateful, Tensor, Tensor) {
+    let mut session = Stateful::new(model.session().expect("a session"));
+    assert_eq!(session.keep(state(carry)).expect("is kept"), 0);
+    let (x, y) = (filled(0.), filled(0.));
+    session.bind_input(1, &x).expect("fits");
+    session
+        .bind_output(1, OutputTarget::Into(y.clone()))
+        .expect("fits");
+    (session, x, y)
+}
+
+fn place(on: &str, bytes: u64) -> StatePlace {
+    StatePlace {
+        device: (on == APART).then(|| MEMORY.to_owned()),
+        bytes,
+    }
+}
+
+#[test]
+fn state_in_place_stays_where_it_is_over_many_runs() {
+    let device = Device::plug_in();
+    for provider in [CPU, APART] {
+        let model = load(&sum(), provider);
+        let (mut session, x, y) = started(&*model, Carry::InPlace);
+        assert_eq!(session.place(0).expect("is kept"), place(provider, BYTES));
+        let mut sum = 0.;
+        session.run().expect("computes");
+        for round in 1..=50u8 {
+            x.write(&[f32::from(round); 6]).expect("fits");
+            sum += f32::from(round);
+            let (report, crossed) = device.crossed(|| session.run().expect("computes"));
+            assert_eq!(value_of(&y), 2. * sum, "{provider} round {round}");
+            let once = u64::from(provider == APART);
+            let only_x_and_y = Counts {
+                to_device: once,
+                to_device_bytes: once * BYTES,
+                to_host: once,
+                to_host_bytes: once * BYTES,
+                ..Counts::default()
+            };
+            assert_eq!(crossed, only_x_and_y, "{provider}");
+            assert_eq!(report.bytes_copied, once * 2 * BYTES, "{provider}");
+        }
+        let read = filled(0.);
+        session.read(0, &read).expect("is read");
+        assert_eq!(value_of(&read), sum);
+        session.write(0, &filled(1000.)).expect("is written");
+        let report = session.run().expect("computes");
+        assert_eq!(value_of(&y), 2. * (1000. + 50.));
+        let copied = if provider == APART { 4 * BYTES } else { 0 };
+        assert_eq!(
+            report.bytes_copied, copied,
+            "what was read and written, too"
+        );
+        session.clear(0).expect("is cleared");
+        session.run().expect("computes");
+        assert_eq!(value_of(&y), 2. * 50.);
+    }
+}
+
+#[test]
+fn alternating_state_is_as_before_after_a_run_that_fails_or_is_cancelled() {
+    let device = Device::plug_in();
+    for provider in [CPU, APART] {
+        let model = load(&late(), provider);
+        let (mut session, x, y) = started(&*model, Carry::Alternating);
+        let (good, bad) = (
+            filled(1.),
+            Tensor::zeroed(DType::F32, &[4, 3]).expect("small"),
+        );
+        session.bind_input(2, &good).expect("fits");
+        assert_eq!(
+            session.place(0).expect("is kept"),
+            place(provider, 2 * BYTES)
+        );
+        assert_eq!(
+            session.places().expect("known"),
+            [place(provider, 2 * BYTES)]
+        );
+        let mut past = 0.;
+        for round in 1..=20u8 {
+            let added = f32::from(round);
+            x.write(&[added; 6]).expect("fits");
+            if round % 3 == 0 {
+                session.bind_input(2, &bad).expect("fits");
+                session.run().expect_err("shapes do not fit");
+                session.bind_input(2, &good).expect("fits");
+            }
+            if round % 4 == 0 {
+                session.canceller().cancel();
+                assert!(matches!(session.run(), Err(RunError::Cancelled)));
+            }
+            let (_, crossed) = device.crossed(|| session.run().expect("computes"));
+            assert_eq!(
+                value_of(&y),
+                past + past + added,
+                "{provider} round {round}"
+            );
+            past += added;
+            let apart = u64::from(provider == APART);
+            let bytes = (crossed.to_device_bytes, crossed.to_host_bytes);
+            assert_eq!(bytes, (apart * 2 * BYTES, apart * BYTES), "x and z, and y");
+            let read = filled(0.);
+            session.read(0, &read).expect("is read");
+            assert_eq!(value_of(&read), past);
+        }
+    }
+}
+
+/// Providers that are built into the library teach their way of copying to sessions only.
+#[test]
+fn state_is_filled_and_read_where_only_sessions_can_copy() {
+    let device = Device::plug_in();
+    let model = load(&sum(), APART);
+    let (_, crossed) = device.crossed(|| started(&*model, Carry::InPlace));
+    assert_eq!(
+        crossed.by_environment, 1,
+        "the library fills it where it can"
+    );
+    device.hide_copy(true);
+    let before = device.counts();
+    let (mut session, x, y) = started(&*model, Carry::InPlace);
+    assert_eq!(session.place(0).expect("is kept"), place(APART, BYTES));
+    x.write(&[1f32; 6]).expect("fits");
+    for round in 1..=5u8 {
+        let (_, crossed) = device.crossed(|| session.run().expect("computes"));
+        assert_eq!(value_of(&y), 2. * f32::from(round));
+        assert_eq!((crossed.to_device, crossed.to_host), (1, 1));
+    }
+    session.write(0, &filled(70.)).expect("is written");
+    session.run().expect("computes");
+    let read = filled(0.);
+    session.read(0, &read).expect("is read");
+    assert_eq!((value_of(&y), value_of(&read)), (142., 71.));
+    assert_eq!(device.counts().by_environment, before.by_environment);
+}
+
+#[test]
+fn a_device_without_room_says_how_much_was_wanted() {
+    let device = Device::plug_in();
+    let model = load(&sum(), APART);
+    let mut session = Stateful::new(model.session().expect("a session"));
+    let used = device.counts().used_bytes;
+    device.limit(used);
+    match session.keep(state(Carry::InPlace)) {
+        Err(RunError::DeviceMemory {
+            name,
+            device,
+            bytes,
+            cause,
+        }) => {
+            assert_eq!((&*name, &*device, bytes), ("past", MEMORY, BYTES));
+            assert_eq!(cause.operation, "allocate on the device");
+        }
+        other => panic!("{other:?}"),
+    }
+    device.limit(u64::MAX);
+    assert_eq!(session.keep(state(Carry::InPlace)).expect("is kept"), 0);
+    assert!(device.counts().used_bytes > used);
+    drop(session);
+    assert_eq!(
+        device.counts().used_bytes,
+        used,
+        "given back with the session"
+    );
+}
+
+#[test]
+fn state_outlives_the_model_and_a_change_of_threads() {
+    let _device = Device::plug_in();
+    let model = load(&sum(), APART);
+    let (mut session, x, y) = started(&*model, Carry::InPlace);
+    x.write(&[1f32; 6]).expect("fits");
+    session.run().expect("computes");
+    let two = Threads {
+        count: 2,
+        spin: false,
+    };
+    // Its memory is the session's that the library made, which is kept therefore.
+    assert!(!model.set_threads(two).expect("is no error"));
+    session.run().expect("computes");
+    drop(model);
+    session.run().expect("computes");
+    assert_eq!(value_of(&y), 6.);
+}
+
+#[test]
+fn what_is_kept_is_not_bound_and_what_is_not_the_devices_stays_on_the_host() {
+    let device = Device::plug_in();
+    let model = load(&sum(), APART);
+    let (mut session, _, _) = started(&*model, Carry::InPlace);
+    let is_state = |error: RunError| assert!(matches!(error, RunError::State { .. }), "{error}");
+    is_state(session.bind_input(0, &filled(0.)).expect_err("is kept"));
+    let target = OutputTarget::Into(filled(0.));
+    is_state(session.bind_output(0, target).expect_err("is kept"));
+    is_state(session.keep(state(Carry::InPlace)).expect_err("is kept"));
+    let mut wrong = state(Carry::InPlace);
+    wrong.shape = vec![3, 2];
+    let mut fresh = Stateful::new(model.session().expect("a session"));
+    is_state(fresh.keep(wrong).expect_err("does not fit"));
+    is_state(
+        session
+            .read(0, &Tensor::zeroed(DType::F32, &[6]).expect("small"))
+            .expect_err("fits not"),
+    );
+    session.run().expect("computes");
+    is_state(session.output(0).expect_err("is kept"));
+    let missing = session.place(1).expect_err("is not there");
+    assert!(matches!(missing, RunError::NoSuchTensor { index: 1 }));
+
+    // Neg is the CPU's, so `past` is wanted on the host; `unused` by nobody.
+    let mixed = Graph::new()
+        .input("past", FLOAT, &[Is(2), Is(3)])
+        .input("x", FLOAT, &[Is(2), Is(3)])
+        .input("unused", FLOAT, &[Is(2)])
+        .output("next", FLOAT, &[Is(2), Is(3)])
+        .output("y", FLOAT, &[Is(2), Is(3)])
+        .node("Neg", &["past"], &["n"])
+        .node("Sub", &["x", "n"], &["next"])
+        .node("Mul", &["next", "two"], &["y"])
+        .constant("two", &[], &[2.]);
+    let file = ModelFile::new(&mixed.encode());
+    let mut request = file.request();
+    request.provider = APART.into();
+    let model = backend().load(&request).expect("a good model");
+    let (mut session, x, y) = started(&*model, Carry::Alternating);
+    let unused = Tensor::zeroed(DType::F32, &[2]).expect("small");
+    session.bind_input(2, &unused).expect("fits");
+    assert_eq!(session.place(0).expect("is kept"), place(CPU, 2 * BYTES));
+    x.write(&[1f32; 6]).expect("fits");
+    for round in 1..=3u8 {
+        session.run().expect("computes");
+        assert_eq!(value_of(&y), 2. * f32::from(round));
+    }
+    drop(device);
+}
+
+#[test]
+fn a_stream_leaves_its_state_on_the_device() {
+    let device = Device::plug_in();
+    let spec = StreamSpec {
+        state: vec![mote_api::StateTensor {
+            input: "past".into(),
+            output: "next".into(),
+            shape: vec![2, 3],
+        }],
+        constant: Vec::new(),
+    };
+    let model = load(&sum(), APART);
+    let mut stream = StreamSession::open(&model, Some(&spec)).expect("opens");
+    assert_eq!(
+        stream.state_places().expect("known"),
+        [place(APART, 2 * BYTES)]
+    );
+    let x = NamedTensor {
+        name: "x".into(),
+        tensor: filled(1.),
+    };
+    for _ in 0..2 {
+        for round in 1..=10u8 {
+            let push = || {
+                stream
+                    .push(std::slice::from_ref(&x), &[])
+                    .expect("computes")
+            };
+            let (result, crossed) = device.crossed(push);
+            assert_eq!(value_of(&result.outputs[0].tensor), 2. * f32::from(round));
+            let bytes = (crossed.to_device_bytes, crossed.to_host_bytes);
+            assert_eq!(bytes, (BYTES, BYTES));
+            // The first found its state filled with zeros.
+            let filled = if round == 1 { BYTES } else { 0 };
+            assert_eq!(result.report.bytes_copied, 2 * BYTES + filled);
+        }
+        stream.reset().expect("resets");
+    }
+}
+
+const CONTEXT: u64 = 256;
+const VOCAB: u64 = 5;
+
+/// A decoder whose logits depend on all tokens so far, through both caches.
+fn decoder() -> Graph {
+    let cache = [Is(1), Is(1), Is(CONTEXT), Is(1)];
+    let (past, present) = (
+        ["past_key_values.0.key", "past_key_values.0.value"],
+        ["present.0.key", "present.0.value"],
+    );
+    let weights: Vec<f32> = (0..CONTEXT * VOCAB)
+        .map(|at| (at % 7) as f32 / 64. - 0.04)
+        .collect();
+    let graph = Graph::new()
+        .input("input_ids", INT64, &[Is(1), Named("s")])
+        .input(past[0], FLOAT, &cache)
+        .input(past[1], FLOAT, &cache)
+        .output("logits", FLOAT, &[Is(1), Is(1), Is(VOCAB)])
+        .output(present[0], FLOAT, &cache)
+        .output(present[1], FLOAT, &cache)
+        .node_with(
+            "Cast",
+            &["input_ids"],
+            &["ids"],
+            &[("to", Attribute::Int(FLOAT as i64))],
+        )
+        .node_with(
+            "ReduceSum",
+            &["ids"],
+            &["sum"],
+            &[("keepdims", Attribute::Int(0))],
+        )
+        .node("Mul", &["sum", "eighth"], &["added"])
+        .node("Add", &[past[0], "added"], &[present[0]])
+        .node("Sub", &[past[1], "sum"], &[present[1]])
+        .node("Mul", &[present[0], present[1]], &["both"])
+        .node("Reshape", &["both", "row"], &["flat"])
+        .node("MatMul", &["flat", "weights"], &["logits"]);
+    graph
+        .integers("row", &[1, 1, CONTEXT as i64])
+        .constant("eighth", &[], &[0.125])
+        .constant("weights", &[CONTEXT, VOCAB], &weights)
+}
+
+#[test]
+fn a_language_model_leaves_its_cache_on_the_device() {
+    let device = Device::plug_in();
+    let text = format!(
+        "format = 1\nname = \"m\"\ntask = \"text-generation\"\n[text]\ntokenizer = \"t.json\"\n\
+         context_tokens = {CONTEXT}\nvocab = {VOCAB}\nlayers = 1\nkv_heads = 1\nhead_dim = 1\n\
+         eos_token_ids = [1]\n[[variant]]\nname = \"v\"\nbackend = \"onnxruntime\"\n\
+         file = \"m.onnx\"\nprecision = \"f32\"\n"
+    );
+    let manifest = Manifest::parse(&text, Path::new("mote.toml")).expect("a good manifest");
+    let file = ModelFile::new(&decoder().encode());
+    let mut samples = Vec::new();
+    for provider in [CPU, APART] {
+        let mut request = file.request();
+        request.provider = provider.into();
+        let model = backend().load(&request).expect("a good model");
+        let used = device.counts().used_bytes;
+        let mut check = Check::prepare(&manifest, &model).expect("fits");
+        check.run().expect("computes");
+        if provider == APART {
+            // Two caches, in pages.
+            assert!(device.counts().used_bytes - used >= 2 * CONTEXT * 4);
+            let (_, crossed) = device.crossed(|| check.run().expect("computes"));
+            // Steps bring the tokens' sum as a float, and take logits.
+            let steps = 1 + 8;
+            assert_eq!(crossed.to_host_bytes, steps * VOCAB * 4);
+            assert!(crossed.to_device_bytes < CONTEXT * 4, "{crossed:?}");
+        } else {
+            check.run().expect("computes");
+        }
+        samples.push(check.samples().expect("has run"));
+    }
+    let difference = samples[0].difference(&samples[1]);
+    assert!(difference.error < 1e-5, "{difference:?}");
+}
