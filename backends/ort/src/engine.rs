@@ -33,6 +33,7 @@ pub(crate) struct Engine {
 }
 
 /// Per input and output, the device memory that it is wanted in or comes in; `None` for the host's.
+/// Both are empty where all of it is the host's, or where the library does not know.
 #[derive(Default)]
 pub(crate) struct Places {
     pub(crate) inputs: Vec<Option<Place>>,
@@ -130,7 +131,7 @@ impl Engine {
             read_back: true,
         };
         Ok(Self {
-            places: places(&session, &placement)?,
+            places: places(&session, &placement),
             session: Arc::new(session),
             turn: Turn::default(),
             interface: Interface {
@@ -195,21 +196,26 @@ impl Engine {
     }
 }
 
-/// Where inputs and outputs lie. On the CPU alone there is nothing to ask.
-fn places(session: &RawSession, placement: &Placement) -> Result<Places, LoadError> {
+/// Where inputs and outputs lie. On the CPU alone there is nothing to ask; where the library does not
+/// know (an output that is a constant), state stays on the host.
+fn places(session: &RawSession, placement: &Placement) -> Places {
     if placement.nodes_on(crate::CPU_PROVIDER) == placement.nodes() {
-        return Ok(Places::default());
+        return Places::default();
     }
-    let read = |error| LoadError::Session(backend_error("read where tensors lie", &error));
-    let on_device = |side| {
-        let places = session.places(side).map_err(read)?.into_iter();
-        let beyond = |place: Option<Place>| place.filter(|place| !place.is_host());
-        Ok(places.map(beyond).collect())
+    let on_device = |side| match session.places(side) {
+        Ok(places) => {
+            let beyond = |place: Option<Place>| place.filter(|place| !place.is_host());
+            places.into_iter().map(beyond).collect()
+        }
+        Err(error) => {
+            log::debug!("where tensors lie is not known: {error}");
+            Vec::new()
+        }
     };
-    Ok(Places {
-        inputs: on_device(Side::Input)?,
-        outputs: on_device(Side::Output)?,
-    })
+    Places {
+        inputs: on_device(Side::Input),
+        outputs: on_device(Side::Output),
+    }
 }
 
 /// The system's own error for a file that cannot be read; the library's is a text.

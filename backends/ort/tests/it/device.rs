@@ -417,6 +417,26 @@ fn what_is_kept_is_not_bound_and_what_is_not_the_devices_stays_on_the_host() {
 }
 
 #[test]
+fn outputs_that_nothing_computes_are_no_obstacle() {
+    let _device = Device::plug_in();
+    let graph = sum()
+        .output("x", FLOAT, &[Is(2), Is(3)])
+        .output("fixed", FLOAT, &[Is(1)])
+        .constant("fixed", &[1], &[7.]);
+    let model = load(&graph, APART);
+    let mut session = Stateful::new(model.session().expect("a session"));
+    session.keep(state(Carry::Alternating)).expect("is kept");
+    session.bind_input(1, &filled(3.)).expect("fits");
+    for round in 1..=3u8 {
+        session.run().expect("computes");
+        let output = |index| session.output(index).expect("is computed");
+        assert_eq!(value_of(&output(1)), 6. * f32::from(round));
+        assert_eq!(value_of(&output(2)), 3.);
+        assert_eq!(output(3).read::<f32>().expect("f32"), [7.]);
+    }
+}
+
+#[test]
 fn a_stream_leaves_its_state_on_the_device() {
     let device = Device::plug_in();
     let spec = StreamSpec {
