@@ -5,7 +5,7 @@
 //!
 //! * `backend`: loading the library, its logging, [`OrtBackend`].
 //! * `providers`: the table of execution providers and how each is registered.
-//! * `options`: the options that they have.
+//! * `options`, `migraphx`: the options that they have.
 //! * `plugins`: libraries that bring providers, in the table or beyond it.
 //! * `probe`: runs a tiny model on each provider and says what works.
 //! * `engine`: one compiled ONNX Runtime session and the turn that its runs take.
@@ -34,6 +34,7 @@ mod backend;
 mod cancel;
 mod engine;
 mod failure;
+mod migraphx;
 mod model;
 mod mover;
 mod options;
