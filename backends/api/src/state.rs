@@ -288,3 +288,143 @@ impl Session for Stateful {
         self.session.canceller()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Cancel;
+
+    /// Writes input 0 plus one to output 0, and fails when it is told.
+    struct Counter {
+        input: Option<Tensor>,
+        output: Option<Tensor>,
+        fails: bool,
+    }
+
+    struct NoCancel;
+
+    impl Cancel for NoCancel {
+        fn cancel(&self) {}
+    }
+
+    impl Session for Counter {
+        fn bind_input(&mut self, index: usize, tensor: &Tensor) -> Result<(), RunError> {
+            match index {
+                0 => self.input = Some(tensor.clone()),
+                _ => self.fails = tensor.read::<f32>()? != [0.],
+            }
+            Ok(())
+        }
+
+        fn bind_output(&mut self, _: usize, target: OutputTarget) -> Result<(), RunError> {
+            if let OutputTarget::Into(tensor) = target {
+                self.output = Some(tensor);
+            }
+            Ok(())
+        }
+
+        fn run(&mut self) -> Result<RunReport, RunError> {
+            let (Some(input), Some(output)) = (&self.input, &self.output) else {
+                return Err(no_such(0));
+            };
+            output.write(&[input.read::<f32>()?[0] + 1.])?;
+            match self.fails {
+                true => Err(RunError::Cancelled),
+                false => Ok(RunReport::default()),
+            }
+        }
+
+        fn output(&self, index: usize) -> Result<Tensor, RunError> {
+            self.output.clone().ok_or(no_such(index))
+        }
+
+        fn canceller(&self) -> Canceller {
+            Canceller::new(NoCancel)
+        }
+    }
+
+    fn counting(carry: Carry) -> Stateful {
+        let mut session = Stateful::new(Box::new(Counter {
+            input: None,
+            output: None,
+            fails: false,
+        }));
+        let spec = StateSpec {
+            input: 0,
+            output: 0,
+            dtype: DType::F32,
+            shape: vec![1],
+            carry,
+        };
+        assert_eq!(session.keep(spec).expect("is kept"), 0);
+        session
+    }
+
+    fn count(session: &mut Stateful) -> f32 {
+        let into = Tensor::zeroed(DType::F32, &[1]).expect("small");
+        session.read(0, &into).expect("is read");
+        into.read::<f32>().expect("f32")[0]
+    }
+
+    #[test]
+    fn state_on_the_host_goes_on_is_read_written_and_cleared() {
+        for carry in [Carry::InPlace, Carry::Alternating] {
+            let mut session = counting(carry);
+            for round in 1..=5u8 {
+                session.run().expect("runs");
+                assert_eq!(count(&mut session), f32::from(round));
+            }
+            let forty = Tensor::from_slice(&[1], &[40f32]).expect("small");
+            session.write(0, &forty).expect("fits");
+            session.run().expect("runs");
+            assert_eq!(count(&mut session), 41.);
+            session.clear(0).expect("is there");
+            session.run().expect("runs");
+            assert_eq!(count(&mut session), 1.);
+        }
+    }
+
+    #[test]
+    fn a_run_that_fails_leaves_alternating_state_as_it_was() {
+        let mut session = counting(Carry::Alternating);
+        let fails = |yes: f32| Tensor::from_slice(&[1], &[yes]).expect("small");
+        session.run().expect("runs");
+        session.bind_input(1, &fails(1.)).expect("takes all");
+        for _ in 0..3 {
+            assert!(matches!(session.run(), Err(RunError::Cancelled)));
+            assert_eq!(count(&mut session), 1.);
+        }
+        session.bind_input(1, &fails(0.)).expect("takes all");
+        session.run().expect("runs");
+        assert_eq!(count(&mut session), 2.);
+    }
+
+    #[test]
+    fn states_are_counted_and_bounded() {
+        let mut session = counting(Carry::Alternating);
+        let host = |bytes| StatePlace {
+            device: None,
+            bytes,
+        };
+        assert_eq!(session.place(0).expect("is there"), host(8));
+        let more = StateSpec {
+            input: 0,
+            output: 0,
+            dtype: DType::F16,
+            shape: vec![3],
+            carry: Carry::InPlace,
+        };
+        session.keep(more.clone()).expect("takes all");
+        assert_eq!(session.places().expect("known"), [host(8 + 6)]);
+        for number in 2..STATES_MAX {
+            assert_eq!(session.keep(more.clone()).expect("takes all"), number);
+        }
+        let full = session.keep(more).expect_err("is full");
+        assert!(matches!(full, RunError::State { .. }), "{full}");
+        let wrong = Tensor::zeroed(DType::F32, &[2]).expect("small");
+        let refused = session.write(0, &wrong).expect_err("fits not");
+        assert!(matches!(refused, RunError::State { .. }), "{refused}");
+        let missing = session.clear(STATES_MAX).expect_err("is not there");
+        assert!(matches!(missing, RunError::NoSuchTensor { .. }));
+    }
+}

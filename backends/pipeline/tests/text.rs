@@ -156,6 +156,18 @@ fn a_cache_is_used_from_32_common_tokens_on_and_the_last_two_are_computed_togeth
 }
 
 #[test]
+fn a_job_says_where_its_cache_lies() {
+    let (model, _) = open(Next::Hash);
+    let mut pool = KvPool::new(0);
+    let mut job = TextJob::start(&model, &mut pool, plain("abc")).expect("starts");
+    let places = job.cache_places().expect("known");
+    let [place] = &places[..] else {
+        panic!("{places:?}")
+    };
+    assert_eq!((&place.device, place.bytes), (&None, model.kv_bytes()));
+}
+
+#[test]
 fn nothing_is_bound_between_tokens() {
     let script = Next::Script {
         prompt: 200,

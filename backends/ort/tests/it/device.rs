@@ -2,7 +2,7 @@
 //! which counts what crosses. The CPU does the same with state on the host.
 
 use crate::faulty::compiled;
-use crate::onnx::{Attribute, Dim::Is, Dim::Named, FLOAT, Graph, INT64};
+use crate::onnx::{Attribute, BFLOAT16, Dim::Is, Dim::Named, FLOAT, FLOAT16, Graph, INT64};
 use crate::{ModelFile, backend};
 use mote_api::{
     Backend, Carry, DType, Manifest, Model, OutputTarget, RunError, Session, StatePlace, StateSpec,
@@ -94,6 +94,17 @@ impl Device {
             used_bytes: 0,
         };
         (done, crossed)
+    }
+
+    /// Whether it has memory that this process cannot read.
+    fn is_shut(&self) -> bool {
+        // SAFETY: the signature in own_memory.h.
+        unsafe {
+            let is_shut = self
+                .library
+                .get::<unsafe extern "C" fn() -> bool>("mote_device_is_shut");
+            is_shut.expect("is there")()
+        }
     }
 
     fn limit(&self, bytes: u64) {
@@ -222,6 +233,7 @@ fn state_in_place_stays_where_it_is_over_many_runs() {
             assert_eq!(crossed, only_x_and_y, "{provider}");
             assert_eq!(report.bytes_copied, once * 2 * BYTES, "{provider}");
         }
+        assert!(provider == CPU || device.is_shut());
         let read = filled(0.);
         session.read(0, &read).expect("is read");
         assert_eq!(value_of(&read), sum);
@@ -476,8 +488,87 @@ fn a_stream_leaves_its_state_on_the_device() {
     }
 }
 
+/// `next` = `past`, in 16 bits.
+fn half(element: u64) -> Graph {
+    Graph::new()
+        .input("past", element, &[Is(2), Is(3)])
+        .output("next", element, &[Is(2), Is(3)])
+        .node("Identity", &["past"], &["next"])
+}
+
+#[test]
+fn state_in_16_bit_floats_is_filled_carried_and_read() {
+    let device = Device::plug_in();
+    // 1.5 in each.
+    let cases = [
+        (FLOAT16, DType::F16, 0x3e00u16),
+        (BFLOAT16, DType::Bf16, 0x3fc0),
+    ];
+    for (element, dtype, bits) in cases {
+        for (carry, hidden) in [
+            (Carry::InPlace, false),
+            (Carry::Alternating, false),
+            (Carry::Alternating, true),
+        ] {
+            device.hide_copy(hidden);
+            let file = ModelFile::new(&half(element).encode());
+            let mut request = file.request();
+            request.provider = APART.into();
+            let model = backend().load(&request).expect("a good model");
+            let mut session = Stateful::new(model.session().expect("a session"));
+            let spec = StateSpec {
+                dtype,
+                ..state(carry)
+            };
+            session.keep(spec.clone()).expect("is kept");
+            let bytes = spec.bytes().expect("small");
+            assert_eq!(session.place(0).expect("is kept"), place(APART, bytes));
+            let read = Tensor::zeroed(dtype, &[2, 3]).expect("small");
+            session.run().expect("computes");
+            session.read(0, &read).expect("is read");
+            assert_eq!(read.read_bytes().expect("bytes"), [0; 12]);
+            let written: Vec<u8> = [bits; 6].iter().flat_map(|b| b.to_le_bytes()).collect();
+            let tensor = Tensor::from_bytes(dtype, &[2, 3], &written).expect("small");
+            session.write(0, &tensor).expect("is written");
+            let report = session.run().expect("computes");
+            assert_eq!(report.bytes_copied, 12 + 12, "what was read and written");
+            let (_, crossed) = device.crossed(|| session.run().expect("computes"));
+            assert_eq!(crossed, Counts::default());
+            session.read(0, &read).expect("is read");
+            assert_eq!(read.read_bytes().expect("bytes"), written);
+        }
+    }
+}
+
 const CONTEXT: u64 = 256;
 const VOCAB: u64 = 5;
+
+/// A decoder in 16-bit floats; its logits depend on the tokens of a run.
+fn half_decoder(element: u64) -> Graph {
+    let cache = [Is(1), Is(1), Is(CONTEXT), Is(1)];
+    let to = |element: u64| [("to", Attribute::Int(element as i64))];
+    let mut graph = Graph::new()
+        .input("input_ids", INT64, &[Is(1), Named("s")])
+        .output("logits", element, &[Is(1), Is(1), Is(VOCAB)])
+        .node_with("Cast", &["input_ids"], &["ids"], &to(FLOAT))
+        .node("ReduceSum", &["ids", "axis"], &["sum"])
+        .node("Mul", &["sum", "weights"], &["wide"])
+        .node_with("Cast", &["wide"], &["narrow"], &to(element))
+        .node("Identity", &["narrow"], &["logits"])
+        .integers("axis", &[1])
+        .constant("weights", &[1, 1, VOCAB], &[0.25, -0.5, 0.75, 1.5, -2.]);
+    for part in ["key", "value"] {
+        let (past, present) = (
+            format!("past_key_values.0.{part}"),
+            format!("present.0.{part}"),
+        );
+        graph = graph
+            .input(&past, element, &cache)
+            .output(&present, element, &cache)
+            .node("Identity", &[&past], &[&present]);
+    }
+    graph
+}
 
 /// A decoder whose logits depend on all tokens so far, through both caches.
 fn decoder() -> Graph {
@@ -520,38 +611,47 @@ fn decoder() -> Graph {
         .constant("weights", &[CONTEXT, VOCAB], &weights)
 }
 
-#[test]
-fn a_language_model_leaves_its_cache_on_the_device() {
-    let device = Device::plug_in();
+fn manifest() -> Manifest {
     let text = format!(
         "format = 1\nname = \"m\"\ntask = \"text-generation\"\n[text]\ntokenizer = \"t.json\"\n\
          context_tokens = {CONTEXT}\nvocab = {VOCAB}\nlayers = 1\nkv_heads = 1\nhead_dim = 1\n\
          eos_token_ids = [1]\n[[variant]]\nname = \"v\"\nbackend = \"onnxruntime\"\n\
          file = \"m.onnx\"\nprecision = \"f32\"\n"
     );
-    let manifest = Manifest::parse(&text, Path::new("mote.toml")).expect("a good manifest");
-    let file = ModelFile::new(&decoder().encode());
-    let mut samples = Vec::new();
-    for provider in [CPU, APART] {
-        let mut request = file.request();
-        request.provider = provider.into();
-        let model = backend().load(&request).expect("a good model");
-        let used = device.counts().used_bytes;
-        let mut check = Check::prepare(&manifest, &model).expect("fits");
-        check.run().expect("computes");
-        if provider == APART {
-            // Two caches, in pages.
-            assert!(device.counts().used_bytes - used >= 2 * CONTEXT * 4);
-            let (_, crossed) = device.crossed(|| check.run().expect("computes"));
-            // Steps bring the tokens' sum as a float, and take logits.
-            let steps = 1 + 8;
-            assert_eq!(crossed.to_host_bytes, steps * VOCAB * 4);
-            assert!(crossed.to_device_bytes < CONTEXT * 4, "{crossed:?}");
-        } else {
+    Manifest::parse(&text, Path::new("mote.toml")).expect("a good manifest")
+}
+
+#[test]
+fn a_language_model_leaves_its_cache_on_the_device() {
+    let device = Device::plug_in();
+    for (graph, element_bytes) in [
+        (decoder(), 4),
+        (half_decoder(FLOAT16), 2),
+        (half_decoder(BFLOAT16), 2),
+    ] {
+        let file = ModelFile::new(&graph.encode());
+        let cache_bytes = CONTEXT * element_bytes;
+        let mut samples = Vec::new();
+        for provider in [CPU, APART] {
+            let mut request = file.request();
+            request.provider = provider.into();
+            let model = backend().load(&request).expect("a good model");
+            let (check, filled) = device.crossed(|| Check::prepare(&manifest(), &model));
+            let mut check = check.expect("fits");
             check.run().expect("computes");
+            let (_, crossed) = device.crossed(|| check.run().expect("computes"));
+            if provider == APART {
+                assert_eq!(filled.to_device_bytes, 2 * cache_bytes, "zeros, once");
+                // A step brings tokens or what the CPU made of them, and takes logits or what the
+                // CPU needs for them.
+                let steps = 1 + 8;
+                assert!(crossed.to_host_bytes >= steps * VOCAB * element_bytes);
+                assert!(crossed.to_host_bytes <= steps * VOCAB * 8, "{crossed:?}");
+                assert!(crossed.to_device_bytes < cache_bytes, "{crossed:?}");
+            }
+            samples.push(check.samples().expect("has run"));
         }
-        samples.push(check.samples().expect("has run"));
+        let difference = samples[0].difference(&samples[1]);
+        assert!(difference.error < 1e-5, "{difference:?}");
     }
-    let difference = samples[0].difference(&samples[1]);
-    assert!(difference.error < 1e-5, "{difference:?}");
 }
