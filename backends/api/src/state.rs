@@ -2,7 +2,7 @@
 
 use crate::backend::{Canceller, OutputTarget, RunReport, Session};
 use crate::error::RunError;
-use crate::tensor::{DType, Tensor, TensorError};
+use crate::tensor::{DType, Element, Tensor, TensorError};
 
 /// States of one session at most: keys and values of 512 layers.
 pub const STATES_MAX: usize = 1024;
@@ -12,10 +12,36 @@ pub const STATES_MAX: usize = 1024;
 pub enum Carry {
     /// Input and output are the same memory, as `GroupQueryAttention` wants past and present. A run
     /// that fails may have written to it.
-    InPlace,
+    InPlace {
+        /// Position of the output that a run leaves it at.
+        output: usize,
+    },
     /// A run reads one memory and writes another, and the next run the other way round. A run that
     /// fails or is cancelled leaves the state as it was before it.
-    Alternating,
+    Alternating {
+        /// Position of the output that a run leaves it at.
+        output: usize,
+    },
+    /// Runs read it and leave it as it is.
+    Held,
+}
+
+impl Carry {
+    /// Position of the output that belongs to it.
+    pub fn output(self) -> Option<usize> {
+        match self {
+            Self::InPlace { output } | Self::Alternating { output } => Some(output),
+            Self::Held => None,
+        }
+    }
+
+    /// How many tensors hold it.
+    pub fn tensors(self) -> usize {
+        match self {
+            Self::InPlace { .. } | Self::Held => 1,
+            Self::Alternating { .. } => 2,
+        }
+    }
 }
 
 /// A tensor that a session keeps from run to run; zero at the start.
@@ -23,11 +49,9 @@ pub enum Carry {
 pub struct StateSpec {
     /// Position of the input that a run finds it at.
     pub input: usize,
-    /// Position of the output that a run leaves it at.
-    pub output: usize,
     /// Element type.
     pub dtype: DType,
-    /// Dimensions, outermost first, for the session's life.
+    /// Dimensions, outermost first.
     pub shape: Vec<usize>,
     /// How it goes on.
     pub carry: Carry,
@@ -40,10 +64,14 @@ impl StateSpec {
     /// When the shape overflows.
     pub fn bytes(&self) -> Result<u64, TensorError> {
         let one = Tensor::bytes_of(self.dtype, &self.shape)? as u64;
-        Ok(match self.carry {
-            Carry::InPlace => one,
-            Carry::Alternating => one * 2,
-        })
+        Ok(one * self.carry.tensors() as u64)
+    }
+
+    /// Whether a state of one can be exchanged for that of the other.
+    fn is_like(&self, other: &Self) -> bool {
+        self.dtype == other.dtype
+            && self.shape == other.shape
+            && self.carry.tensors() == other.carry.tensors()
     }
 }
 
@@ -67,6 +95,18 @@ pub trait DeviceStates {
     /// [`RunError::DeviceMemory`] when the device has no room; [`RunError::State`] when input or
     /// output do not fit or are taken.
     fn keep(&mut self, state: &StateSpec) -> Result<Option<usize>, RunError>;
+
+    /// Gives a state another shape, and makes it zero.
+    ///
+    /// # Errors
+    /// As [`Self::keep`]; the state is then as it was.
+    fn reshape(&mut self, state: usize, shape: &[usize]) -> Result<(), RunError>;
+
+    /// Exchanges what the next run finds at two states of one type and shape.
+    ///
+    /// # Errors
+    /// [`RunError::State`] when they are not alike or in different memory.
+    fn exchange(&mut self, one: usize, other: usize) -> Result<(), RunError>;
 
     /// Where a state lies.
     ///
@@ -108,7 +148,7 @@ struct Kept {
 enum Home {
     /// The session's own, by its number.
     Device(usize),
-    /// What the next run reads and what it writes; both the same where the state is in place.
+    /// What the next run reads and what it writes; both the same but for alternating state.
     Host([Tensor; 2]),
 }
 
@@ -122,7 +162,7 @@ impl Stateful {
     }
 
     /// Keeps a state from now on, zero at first, and answers its number: they count from 0. Its input
-    /// and its output are not to be bound by anybody else.
+    /// and its output, if any, are not to be bound by anybody else.
     ///
     /// # Errors
     /// When type or shape do not fit the model, there are [`STATES_MAX`] states, the device
@@ -148,6 +188,72 @@ impl Stateful {
         }
         self.states.push(Kept { spec, home });
         Ok(number)
+    }
+
+    /// Gives state `number` another shape, and makes it zero.
+    ///
+    /// # Errors
+    /// As [`Self::keep`]; the state is then as it was.
+    pub fn reshape(&mut self, number: usize, shape: &[usize]) -> Result<(), RunError> {
+        let kept = self.states.get_mut(number).ok_or(no_such(number))?;
+        let spec = StateSpec {
+            shape: shape.to_vec(),
+            ..kept.spec.clone()
+        };
+        match &mut kept.home {
+            Home::Device(state) => device(self.session.as_mut(), number)?.reshape(*state, shape)?,
+            Home::Host(memory) => {
+                let new = host_memory(&spec)?;
+                if let Err(error) = bind(self.session.as_mut(), &spec, &new) {
+                    bind(self.session.as_mut(), &kept.spec, memory)?;
+                    return Err(error);
+                }
+                *memory = new;
+            }
+        }
+        kept.spec = spec;
+        Ok(())
+    }
+
+    /// Exchanges what the next run finds at two states of one type and shape. Nothing is copied where
+    /// both lie in the same memory.
+    ///
+    /// # Errors
+    /// [`RunError::State`] when they are not alike.
+    pub fn exchange(&mut self, one: usize, other: usize) -> Result<(), RunError> {
+        let of = |number: usize| self.states.get(number).ok_or(no_such(number));
+        let (first, second) = (of(one)?, of(other)?);
+        if !first.spec.is_like(&second.spec) {
+            return Err(RunError::State {
+                name: format!("number {one}"),
+                why: format!("is not like number {other}"),
+            });
+        }
+        match (&first.home, &second.home) {
+            (Home::Device(first), Home::Device(second)) => {
+                device(self.session.as_mut(), one)?.exchange(*first, *second)
+            }
+            (Home::Host(memory), Home::Host(others)) => {
+                let (memory, others) = (memory.clone(), others.clone());
+                self.move_in(one, others)?;
+                self.move_in(other, memory)
+            }
+            _ => {
+                let made = || Tensor::zeroed(first.spec.dtype, &first.spec.shape);
+                let (was, others) = (made()?, made()?);
+                self.read(one, &was)?;
+                self.read(other, &others)?;
+                self.write(one, &others)?;
+                self.write(other, &was)
+            }
+        }
+    }
+
+    fn move_in(&mut self, number: usize, memory: [Tensor; 2]) -> Result<(), RunError> {
+        let kept = &mut self.states[number];
+        bind(self.session.as_mut(), &kept.spec, &memory)?;
+        kept.home = Home::Host(memory);
+        Ok(())
     }
 
     /// Where state `number` lies.
@@ -217,6 +323,25 @@ impl Stateful {
             Home::Host([next, _]) => Ok(next.write_bytes(&from.read_bytes()?)?),
         }
     }
+
+    /// Copies values to state `number`, for the next run to find.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when there are more or fewer values than elements.
+    pub fn write_values<T: Element>(
+        &mut self,
+        number: usize,
+        values: &[T],
+    ) -> Result<(), RunError> {
+        let kept = self.states.get(number).ok_or(no_such(number))?;
+        match &kept.home {
+            Home::Device(_) => {
+                let tensor = Tensor::from_slice(&kept.spec.shape, values)?;
+                self.write(number, &tensor)
+            }
+            Home::Host([next, _]) => Ok(next.write(values)?),
+        }
+    }
 }
 
 fn no_such(index: usize) -> RunError {
@@ -241,8 +366,8 @@ fn check_fits(number: usize, spec: &StateSpec, tensor: &Tensor) -> Result<(), Ru
 fn host_memory(spec: &StateSpec) -> Result<[Tensor; 2], RunError> {
     let next = Tensor::zeroed(spec.dtype, &spec.shape)?;
     let other = match spec.carry {
-        Carry::InPlace => next.clone(),
-        Carry::Alternating => Tensor::zeroed(spec.dtype, &spec.shape)?,
+        Carry::InPlace { .. } | Carry::Held => next.clone(),
+        Carry::Alternating { .. } => Tensor::zeroed(spec.dtype, &spec.shape)?,
     };
     Ok([next, other])
 }
@@ -253,7 +378,10 @@ fn bind(
     [next, other]: &[Tensor; 2],
 ) -> Result<(), RunError> {
     session.bind_input(spec.input, next)?;
-    session.bind_output(spec.output, OutputTarget::Into(other.clone()))
+    match spec.carry.output() {
+        Some(output) => session.bind_output(output, OutputTarget::Into(other.clone())),
+        None => Ok(()),
+    }
 }
 
 impl Session for Stateful {
@@ -267,7 +395,7 @@ impl Session for Stateful {
 
     fn run(&mut self) -> Result<RunReport, RunError> {
         for Kept { spec, home } in &self.states {
-            if let (Carry::Alternating, Home::Host(memory)) = (spec.carry, home) {
+            if let (Carry::Alternating { .. }, Home::Host(memory)) = (spec.carry, home) {
                 bind(self.session.as_mut(), spec, memory)?;
             }
         }
@@ -300,6 +428,9 @@ mod tests {
         output: Option<Tensor>,
         fails: bool,
     }
+
+    const IN_PLACE: Carry = Carry::InPlace { output: 0 };
+    const ALTERNATING: Carry = Carry::Alternating { output: 0 };
 
     struct NoCancel;
 
@@ -351,7 +482,6 @@ mod tests {
         }));
         let spec = StateSpec {
             input: 0,
-            output: 0,
             dtype: DType::F32,
             shape: vec![1],
             carry,
@@ -368,7 +498,7 @@ mod tests {
 
     #[test]
     fn state_on_the_host_goes_on_is_read_written_and_cleared() {
-        for carry in [Carry::InPlace, Carry::Alternating] {
+        for carry in [IN_PLACE, ALTERNATING] {
             let mut session = counting(carry);
             for round in 1..=5u8 {
                 session.run().expect("runs");
@@ -386,7 +516,7 @@ mod tests {
 
     #[test]
     fn a_run_that_fails_leaves_alternating_state_as_it_was() {
-        let mut session = counting(Carry::Alternating);
+        let mut session = counting(ALTERNATING);
         let fails = |yes: f32| Tensor::from_slice(&[1], &[yes]).expect("small");
         session.run().expect("runs");
         session.bind_input(1, &fails(1.)).expect("takes all");
@@ -400,8 +530,41 @@ mod tests {
     }
 
     #[test]
+    fn states_are_exchanged_and_reshaped() {
+        let mut session = counting(ALTERNATING);
+        session.run().expect("runs");
+        let other = StateSpec {
+            input: 1,
+            dtype: DType::F32,
+            shape: vec![1],
+            carry: Carry::Held,
+        };
+        assert_eq!(session.keep(other.clone()).expect("takes all"), 1);
+        assert_eq!(session.keep(other).expect("takes all"), 2);
+        let refused = session
+            .exchange(0, 1)
+            .expect_err("of two tensors, and of one");
+        assert!(matches!(refused, RunError::State { .. }), "{refused}");
+        session.write_values(1, &[5f32]).expect("fits");
+        session.write_values(2, &[6f32]).expect("fits");
+        session.exchange(1, 2).expect("are alike");
+        let read = |session: &mut Stateful, number, shape: &[usize]| {
+            let into = Tensor::zeroed(DType::F32, shape).expect("small");
+            session.read(number, &into).expect("is read");
+            into.read::<f32>().expect("f32")
+        };
+        assert_eq!(read(&mut session, 1, &[1]), [6.]);
+        assert_eq!(read(&mut session, 2, &[1]), [5.]);
+        session.reshape(1, &[2]).expect("takes all");
+        assert_eq!(read(&mut session, 1, &[2]), [0., 0.]);
+        session.exchange(1, 2).expect_err("are no longer alike");
+        session.write_values(1, &[1f32]).expect_err("has two");
+        assert_eq!(count(&mut session), 1.);
+    }
+
+    #[test]
     fn states_are_counted_and_bounded() {
-        let mut session = counting(Carry::Alternating);
+        let mut session = counting(ALTERNATING);
         let host = |bytes| StatePlace {
             device: None,
             bytes,
@@ -409,10 +572,9 @@ mod tests {
         assert_eq!(session.place(0).expect("is there"), host(8));
         let more = StateSpec {
             input: 0,
-            output: 0,
             dtype: DType::F16,
             shape: vec![3],
-            carry: Carry::InPlace,
+            carry: IN_PLACE,
         };
         session.keep(more.clone()).expect("takes all");
         assert_eq!(session.places().expect("known"), [host(8 + 6)]);

@@ -82,9 +82,11 @@ impl OrtSession {
     }
 
     /// Forgets what was bound to an input and an output.
-    pub(crate) fn let_go(&mut self, input: usize, output: usize) {
+    pub(crate) fn let_go(&mut self, input: usize, output: Option<usize>) {
         self.inputs[input] = None;
-        self.outputs[output] = Output::default();
+        if let Some(output) = output {
+            self.outputs[output] = Output::default();
+        }
     }
 
     /// A value over `tensor`, or over a private twin of it.

@@ -5,7 +5,7 @@ use crate::failure::backend_error;
 use crate::mover::Mover;
 use crate::session::{OrtSession, accepts};
 use crate::sys::{DeviceValue, RawValue, ValueRef};
-use mote_api::{Carry, DeviceStates, RunError, StatePlace, StateSpec, Tensor};
+use mote_api::{DeviceStates, RunError, StatePlace, StateSpec, Tensor};
 use std::sync::Arc;
 
 /// One state, with the tensors that hold it.
@@ -35,6 +35,11 @@ impl State {
     fn bytes(&self) -> u64 {
         self.spec.bytes().unwrap_or(u64::MAX)
     }
+
+    /// Bytes of what one run finds.
+    fn one_bytes(&self) -> u64 {
+        self.bytes() / self.values.len() as u64
+    }
 }
 
 /// Which of `states` an input or output belongs to.
@@ -59,66 +64,80 @@ impl OrtSession {
         state.ok_or(RunError::NoSuchTensor { index })
     }
 
-    fn check_state(&self, spec: &StateSpec) -> Result<(), RunError> {
-        let interface = &self.model.interface;
-        let (inputs, outputs) = (&interface.signature.inputs, &interface.signature.outputs);
-        let (input, output) = (spec.input, spec.output);
-        let index = input;
-        let wanted = inputs.get(input).ok_or(RunError::NoSuchTensor { index })?;
-        let index = output;
-        let made = outputs
-            .get(output)
-            .ok_or(RunError::NoSuchTensor { index })?;
-        let refuse = |why: String| {
-            let name = wanted.name.clone();
-            Err(RunError::State { name, why })
+    fn check_free(&self, spec: &StateSpec) -> Result<(), RunError> {
+        let is_taken = |taken: &[Option<usize>], index: usize| match taken.get(index) {
+            Some(by) => Ok(by.is_some()),
+            None => Err(RunError::NoSuchTensor { index }),
         };
-        if self.taken.inputs[input].is_some() || self.taken.outputs[output].is_some() {
-            return refuse("is kept already".into());
+        let output = spec.carry.output();
+        let output = output.map(|output| is_taken(&self.taken.outputs, output));
+        if is_taken(&self.taken.inputs, spec.input)? || output.transpose()?.unwrap_or(false) {
+            return Err(self.refuse(spec, "is kept already".into()));
         }
-        for (of, any_rank) in [
-            (wanted, interface.any_rank.0[input]),
-            (made, interface.any_rank.1[output]),
-        ] {
+        Ok(())
+    }
+
+    fn check_shape(&self, spec: &StateSpec) -> Result<(), RunError> {
+        let interface = &self.model.interface;
+        let input = &interface.signature.inputs[spec.input];
+        let mut ends = vec![(input, interface.any_rank.0[spec.input])];
+        if let Some(output) = spec.carry.output() {
+            let made = &interface.signature.outputs[output];
+            ends.push((made, interface.any_rank.1[output]));
+        }
+        for (of, any_rank) in ends {
             if !accepts(of, any_rank, spec.dtype, &spec.shape) {
                 let (dtype, shape) = (spec.dtype, &spec.shape);
-                return refuse(format!("does not fit {:?} as {dtype} {shape:?}", of.name));
+                let why = format!("does not fit {:?} as {dtype} {shape:?}", of.name);
+                return Err(self.refuse(spec, why));
             }
         }
         Ok(())
     }
 
-    /// Memory on the device for a state, where that is what the model wants on both sides.
-    fn device_values(
-        &self,
-        engine: &Engine,
-        spec: &StateSpec,
-    ) -> Result<Option<(String, Vec<DeviceValue>)>, RunError> {
-        let place = |places: &[Option<_>], at: usize| places.get(at).cloned().flatten();
-        let wanted = place(&engine.places.inputs, spec.input);
-        let made = place(&engine.places.outputs, spec.output);
-        let passed_through = self.model.interface.passed_through[spec.output];
-        let Some(wanted) = wanted.filter(|wanted| made.as_ref() == Some(wanted) && !passed_through)
-        else {
-            return Ok(None);
-        };
-        let count = match spec.carry {
-            Carry::InPlace => 1,
-            Carry::Alternating => 2,
-        };
-        let make = |_| {
+    fn refuse(&self, spec: &StateSpec, why: String) -> RunError {
+        let name = self.model.interface.signature.inputs[spec.input]
+            .name
+            .clone();
+        RunError::State { name, why }
+    }
+
+    /// The device memory that a state is wanted in, where both its ends are wanted in the same.
+    fn device_of(&self, engine: &Engine, spec: &StateSpec) -> Option<String> {
+        let places = &engine.places;
+        let wanted = places.inputs.get(spec.input)?.as_ref()?;
+        if let Some(output) = spec.carry.output() {
+            let made = places.outputs.get(output)?.as_ref()?;
+            if made != wanted || self.model.interface.passed_through[output] {
+                return None;
+            }
+        }
+        Some(wanted.name.clone())
+    }
+
+    /// A state with memory on the device, zero; `None` when nothing fills it.
+    fn make(&self, spec: &StateSpec, device: String) -> Result<Option<State>, RunError> {
+        self.check_shape(spec)?;
+        let engine = self.model.engine();
+        let value = |_| {
             let value = engine.device_value(spec.input, spec.dtype, &spec.shape);
             value.map_err(|error| RunError::DeviceMemory {
                 name: self.model.interface.signature.inputs[spec.input]
                     .name
                     .clone(),
-                device: wanted.name.clone(),
+                device: device.clone(),
                 bytes: Tensor::bytes_of(spec.dtype, &spec.shape).map_or(u64::MAX, |b| b as u64),
                 cause: backend_error("allocate on the device", &error),
             })
         };
-        let values: Result<Vec<_>, _> = (0..count).map(make).collect();
-        Ok(Some((wanted.name.clone(), values?)))
+        let values: Result<Vec<_>, _> = (0..spec.carry.tensors()).map(value).collect();
+        let mut state = State {
+            spec: spec.clone(),
+            values: values?,
+            device,
+            mover: None,
+        };
+        Ok(self.start(&engine, &mut state)?.then_some(state))
     }
 
     fn host_value(&self, tensor: &Tensor) -> Result<RawValue, RunError> {
@@ -171,38 +190,58 @@ impl OrtSession {
             return Ok(());
         }
         let (dtype, shape) = (tensor.dtype(), tensor.shape());
-        Err(RunError::State {
-            name: self.model.interface.signature.inputs[spec.input]
-                .name
-                .clone(),
-            why: format!("is {} {:?}, not {dtype} {shape:?}", spec.dtype, spec.shape),
-        })
+        let why = format!("is {} {:?}, not {dtype} {shape:?}", spec.dtype, spec.shape);
+        Err(self.refuse(spec, why))
     }
 }
 
 impl DeviceStates for OrtSession {
     fn keep(&mut self, spec: &StateSpec) -> Result<Option<usize>, RunError> {
-        self.check_state(spec)?;
-        let engine = self.model.engine();
-        let Some((device, values)) = self.device_values(&engine, spec)? else {
+        self.check_free(spec)?;
+        let Some(device) = self.device_of(&self.model.engine(), spec) else {
             return Ok(None);
         };
-        let mut state = State {
-            spec: spec.clone(),
-            values,
-            device,
-            mover: None,
-        };
-        if !self.start(&engine, &mut state)? {
+        let Some(state) = self.make(spec, device)? else {
             return Ok(None);
-        }
-        self.copied_bytes += Tensor::bytes_of(spec.dtype, &spec.shape)? as u64;
+        };
+        self.copied_bytes += state.one_bytes();
         let number = self.states.len();
-        self.let_go(spec.input, spec.output);
+        self.let_go(spec.input, spec.carry.output());
         self.taken.inputs[spec.input] = Some(number);
-        self.taken.outputs[spec.output] = Some(number);
+        if let Some(output) = spec.carry.output() {
+            self.taken.outputs[output] = Some(number);
+        }
         self.states.push(state);
         Ok(Some(number))
+    }
+
+    fn reshape(&mut self, state: usize, shape: &[usize]) -> Result<(), RunError> {
+        let old = self.state(state)?;
+        let spec = StateSpec {
+            shape: shape.to_vec(),
+            ..old.spec.clone()
+        };
+        let made = self.make(&spec, old.device.clone())?;
+        let made = made.ok_or_else(|| self.refuse(&spec, "cannot be filled".into()))?;
+        self.copied_bytes += made.one_bytes();
+        self.states[state] = made;
+        Ok(())
+    }
+
+    fn exchange(&mut self, one: usize, other: usize) -> Result<(), RunError> {
+        let (first, second) = (self.state(one)?, self.state(other)?);
+        let is_like = first.device == second.device
+            && first.spec.dtype == second.spec.dtype
+            && first.spec.shape == second.spec.shape;
+        if !is_like {
+            return Err(self.refuse(&first.spec, "is not like the other".into()));
+        }
+        if one != other {
+            let (low, high) = (one.min(other), one.max(other));
+            let (lower, higher) = self.states.split_at_mut(high);
+            std::mem::swap(&mut lower[low].values[0], &mut higher[0].values[0]);
+        }
+        Ok(())
     }
 
     fn place(&self, state: usize) -> Result<StatePlace, RunError> {

@@ -47,7 +47,7 @@ struct Prepared {
 }
 
 impl StreamSession {
-    /// A new stream: state tensors zero, constants bound.
+    /// A new stream: state tensors zero, constants in place.
     ///
     /// # Errors
     /// [`PipelineError::Graph`] when `spec` does not fit the model.
@@ -63,10 +63,9 @@ impl StreamSession {
             }
             states.push(StateSpec {
                 input,
-                output,
                 dtype,
                 shape: state.shape.clone(),
-                carry: Carry::Alternating,
+                carry: Carry::Alternating { output },
             });
         }
         for constant in spec.map_or(&[][..], |spec| &spec.constant) {
@@ -76,7 +75,7 @@ impl StreamSession {
         }
         let taken_input =
             |i: usize| states.iter().any(|s| s.input == i) || constants.iter().any(|c| c.0 == i);
-        let taken_output = |i: usize| states.iter().any(|s| s.output == i);
+        let taken_output = |i: usize| states.iter().any(|s| s.carry.output() == Some(i));
         let inputs: Vec<usize> = (0..all.inputs.len()).filter(|&i| !taken_input(i)).collect();
         let outputs: Vec<usize> = (0..all.outputs.len())
             .filter(|&i| !taken_output(i))
@@ -275,7 +274,7 @@ impl StreamSession {
         Ok(())
     }
 
-    /// Where state tensors lie, each place once.
+    /// Where state tensors and constants lie, each place once.
     ///
     /// # Errors
     /// When the session does not know.
@@ -289,7 +288,7 @@ impl StreamSession {
     }
 }
 
-/// A session with state at zero and constants bound.
+/// A session with state at zero, and with constants.
 fn start(
     model: &Arc<dyn Model>,
     states: &[StateSpec],
@@ -299,8 +298,14 @@ fn start(
     for state in states {
         session.keep(state.clone())?;
     }
-    for (index, tensor) in constants {
-        session.bind_input(*index, tensor)?;
+    for (input, tensor) in constants {
+        let number = session.keep(StateSpec {
+            input: *input,
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            carry: Carry::Held,
+        })?;
+        session.write(number, tensor)?;
     }
     Ok(session)
 }

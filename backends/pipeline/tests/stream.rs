@@ -134,8 +134,8 @@ fn it_says_where_its_state_lies() {
     let [place] = &places[..] else {
         panic!("{places:?}")
     };
-    // Two of [1, 2] in f32, which take turns.
-    assert_eq!((&place.device, place.bytes), (&None, 16));
+    // Two of [1, 2] in f32, which take turns, and an i64.
+    assert_eq!((&place.device, place.bytes), (&None, 16 + 8));
 }
 
 #[test]

@@ -1,20 +1,23 @@
 //! State in memory of a device: on a provider whose memory the host cannot touch without dying, and
 //! which counts what crosses. The CPU does the same with state on the host.
 
+mod pipelines;
+
 use crate::faulty::compiled;
-use crate::onnx::{Attribute, BFLOAT16, Dim::Is, Dim::Named, FLOAT, FLOAT16, Graph, INT64};
+use crate::onnx::{BFLOAT16, Dim::Is, Dim::Named, FLOAT, FLOAT16, Graph};
 use crate::{ModelFile, backend};
 use mote_api::{
-    Backend, Carry, DType, Manifest, Model, OutputTarget, RunError, Session, StatePlace, StateSpec,
-    Stateful, StreamSpec, Tensor, Threads,
+    Backend, Carry, DType, Model, OutputTarget, RunError, Session, StatePlace, StateSpec, Stateful,
+    Tensor, Threads,
 };
-use mote_pipeline::{Check, NamedTensor, StreamSession};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 const APART: &str = "ApartExecutionProvider";
 const CPU: &str = "";
 const MEMORY: &str = "ApartNpu";
+const IN_PLACE: Carry = Carry::InPlace { output: 0 };
+const ALTERNATING: Carry = Carry::Alternating { output: 0 };
 /// Bytes of `x`, of `y`, and of one state.
 const BYTES: u64 = 24;
 
@@ -172,7 +175,6 @@ fn late() -> Graph {
 fn state(carry: Carry) -> StateSpec {
     StateSpec {
         input: 0,
-        output: 0,
         dtype: DType::F32,
         shape: vec![2, 3],
         carry,
@@ -213,7 +215,7 @@ fn state_in_place_stays_where_it_is_over_many_runs() {
     let device = Device::plug_in();
     for provider in [CPU, APART] {
         let model = load(&sum(), provider);
-        let (mut session, x, y) = started(&*model, Carry::InPlace);
+        let (mut session, x, y) = started(&*model, IN_PLACE);
         assert_eq!(session.place(0).expect("is kept"), place(provider, BYTES));
         let mut sum = 0.;
         session.run().expect("computes");
@@ -256,7 +258,7 @@ fn alternating_state_is_as_before_after_a_run_that_fails_or_is_cancelled() {
     let device = Device::plug_in();
     for provider in [CPU, APART] {
         let model = load(&late(), provider);
-        let (mut session, x, y) = started(&*model, Carry::Alternating);
+        let (mut session, x, y) = started(&*model, ALTERNATING);
         let (good, bad) = (
             filled(1.),
             Tensor::zeroed(DType::F32, &[4, 3]).expect("small"),
@@ -305,14 +307,14 @@ fn alternating_state_is_as_before_after_a_run_that_fails_or_is_cancelled() {
 fn state_is_filled_and_read_where_only_sessions_can_copy() {
     let device = Device::plug_in();
     let model = load(&sum(), APART);
-    let (_, crossed) = device.crossed(|| started(&*model, Carry::InPlace));
+    let (_, crossed) = device.crossed(|| started(&*model, IN_PLACE));
     assert_eq!(
         crossed.by_environment, 1,
         "the library fills it where it can"
     );
     device.hide_copy(true);
     let before = device.counts();
-    let (mut session, x, y) = started(&*model, Carry::InPlace);
+    let (mut session, x, y) = started(&*model, IN_PLACE);
     assert_eq!(session.place(0).expect("is kept"), place(APART, BYTES));
     x.write(&[1f32; 6]).expect("fits");
     for round in 1..=5u8 {
@@ -335,7 +337,7 @@ fn a_device_without_room_says_how_much_was_wanted() {
     let mut session = Stateful::new(model.session().expect("a session"));
     let used = device.counts().used_bytes;
     device.limit(used);
-    match session.keep(state(Carry::InPlace)) {
+    match session.keep(state(IN_PLACE)) {
         Err(RunError::DeviceMemory {
             name,
             device,
@@ -348,7 +350,7 @@ fn a_device_without_room_says_how_much_was_wanted() {
         other => panic!("{other:?}"),
     }
     device.limit(u64::MAX);
-    assert_eq!(session.keep(state(Carry::InPlace)).expect("is kept"), 0);
+    assert_eq!(session.keep(state(IN_PLACE)).expect("is kept"), 0);
     assert!(device.counts().used_bytes > used);
     drop(session);
     assert_eq!(
@@ -362,7 +364,7 @@ fn a_device_without_room_says_how_much_was_wanted() {
 fn state_outlives_the_model_and_a_change_of_threads() {
     let _device = Device::plug_in();
     let model = load(&sum(), APART);
-    let (mut session, x, y) = started(&*model, Carry::InPlace);
+    let (mut session, x, y) = started(&*model, IN_PLACE);
     x.write(&[1f32; 6]).expect("fits");
     session.run().expect("computes");
     let two = Threads {
@@ -381,13 +383,13 @@ fn state_outlives_the_model_and_a_change_of_threads() {
 fn what_is_kept_is_not_bound_and_what_is_not_the_devices_stays_on_the_host() {
     let device = Device::plug_in();
     let model = load(&sum(), APART);
-    let (mut session, _, _) = started(&*model, Carry::InPlace);
+    let (mut session, _, _) = started(&*model, IN_PLACE);
     let is_state = |error: RunError| assert!(matches!(error, RunError::State { .. }), "{error}");
     is_state(session.bind_input(0, &filled(0.)).expect_err("is kept"));
     let target = OutputTarget::Into(filled(0.));
     is_state(session.bind_output(0, target).expect_err("is kept"));
-    is_state(session.keep(state(Carry::InPlace)).expect_err("is kept"));
-    let mut wrong = state(Carry::InPlace);
+    is_state(session.keep(state(IN_PLACE)).expect_err("is kept"));
+    let mut wrong = state(IN_PLACE);
     wrong.shape = vec![3, 2];
     let mut fresh = Stateful::new(model.session().expect("a session"));
     is_state(fresh.keep(wrong).expect_err("does not fit"));
@@ -416,7 +418,7 @@ fn what_is_kept_is_not_bound_and_what_is_not_the_devices_stays_on_the_host() {
     let mut request = file.request();
     request.provider = APART.into();
     let model = backend().load(&request).expect("a good model");
-    let (mut session, x, y) = started(&*model, Carry::Alternating);
+    let (mut session, x, y) = started(&*model, ALTERNATING);
     let unused = Tensor::zeroed(DType::F32, &[2]).expect("small");
     session.bind_input(2, &unused).expect("fits");
     assert_eq!(session.place(0).expect("is kept"), place(CPU, 2 * BYTES));
@@ -437,7 +439,7 @@ fn outputs_that_nothing_computes_are_no_obstacle() {
         .constant("fixed", &[1], &[7.]);
     let model = load(&graph, APART);
     let mut session = Stateful::new(model.session().expect("a session"));
-    session.keep(state(Carry::Alternating)).expect("is kept");
+    session.keep(state(ALTERNATING)).expect("is kept");
     session.bind_input(1, &filled(3.)).expect("fits");
     for round in 1..=3u8 {
         session.run().expect("computes");
@@ -449,42 +451,53 @@ fn outputs_that_nothing_computes_are_no_obstacle() {
 }
 
 #[test]
-fn a_stream_leaves_its_state_on_the_device() {
+fn what_is_held_crosses_once_and_changes_places_without_crossing() {
     let device = Device::plug_in();
-    let spec = StreamSpec {
-        state: vec![mote_api::StateTensor {
-            input: "past".into(),
-            output: "next".into(),
-            shape: vec![2, 3],
-        }],
-        constant: Vec::new(),
-    };
-    let model = load(&sum(), APART);
-    let mut stream = StreamSession::open(&model, Some(&spec)).expect("opens");
-    assert_eq!(
-        stream.state_places().expect("known"),
-        [place(APART, 2 * BYTES)]
-    );
-    let x = NamedTensor {
-        name: "x".into(),
-        tensor: filled(1.),
-    };
-    for _ in 0..2 {
-        for round in 1..=10u8 {
-            let push = || {
-                stream
-                    .push(std::slice::from_ref(&x), &[])
-                    .expect("computes")
-            };
-            let (result, crossed) = device.crossed(push);
-            assert_eq!(value_of(&result.outputs[0].tensor), 2. * f32::from(round));
-            let bytes = (crossed.to_device_bytes, crossed.to_host_bytes);
-            assert_eq!(bytes, (BYTES, BYTES));
-            // The first found its state filled with zeros.
-            let filled = if round == 1 { BYTES } else { 0 };
-            assert_eq!(result.report.bytes_copied, 2 * BYTES + filled);
+    for provider in [CPU, APART] {
+        let model = load(&late(), provider);
+        let mut session = Stateful::new(model.session().expect("a session"));
+        let held = |input| StateSpec {
+            input,
+            carry: Carry::Held,
+            ..state(IN_PLACE)
+        };
+        for input in 0..3 {
+            let kept = session.keep(held(input)).expect("is kept");
+            assert_eq!(kept, input);
+            assert_eq!(session.place(kept).expect("known"), place(provider, BYTES));
         }
-        stream.reset().expect("resets");
+        session.write_values(0, &[2f32; 6]).expect("fits");
+        session.write_values(1, &[3f32; 6]).expect("fits");
+        session.write_values(2, &[10f32; 6]).expect("fits");
+        let (outputs, crossed) = device.crossed(|| {
+            let mut compute = || {
+                session.run().expect("computes");
+                value_of(&session.output(1).expect("is there"))
+            };
+            let before = [compute(), compute()];
+            session.exchange(1, 2).expect("are alike");
+            let mut compute = || {
+                session.run().expect("computes");
+                value_of(&session.output(1).expect("is there"))
+            };
+            (before, compute())
+        });
+        // (past + x) · z + past.
+        assert_eq!(outputs, ([52., 52.], 38.));
+        assert_eq!(crossed.to_device_bytes, 0);
+        session.reshape(2, &[4, 3]).expect("any number of rows");
+        session.run().expect_err("shapes do not fit");
+        session.reshape(2, &[1, 3]).expect("any number of rows");
+        session.write_values(2, &[0.5f32; 3]).expect("fits");
+        session.run().expect("computes");
+        assert_eq!(value_of(&session.output(1).expect("is there")), 8.);
+        let refused = session.reshape(2, &[3, 2]).expect_err("three columns");
+        match (provider, refused) {
+            (APART, RunError::State { .. }) | (CPU, RunError::Input { .. }) => {}
+            (_, other) => panic!("{other}"),
+        }
+        session.run().expect("is as it was");
+        assert_eq!(value_of(&session.output(1).expect("is there")), 8.);
     }
 }
 
@@ -505,11 +518,7 @@ fn state_in_16_bit_floats_is_filled_carried_and_read() {
         (BFLOAT16, DType::Bf16, 0x3fc0),
     ];
     for (element, dtype, bits) in cases {
-        for (carry, hidden) in [
-            (Carry::InPlace, false),
-            (Carry::Alternating, false),
-            (Carry::Alternating, true),
-        ] {
+        for (carry, hidden) in [(IN_PLACE, false), (ALTERNATING, false), (ALTERNATING, true)] {
             device.hide_copy(hidden);
             let file = ModelFile::new(&half(element).encode());
             let mut request = file.request();
@@ -537,121 +546,5 @@ fn state_in_16_bit_floats_is_filled_carried_and_read() {
             session.read(0, &read).expect("is read");
             assert_eq!(read.read_bytes().expect("bytes"), written);
         }
-    }
-}
-
-const CONTEXT: u64 = 256;
-const VOCAB: u64 = 5;
-
-/// A decoder in 16-bit floats; its logits depend on the tokens of a run.
-fn half_decoder(element: u64) -> Graph {
-    let cache = [Is(1), Is(1), Is(CONTEXT), Is(1)];
-    let to = |element: u64| [("to", Attribute::Int(element as i64))];
-    let mut graph = Graph::new()
-        .input("input_ids", INT64, &[Is(1), Named("s")])
-        .output("logits", element, &[Is(1), Is(1), Is(VOCAB)])
-        .node_with("Cast", &["input_ids"], &["ids"], &to(FLOAT))
-        .node("ReduceSum", &["ids", "axis"], &["sum"])
-        .node("Mul", &["sum", "weights"], &["wide"])
-        .node_with("Cast", &["wide"], &["narrow"], &to(element))
-        .node("Identity", &["narrow"], &["logits"])
-        .integers("axis", &[1])
-        .constant("weights", &[1, 1, VOCAB], &[0.25, -0.5, 0.75, 1.5, -2.]);
-    for part in ["key", "value"] {
-        let (past, present) = (
-            format!("past_key_values.0.{part}"),
-            format!("present.0.{part}"),
-        );
-        graph = graph
-            .input(&past, element, &cache)
-            .output(&present, element, &cache)
-            .node("Identity", &[&past], &[&present]);
-    }
-    graph
-}
-
-/// A decoder whose logits depend on all tokens so far, through both caches.
-fn decoder() -> Graph {
-    let cache = [Is(1), Is(1), Is(CONTEXT), Is(1)];
-    let (past, present) = (
-        ["past_key_values.0.key", "past_key_values.0.value"],
-        ["present.0.key", "present.0.value"],
-    );
-    let weights: Vec<f32> = (0..CONTEXT * VOCAB)
-        .map(|at| (at % 7) as f32 / 64. - 0.04)
-        .collect();
-    let graph = Graph::new()
-        .input("input_ids", INT64, &[Is(1), Named("s")])
-        .input(past[0], FLOAT, &cache)
-        .input(past[1], FLOAT, &cache)
-        .output("logits", FLOAT, &[Is(1), Is(1), Is(VOCAB)])
-        .output(present[0], FLOAT, &cache)
-        .output(present[1], FLOAT, &cache)
-        .node_with(
-            "Cast",
-            &["input_ids"],
-            &["ids"],
-            &[("to", Attribute::Int(FLOAT as i64))],
-        )
-        .node_with(
-            "ReduceSum",
-            &["ids"],
-            &["sum"],
-            &[("keepdims", Attribute::Int(0))],
-        )
-        .node("Mul", &["sum", "eighth"], &["added"])
-        .node("Add", &[past[0], "added"], &[present[0]])
-        .node("Sub", &[past[1], "sum"], &[present[1]])
-        .node("Mul", &[present[0], present[1]], &["both"])
-        .node("Reshape", &["both", "row"], &["flat"])
-        .node("MatMul", &["flat", "weights"], &["logits"]);
-    graph
-        .integers("row", &[1, 1, CONTEXT as i64])
-        .constant("eighth", &[], &[0.125])
-        .constant("weights", &[CONTEXT, VOCAB], &weights)
-}
-
-fn manifest() -> Manifest {
-    let text = format!(
-        "format = 1\nname = \"m\"\ntask = \"text-generation\"\n[text]\ntokenizer = \"t.json\"\n\
-         context_tokens = {CONTEXT}\nvocab = {VOCAB}\nlayers = 1\nkv_heads = 1\nhead_dim = 1\n\
-         eos_token_ids = [1]\n[[variant]]\nname = \"v\"\nbackend = \"onnxruntime\"\n\
-         file = \"m.onnx\"\nprecision = \"f32\"\n"
-    );
-    Manifest::parse(&text, Path::new("mote.toml")).expect("a good manifest")
-}
-
-#[test]
-fn a_language_model_leaves_its_cache_on_the_device() {
-    let device = Device::plug_in();
-    for (graph, element_bytes) in [
-        (decoder(), 4),
-        (half_decoder(FLOAT16), 2),
-        (half_decoder(BFLOAT16), 2),
-    ] {
-        let file = ModelFile::new(&graph.encode());
-        let cache_bytes = CONTEXT * element_bytes;
-        let mut samples = Vec::new();
-        for provider in [CPU, APART] {
-            let mut request = file.request();
-            request.provider = provider.into();
-            let model = backend().load(&request).expect("a good model");
-            let (check, filled) = device.crossed(|| Check::prepare(&manifest(), &model));
-            let mut check = check.expect("fits");
-            check.run().expect("computes");
-            let (_, crossed) = device.crossed(|| check.run().expect("computes"));
-            if provider == APART {
-                assert_eq!(filled.to_device_bytes, 2 * cache_bytes, "zeros, once");
-                // A step brings tokens or what the CPU made of them, and takes logits or what the
-                // CPU needs for them.
-                let steps = 1 + 8;
-                assert!(crossed.to_host_bytes >= steps * VOCAB * element_bytes);
-                assert!(crossed.to_host_bytes <= steps * VOCAB * 8, "{crossed:?}");
-                assert!(crossed.to_device_bytes < cache_bytes, "{crossed:?}");
-            }
-            samples.push(check.samples().expect("has run"));
-        }
-        let difference = samples[0].difference(&samples[1]);
-        assert!(difference.error < 1e-5, "{difference:?}");
     }
 }

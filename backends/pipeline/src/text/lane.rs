@@ -50,10 +50,11 @@ impl Lane {
         for ports in &graph.caches {
             session.keep(StateSpec {
                 input: ports.past,
-                output: ports.present,
                 dtype: graph.cache_dtype,
                 shape: graph.cache_shape.to_vec(),
-                carry: Carry::InPlace,
+                carry: Carry::InPlace {
+                    output: ports.present,
+                },
             })?;
         }
         let one = |port: Port| Tensor::zeroed(port.dtype, &[1usize; 1][..port.rank]);

@@ -138,6 +138,14 @@ impl DeviceStates for ClosureSession {
         Ok(None)
     }
 
+    fn reshape(&mut self, index: usize, _: &[usize]) -> Result<(), RunError> {
+        Err(RunError::NoSuchTensor { index })
+    }
+
+    fn exchange(&mut self, index: usize, _: usize) -> Result<(), RunError> {
+        Err(RunError::NoSuchTensor { index })
+    }
+
     fn place(&self, index: usize) -> Result<StatePlace, RunError> {
         Err(RunError::NoSuchTensor { index })
     }
