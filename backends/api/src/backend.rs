@@ -4,6 +4,7 @@ use crate::capability::Capability;
 use crate::error::{LoadError, RunError};
 use crate::manifest::BackendKind;
 use crate::plan::Placement;
+use crate::state::DeviceStates;
 use crate::tensor::{DType, Tensor};
 use crate::threads::Threads;
 use std::collections::BTreeMap;
@@ -134,7 +135,7 @@ pub trait Model: Send + Sync {
     fn session(&self) -> Result<Box<dyn Session>, LoadError>;
 
     /// Changes threads and spinning for all sessions from their next run on; bound tensors and
-    /// recurrent state outlive it. Answers whether anything changed: a backend that cannot change
+    /// state outlive it. Answers whether anything changed: a backend that cannot change
     /// its mind keeps what it has and says `false`.
     ///
     /// # Errors
@@ -192,8 +193,8 @@ pub enum OutputTarget {
 pub struct RunReport {
     /// Time inside the library.
     pub compute_us: u64,
-    /// Bytes copied between bound tensors and the library's own memory, because a tensor could
-    /// not be bound in place.
+    /// Bytes copied between bound tensors and the library's own memory or the device's, because a
+    /// tensor could not be bound in place; with those of states since the run before.
     pub bytes_copied: u64,
 }
 
@@ -228,6 +229,12 @@ pub trait Session: Send {
 
     /// A handle that stops the run in progress from another thread.
     fn canceller(&self) -> Canceller;
+
+    /// State in memory of the device that the model computes on, where the library has such memory.
+    /// Without it, [`Stateful`](crate::Stateful) keeps state in host memory.
+    fn device_states(&mut self) -> Option<&mut dyn DeviceStates> {
+        None
+    }
 }
 
 /// How a backend stops a run in progress.

@@ -108,6 +108,16 @@ pub enum RunError {
     NoSuchTensor { index: usize },
     #[error("output {name:?}: {why}")]
     Output { name: String, why: String },
+    #[error("state {name:?}: {why}")]
+    State { name: String, why: String },
+    #[error("{device} has no room for {bytes} bytes of {name:?}")]
+    DeviceMemory {
+        name: String,
+        device: String,
+        bytes: u64,
+        #[source]
+        cause: BackendError,
+    },
     #[error("the run was cancelled")]
     Cancelled,
     #[error("device {device} was lost")]

@@ -3,6 +3,7 @@
 //! * [`Backend`]: one inference library, loaded once per process (a *runtime flavour*).
 //! * [`Model`]: one model file, loaded and compiled for one execution provider; immutable.
 //! * [`Session`]: the running state over a model: bound tensors, a place to cancel from.
+//!   [`Stateful`] keeps tensors from run to run over any session, on the device where that can.
 //!
 //! Around them stand the plain types that travel between the broker (which never loads an
 //! inference library) and the workers (which do): [`Capability`] with a typed reason for absence,
@@ -25,6 +26,7 @@ mod paths;
 mod plan;
 pub mod processor;
 mod samples;
+mod state;
 mod tensor;
 mod threads;
 mod throttle;
@@ -49,6 +51,7 @@ pub use memory::{Access, Buffer, BufferOrigin, MemoryError};
 pub use paths::Paths;
 pub use plan::{Candidate, Placement, ProviderShare, REASON_TEXT_BYTES_MAX, Rejected, Rejection};
 pub use samples::{Difference, SAMPLES_MAX, Samples};
+pub use state::{Carry, DeviceStates, STATES_MAX, StatePlace, StateSpec, Stateful};
 pub use tensor::{DType, Element, RANK_MAX, Tensor, TensorError};
 pub use threads::{Load, Threads};
 pub use throttle::Throttle;

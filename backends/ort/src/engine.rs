@@ -4,15 +4,17 @@ use crate::compiled::{self, Keeps};
 use crate::failure::{backend_error, chain, forget_logged, load_error};
 use crate::profile;
 use crate::providers::Provider;
-use crate::sys::{self, Produced, RawSession, RawValue, Side, TensorInfo};
+use crate::sys::{self, DeviceValue, Place, Produced, RawSession, Side, TensorInfo, ValueRef};
 use crate::turn::Turn;
 use mote_api::{
-    BackendError, LoadError, LoadRequest, Placement, Profile, RANK_MAX, Signature, TensorSpec,
+    BackendError, DType, LoadError, LoadRequest, Placement, Profile, RANK_MAX, Signature,
+    TensorSpec,
 };
 use ort::environment::Environment;
 use ort::session::RunOptions;
 use ort::session::builder::SessionBuilder;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// More threads than any board has; larger requests are cut to it.
@@ -25,10 +27,19 @@ const SPIN_WITHIN_RUNS: (&str, &str) = ("session.force_spinning_stop", "1");
 
 /// A model compiled for one provider with a fixed number of threads.
 pub(crate) struct Engine {
-    session: RawSession,
+    session: Arc<RawSession>,
     turn: Turn,
     pub(crate) interface: Interface,
     pub(crate) placement: Placement,
+    pub(crate) places: Places,
+}
+
+/// Per input and output, the device memory that it is wanted in or comes in; `None` for the host's.
+/// Both are empty where all of it is the host's, or where the library does not know.
+#[derive(Default)]
+pub(crate) struct Places {
+    pub(crate) inputs: Vec<Option<Place>>,
+    pub(crate) outputs: Vec<Option<Place>>,
 }
 
 /// What a model's tensors are like.
@@ -222,8 +233,13 @@ impl Engine {
             .assignment()
             .map_err(|error| LoadError::Session(backend_error("read the assignment", &error)))?;
         shares.sort_by_key(|share| std::cmp::Reverse(share.nodes));
+        let placement = Placement {
+            shares,
+            read_back: true,
+        };
         Ok(Self {
-            session,
+            places: places(&session, &placement),
+            session: Arc::new(session),
             turn: Turn::default(),
             interface: Interface {
                 any_rank: (inputs.1, outputs.1),
@@ -233,10 +249,7 @@ impl Engine {
                     outputs: outputs.0,
                 },
             },
-            placement: Placement {
-                shares,
-                read_back: true,
-            },
+            placement,
         })
     }
 
@@ -259,12 +272,39 @@ impl Engine {
         Ok(profile)
     }
 
+    /// Whether inputs or outputs lie in memory that only a device reaches.
+    pub(crate) fn has_device_memory(&self) -> bool {
+        let Places { inputs, outputs } = &self.places;
+        inputs.iter().chain(outputs).any(Option::is_some)
+    }
+
+    /// A tensor where input `input` is wanted; it keeps the session, whose memory it is.
+    pub(crate) fn device_value(
+        &self,
+        input: usize,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<DeviceValue, ort::Error> {
+        DeviceValue::for_input(&self.session, input, dtype, shape)
+    }
+
+    /// Waits for the turn and copies a tensor from or to the device.
+    pub(crate) fn copy(
+        &self,
+        environment: &Environment,
+        from: ValueRef<'_>,
+        to: ValueRef<'_>,
+    ) -> Result<(), ort::Error> {
+        let _turn = self.turn.take();
+        sys::copy_value(environment, from, to)
+    }
+
     /// Waits for the turn and computes once.
     pub(crate) fn run<'a>(
         &self,
         options: &RunOptions,
-        inputs: impl ExactSizeIterator<Item = &'a RawValue>,
-        outputs: impl ExactSizeIterator<Item = Option<&'a RawValue>>,
+        inputs: impl ExactSizeIterator<Item = ValueRef<'a>>,
+        outputs: impl ExactSizeIterator<Item = Option<ValueRef<'a>>>,
     ) -> Result<Computed, ort::Error> {
         let turn = self.turn.take();
         let start = Instant::now();
@@ -273,6 +313,28 @@ impl Engine {
             produced,
             compute: start.elapsed(),
         })
+    }
+}
+
+/// Where inputs and outputs lie. On the CPU alone there is nothing to ask; where the library does not
+/// know (an output that is a constant), state stays on the host.
+fn places(session: &RawSession, placement: &Placement) -> Places {
+    if placement.nodes_on(crate::CPU_PROVIDER) == placement.nodes() {
+        return Places::default();
+    }
+    let on_device = |side| match session.places(side) {
+        Ok(places) => {
+            let beyond = |place: Option<Place>| place.filter(|place| !place.is_host());
+            places.into_iter().map(beyond).collect()
+        }
+        Err(error) => {
+            log::debug!("where tensors lie is not known: {error}");
+            Vec::new()
+        }
+    };
+    Places {
+        inputs: on_device(Side::Input),
+        outputs: on_device(Side::Output),
     }
 }
 

@@ -2,20 +2,25 @@
 
 use crate::engine::{Engine, Interface};
 use crate::failure::{backend_error, chain};
+use crate::mover::Mover;
 use crate::providers::Provider;
 use crate::session::OrtSession;
 use mote_api::{
-    BackendError, LoadError, LoadRequest, Model, Placement, Profile, Session, Signature, Threads,
+    BackendError, DType, LoadError, LoadRequest, Model, Placement, Profile, Session, Signature,
+    Threads,
 };
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+/// Movers kept, one for each type and shape of state; a model has few.
+const MOVERS_MAX: usize = 16;
+
 pub(crate) struct OrtModel(Arc<Shared>);
 
 /// What a model and its sessions share.
 pub(crate) struct Shared {
-    environment: Environment,
+    pub(crate) environment: Environment,
     /// Version of the library.
     library: String,
     pub(crate) row: &'static Provider,
@@ -26,9 +31,26 @@ pub(crate) struct Shared {
     engine: RwLock<Arc<Engine>>,
     /// What `engine` was made with; held while it is being replaced.
     threads: Mutex<Threads>,
+    /// Least recently made first.
+    movers: Mutex<Vec<Arc<Mover>>>,
 }
 
 impl Shared {
+    /// A way to copy tensors of this type and shape from and to the device.
+    pub(crate) fn mover(&self, dtype: DType, shape: &[usize]) -> Result<Arc<Mover>, LoadError> {
+        let mut movers = self.movers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = movers.iter().find(|mover| mover.fits(dtype, shape)) {
+            return Ok(Arc::clone(known));
+        }
+        let mover = Mover::load(&self.environment, self.row, &self.request, dtype, shape)?;
+        let mover = Arc::new(mover);
+        if movers.len() >= MOVERS_MAX {
+            movers.remove(0);
+        }
+        movers.push(Arc::clone(&mover));
+        Ok(mover)
+    }
+
     /// The engine to run on now.
     pub(crate) fn engine(&self) -> Arc<Engine> {
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
@@ -67,6 +89,7 @@ impl OrtModel {
             memory,
             engine: RwLock::new(Arc::new(engine)),
             threads: Mutex::new(effective(request.threads)),
+            movers: Mutex::default(),
         })))
     }
 }
@@ -96,7 +119,9 @@ impl Model for OrtModel {
     }
 
     /// The library fixes threads and spinning when a session is made, so this loads the file
-    /// again and swaps the result in. Both copies of the weights are in memory meanwhile.
+    /// again and swaps the result in. Both copies of the weights are in memory meanwhile. A model
+    /// with tensors in memory of a device keeps its threads: they hardly matter to it, two copies of
+    /// the weights may be more than the device holds, and states are the old session's memory.
     fn set_threads(&self, threads: Threads) -> Result<bool, LoadError> {
         let shared = &*self.0;
         let mut current = shared
@@ -104,7 +129,7 @@ impl Model for OrtModel {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let threads = effective(threads);
-        if *current == threads {
+        if *current == threads || shared.engine().has_device_memory() {
             return Ok(false);
         }
         let request = LoadRequest {

@@ -39,6 +39,7 @@ const WORD: &str = "true or false";
 const ARENA: &str = "kNextPowerOfTwo or kSameAsRequested";
 const BUFFERS: &str = "disabled, lazyRelease, simple or bucket";
 
+/// From the provider's documentation and `cuda_execution_provider_info.cc`.
 pub(crate) const CUDA: &[OptionKey] = &[
     key("device_id", "number of the GPU", "0"),
     key("gpu_mem_limit", "bytes", "no limit"),
@@ -63,20 +64,31 @@ pub(crate) const CUDA: &[OptionKey] = &[
     key("use_tf32", SWITCH, "1"),
 ];
 
+/// From the provider's documentation and `OrtTensorRTProviderOptionsV2`.
 pub(crate) const TENSORRT: &[OptionKey] = &[
     key("device_id", "number of the GPU", "0"),
     key("trt_auxiliary_streams", "streams", "-1"),
     key("trt_bf16_enable", SWITCH, "0"),
+    key("trt_build_heuristics_enable", SWITCH, "0"),
     key("trt_builder_optimization_level", "0 to 5", "3"),
     key("trt_context_memory_sharing_enable", SWITCH, "0"),
     key("trt_cuda_graph_enable", SWITCH, "0"),
+    key("trt_detailed_build_log", SWITCH, "0"),
     key("trt_dla_core", "number of the core", "0"),
     key("trt_dla_enable", SWITCH, "0"),
+    key("trt_dump_ep_context_model", SWITCH, "0"),
+    key("trt_dump_subgraphs", SWITCH, "0"),
     key("trt_engine_cache_enable", SWITCH, "0"),
     key("trt_engine_cache_path", "folder", ""),
     key("trt_engine_cache_prefix", "text", ""),
+    key("trt_engine_decryption_enable", SWITCH, "0"),
+    key("trt_engine_decryption_lib_path", "path", ""),
     key("trt_engine_hw_compatible", SWITCH, "0"),
+    key("trt_ep_context_embed_mode", SWITCH, "0"),
+    key("trt_ep_context_file_path", "path", ""),
     key("trt_extra_plugin_lib_paths", "paths between semicolons", ""),
+    key("trt_force_sequential_engine_build", SWITCH, "0"),
+    key("trt_force_timing_cache", SWITCH, "0"),
     key("trt_fp16_enable", SWITCH, "0"),
     key("trt_int8_calibration_table_name", "file name", ""),
     key("trt_int8_enable", SWITCH, "0"),
@@ -85,11 +97,14 @@ pub(crate) const TENSORRT: &[OptionKey] = &[
     key("trt_max_partition_iterations", "rounds", "1000"),
     key("trt_max_workspace_size", "bytes", "the GPU's memory"),
     key("trt_min_subgraph_size", "nodes", "1"),
+    key("trt_onnx_model_folder_path", "folder", ""),
     key("trt_op_types_to_exclude", "operators between commas", ""),
+    key("trt_preview_features", "names between commas", ""),
     key("trt_profile_max_shapes", "NAME:1x2,...", ""),
     key("trt_profile_min_shapes", "NAME:1x2,...", ""),
     key("trt_profile_opt_shapes", "NAME:1x2,...", ""),
     key("trt_sparsity_enable", SWITCH, "0"),
+    key("trt_tactic_sources", "-NAME,+NAME,...", "all"),
     key("trt_timing_cache_enable", SWITCH, "0"),
     key("trt_timing_cache_path", "folder", ""),
     key("trt_weight_stripped_engine_enable", SWITCH, "0"),
@@ -108,13 +123,31 @@ pub(crate) const TENSORRT_RTX: &[OptionKey] = &[
     key("nv_runtime_cache_path", "folder", ""),
 ];
 
+/// From `cann_execution_provider_info.cc`; the wheel 1.24.4 was looked into: it has `precision_mode`,
+/// for which newer sources have `precision_mode_v2`.
 pub(crate) const CANN: &[OptionKey] = &[
     key("arena_extend_strategy", ARENA, "kNextPowerOfTwo"),
     key("device_id", "number of the NPU", "0"),
     key("dump_graphs", SWITCH, "0"),
     key("dump_om_model", SWITCH, "1"),
+    key(
+        "dynamic_batch_size",
+        "sizes between commas; newer libraries",
+        "",
+    ),
+    key(
+        "dynamic_dims",
+        "sizes, one set between semicolons; newer libraries",
+        "",
+    ),
+    key(
+        "dynamic_image_size",
+        "HEIGHT,WIDTH;...; newer libraries",
+        "",
+    ),
     key("enable_cann_graph", SWITCH, "1"),
     key("enable_cann_subgraph", SWITCH, "0"),
+    key("input_format", "NCHW, NHWC or ND", ""),
     key("npu_mem_limit", "bytes", "no limit"),
     key(
         "op_select_impl_mode",
@@ -127,6 +160,24 @@ pub(crate) const CANN: &[OptionKey] = &[
         "force_fp32, force_fp16, allow_fp32_to_fp16, must_keep_origin_dtype, …",
         "force_fp16",
     ),
+    key(
+        "precision_mode_v2",
+        "fp16, origin, mixed_float16, …; newer libraries, in place of precision_mode",
+        "",
+    ),
+];
+
+/// From `migraphx_execution_provider_info.h`, as far as the struct of the C API has them.
+pub(crate) const MIGRAPHX: &[OptionKey] = &[
+    key("device_id", "number of the GPU", "0"),
+    key("migraphx_arena_extend_strategy", ARENA, "kNextPowerOfTwo"),
+    key("migraphx_exhaustive_tune", SWITCH, "0"),
+    key("migraphx_fp16_enable", SWITCH, "0"),
+    key("migraphx_fp8_enable", SWITCH, "0"),
+    key("migraphx_int8_calibration_table_name", "file name", ""),
+    key("migraphx_int8_enable", SWITCH, "0"),
+    key("migraphx_int8_use_native_calibration_table", SWITCH, "0"),
+    key("migraphx_mem_limit", "bytes", "no limit"),
 ];
 
 pub(crate) const OPENVINO: &[OptionKey] = &[

@@ -5,6 +5,7 @@
 
 use crate::compiled::Keeps;
 use crate::failure::{backend_error, register_error};
+use crate::migraphx;
 use crate::options::{self, OptionKey};
 use crate::plugins::plugged;
 use crate::sys;
@@ -51,6 +52,8 @@ enum Register {
     Cpu,
     /// Takes any options.
     Configured(fn(&Options) -> ExecutionProviderDispatch),
+    /// Takes those of its row, and says what is wrong with a value.
+    Checked(fn(&Options) -> Result<ExecutionProviderDispatch, String>),
     /// Takes none.
     Plain(fn() -> ExecutionProviderDispatch),
     /// Comes with a library of its own only, and takes any options.
@@ -237,12 +240,12 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         kind: DeviceKind::Gpu,
         device_name: "AMD GPU",
         defaults: &[],
-        options: &[],
+        options: options::MIGRAPHX,
         ignores_unknown: false,
         simulated: false,
         keeps: Keeps::Nothing,
         driver: driver::AMD,
-        register: Register::Plain(|| ep::MIGraphX::default().build()),
+        register: Register::Checked(migraphx::configured),
     },
     Provider {
         name: "VSINPUExecutionProvider",
@@ -412,13 +415,18 @@ impl Provider {
             Register::Configured(make) if self.is_compiled_in()? => {
                 self.register_built_in(builder, make(&options))
             }
+            Register::Checked(make) if self.is_compiled_in()? => match make(&options) {
+                Ok(provider) => self.register_built_in(builder, provider),
+                Err(why) => Err(register_error(self.name, &why)),
+            },
             Register::Plain(make) if self.is_compiled_in()? => match options.is_empty() {
                 true => self.register_built_in(builder, make()),
                 false => Err(register_error(self.name, "this provider takes no options")),
             },
-            Register::Configured(_) | Register::Plain(_) | Register::Plugged => {
-                self.register_plugin(builder, environment, &options)
-            }
+            Register::Configured(_)
+            | Register::Checked(_)
+            | Register::Plain(_)
+            | Register::Plugged => self.register_plugin(builder, environment, &options),
         }
     }
 

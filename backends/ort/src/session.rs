@@ -1,25 +1,31 @@
 //! [`Session`]: bound tensors over a model.
 //!
 //! Values bound here describe the caller's memory and know nothing of the engine, so replacing
-//! the engine needs no new binding.
+//! the engine needs no new binding. State on a device (`states`) is the engine's memory: an engine that
+//! has such memory is not replaced.
 
 use crate::cancel::CancelState;
 use crate::engine::{Computed, Engine};
 use crate::failure::{backend_error, run_error};
 use crate::model::Shared;
-use crate::sys::{self, Produced, RawValue};
+use crate::states::{State, Taken};
+use crate::sys::{self, Produced, RawValue, ValueRef};
 use mote_api::{
-    Access, BufferOrigin, Canceller, DType, OutputTarget, RunError, RunReport, Session, Tensor,
-    TensorSpec,
+    Access, BufferOrigin, Canceller, DType, DeviceStates, OutputTarget, RunError, RunReport,
+    Session, Tensor, TensorSpec,
 };
 use std::cell::Cell;
 use std::sync::Arc;
 
 pub(crate) struct OrtSession {
-    model: Arc<Shared>,
+    pub(crate) model: Arc<Shared>,
     inputs: Vec<Option<Input>>,
     outputs: Vec<Output>,
     cancel: Arc<CancelState>,
+    pub(crate) states: Vec<State>,
+    pub(crate) taken: Taken,
+    /// Bytes of states copied since the last run.
+    pub(crate) copied_bytes: u64,
 }
 
 /// A bound input.
@@ -63,12 +69,24 @@ impl OrtSession {
             .map(|_| None)
             .collect();
         let outputs = model.interface.signature.outputs.iter();
+        let outputs: Vec<Output> = outputs.map(|_| Output::default()).collect();
         Ok(Self {
+            taken: Taken::none(model.interface.signature.inputs.len(), outputs.len()),
             inputs,
-            outputs: outputs.map(|_| Output::default()).collect(),
+            outputs,
             cancel: CancelState::new()?,
+            states: Vec::new(),
+            copied_bytes: 0,
             model,
         })
+    }
+
+    /// Forgets what was bound to an input and an output.
+    pub(crate) fn let_go(&mut self, input: usize, output: Option<usize>) {
+        self.inputs[input] = None;
+        if let Some(output) = output {
+            self.outputs[output] = Output::default();
+        }
     }
 
     /// A value over `tensor`, or over a private twin of it.
@@ -90,29 +108,59 @@ impl OrtSession {
     }
 
     fn compute(&mut self) -> Result<RunReport, RunError> {
-        if let Some(index) = self.inputs.iter().position(Option::is_none) {
-            let name = self.model.interface.signature.inputs[index].name.clone();
-            return Err(RunError::InputMissing { name });
-        }
-        let mut bytes_copied = 0;
+        let inputs = self.input_values()?;
+        let mut bytes_copied = self.copied_bytes;
         for input in self.inputs.iter().flatten().filter(|input| input.staged) {
             sys::copy(&input.bound, input.value.tensor())?;
             bytes_copied += input.bound.bytes() as u64;
         }
         let engine = self.model.engine();
-        let Computed { produced, compute } = self.run_on(&engine)?;
+        let Computed { produced, compute } = self.run_on(&engine, inputs)?;
         for (index, produced) in produced.into_iter().enumerate() {
-            bytes_copied += self.collect(index, produced)?;
+            if self.taken.outputs[index].is_none() {
+                bytes_copied += self.collect(index, produced)?;
+            }
         }
+        bytes_copied += self.crossed_bytes(&engine);
+        self.copied_bytes = 0;
         Ok(RunReport {
             compute_us: u64::try_from(compute.as_micros()).unwrap_or(u64::MAX),
             bytes_copied,
         })
     }
 
-    fn run_on(&self, engine: &Engine) -> Result<Computed, RunError> {
-        let inputs: Vec<&RawValue> = self.inputs.iter().flatten().map(|i| &i.value).collect();
-        let outputs = self.outputs.iter().map(|output| output.value.as_ref());
+    /// What the run reads: bound tensors, and states.
+    fn input_values(&self) -> Result<Vec<ValueRef<'_>>, RunError> {
+        let value = |index: usize| match (self.taken.inputs[index], &self.inputs[index]) {
+            (Some(state), _) => Ok(self.states[state].read_by_next_run()),
+            (None, Some(input)) => Ok(input.value.view()),
+            (None, None) => Err(RunError::InputMissing {
+                name: self.model.interface.signature.inputs[index].name.clone(),
+            }),
+        };
+        (0..self.inputs.len()).map(value).collect()
+    }
+
+    /// Bytes that the library itself brought to the device and back in a run.
+    fn crossed_bytes(&self, engine: &Engine) -> u64 {
+        let bytes = |tensor: Option<&Tensor>| tensor.map_or(0, |tensor| tensor.bytes() as u64);
+        let inputs = std::iter::zip(&engine.places.inputs, &self.inputs);
+        let inputs = inputs.filter(|(place, _)| place.is_some());
+        let outputs = std::iter::zip(&engine.places.outputs, &self.outputs);
+        let outputs = outputs.filter(|(place, _)| place.is_some());
+        let read: u64 = inputs
+            .map(|(_, i)| bytes(i.as_ref().map(|i| &i.bound)))
+            .sum();
+        let written: u64 = outputs.map(|(_, o)| bytes(o.tensor.as_ref())).sum();
+        read + written
+    }
+
+    fn run_on(&self, engine: &Engine, inputs: Vec<ValueRef<'_>>) -> Result<Computed, RunError> {
+        let output = |index: usize| match self.taken.outputs[index] {
+            Some(state) => Some(self.states[state].written_by_next_run()),
+            None => self.outputs[index].value.as_ref().map(RawValue::view),
+        };
+        let outputs = (0..self.outputs.len()).map(output);
         engine
             .run(self.cancel.options(), inputs.into_iter(), outputs)
             .map_err(|error| {
@@ -168,10 +216,17 @@ impl OrtSession {
     }
 }
 
-fn accepts(spec: &TensorSpec, any_rank: bool, tensor: &Tensor) -> bool {
+pub(crate) fn accepts(spec: &TensorSpec, any_rank: bool, dtype: DType, shape: &[usize]) -> bool {
     match any_rank {
-        true => spec.dtype == tensor.dtype(),
-        false => spec.accepts(tensor.dtype(), tensor.shape()),
+        true => spec.dtype == dtype,
+        false => spec.accepts(dtype, shape),
+    }
+}
+
+fn is_state(spec: &TensorSpec) -> RunError {
+    RunError::State {
+        name: spec.name.clone(),
+        why: "is kept by the session, and not to be bound or read as a tensor".into(),
     }
 }
 
@@ -196,7 +251,11 @@ impl Session for OrtSession {
             .inputs
             .get(index)
             .ok_or(RunError::NoSuchTensor { index })?;
-        if !accepts(spec, self.model.interface.any_rank.0[index], tensor) {
+        if self.taken.inputs[index].is_some() {
+            return Err(is_state(spec));
+        }
+        let any_rank = self.model.interface.any_rank.0[index];
+        if !accepts(spec, any_rank, tensor.dtype(), tensor.shape()) {
             return Err(RunError::input(spec, tensor.dtype(), tensor.shape()));
         }
         // While `bound` lives nothing else can lie at its address, so this is the same memory.
@@ -222,6 +281,9 @@ impl Session for OrtSession {
             .outputs
             .get(index)
             .ok_or(RunError::NoSuchTensor { index })?;
+        if self.taken.outputs[index].is_some() {
+            return Err(is_state(spec));
+        }
         let tensor = match target {
             OutputTarget::Allocate => {
                 if self.outputs[index].bound {
@@ -235,7 +297,8 @@ impl Session for OrtSession {
             name: spec.name.clone(),
             why,
         };
-        if !accepts(spec, self.model.interface.any_rank.1[index], &tensor) {
+        let any_rank = self.model.interface.any_rank.1[index];
+        if !accepts(spec, any_rank, tensor.dtype(), tensor.shape()) {
             return Err(refuse(format!(
                 "it is {} {:?}, not {} {:?}",
                 spec.dtype,
@@ -274,6 +337,9 @@ impl Session for OrtSession {
             return Err(RunError::Cancelled);
         }
         self.mark_computed(result.is_ok());
+        if result.is_ok() {
+            self.states.iter_mut().for_each(State::advance);
+        }
         result
     }
 
@@ -282,6 +348,9 @@ impl Session for OrtSession {
             .outputs
             .get(index)
             .ok_or(RunError::NoSuchTensor { index })?;
+        if self.taken.outputs[index].is_some() {
+            return Err(is_state(&self.model.interface.signature.outputs[index]));
+        }
         match &output.tensor {
             Some(tensor) if output.computed => {
                 output.lent.set(true);
@@ -296,5 +365,9 @@ impl Session for OrtSession {
 
     fn canceller(&self) -> Canceller {
         self.cancel.canceller()
+    }
+
+    fn device_states(&mut self) -> Option<&mut dyn DeviceStates> {
+        Some(self)
     }
 }

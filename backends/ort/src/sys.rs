@@ -1,10 +1,14 @@
 //! The one unsafe door to the ONNX Runtime C API: libraries, sessions, values, runs.
 //!
-//! Promises this file keeps: every pointer it hands to the library comes from the library or from
-//! live memory of a [`Tensor`] that the same struct owns; every object is released once, by the
+//! Promises this file and `sys/` keep: every pointer they hand to the library comes from the library
+//! or from live memory of a [`Tensor`] that the same struct owns; every object is released once, by the
 //! struct that made it; enumerations the library writes are read as integers, because a newer
 //! library may know more of them.
 #![allow(unsafe_code, reason = "the one unsafe door to the ONNX Runtime C API")]
+
+mod device;
+
+pub(crate) use device::{DeviceValue, Place, ValueRef, copy_value};
 
 use crate::turn::TurnGuard;
 use mote_api::{Access, DType, ProviderShare, Tensor, TensorError};
@@ -18,6 +22,7 @@ use ort::sys::{
     OrtTypeInfo, OrtValue,
 };
 use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
+use std::marker::PhantomData;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::ptr::{NonNull, null, null_mut};
@@ -346,17 +351,16 @@ impl RawSession {
         &self,
         _turn: &TurnGuard<'_>,
         options: &RunOptions,
-        inputs: impl ExactSizeIterator<Item = &'a RawValue>,
-        outputs: impl ExactSizeIterator<Item = Option<&'a RawValue>>,
+        inputs: impl ExactSizeIterator<Item = ValueRef<'a>>,
+        outputs: impl ExactSizeIterator<Item = Option<ValueRef<'a>>>,
     ) -> Result<Vec<Option<Produced>>, ort::Error> {
         if inputs.len() != self.inputs.owned.len() || outputs.len() != self.outputs.owned.len() {
             return Err(ort::Error::new("wrong number of inputs or outputs"));
         }
-        let inputs: Vec<*const OrtValue> = inputs
-            .map(|value| value.value.as_ptr().cast_const())
-            .collect();
+        let inputs: Vec<*const OrtValue> =
+            inputs.map(|value| value.0.as_ptr().cast_const()).collect();
         let given: Vec<*mut OrtValue> = outputs
-            .map(|value| value.map_or(null_mut(), |value| value.value.as_ptr()))
+            .map(|value| value.map_or(null_mut(), |value| value.0.as_ptr()))
             .collect();
         let mut filled = given.clone();
         // SAFETY: all arrays have the lengths given (checked above); names point into
@@ -436,6 +440,11 @@ const fn element(dtype: DType) -> Element {
     }
 }
 
+/// The `ONNXTensorElementDataType` of an element type, which is onnx.proto's `DataType` too.
+pub(crate) fn element_code(dtype: DType) -> u64 {
+    element(dtype) as u64
+}
+
 /// The element type of an `ONNXTensorElementDataType`, where Mote has it.
 pub(crate) fn dtype(code: c_int) -> Option<DType> {
     const ALL: [DType; 13] = [
@@ -500,6 +509,10 @@ impl RawValue {
             value: not_null(value)?,
             tensor: tensor.clone(),
         })
+    }
+
+    pub(crate) fn view(&self) -> ValueRef<'_> {
+        ValueRef(self.value, PhantomData)
     }
 
     /// The tensor underneath.

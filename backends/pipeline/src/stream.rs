@@ -4,8 +4,8 @@ use crate::binding::{Binding, is_same, own_memory, stand_in, target, unbind};
 use crate::{NamedTarget, NamedTensor, PipelineError, TensorResult};
 use half::{bf16, f16};
 use mote_api::{
-    Canceller, ConstantInput, DType, Model, OutputTarget, RunReport, Session, Signature,
-    StreamSpec, Tensor, TensorSpec,
+    Canceller, Carry, ConstantInput, DType, Model, RunReport, Session, Signature, StatePlace,
+    StateSpec, Stateful, StreamSpec, Tensor, TensorSpec,
 };
 use std::sync::Arc;
 
@@ -18,32 +18,24 @@ pub struct PushId(u64);
 
 /// A model over the life of one stream.
 ///
-/// State tensors lie in pairs: a run reads one and writes the other, and the next run the other
-/// way round. They start at zero and never leave. State that the runtime itself keeps lives in
-/// the session. A push that fails or is cancelled leaves state tensors as they were before it.
+/// State tensors start at zero, stay where the model computes, and never leave. State that the runtime
+/// itself keeps lives in the session. A push that fails or is cancelled leaves state tensors as they
+/// were before it.
 pub struct StreamSession {
     model: Arc<dyn Model>,
-    session: Box<dyn Session>,
+    session: Stateful,
     /// What clients see, and where that lies in the model.
     signature: Signature,
     inputs: Vec<usize>,
     outputs: Vec<usize>,
     constants: Vec<(usize, Tensor)>,
-    states: Vec<State>,
+    states: Vec<StateSpec>,
     prepared: Vec<Prepared>,
     prepared_count: u64,
     /// The push whose tensors are bound.
     bound: Option<PushId>,
     /// The prepared push that [`StreamSession::push`] uses again while its tensors stay the same.
     last: Option<PushId>,
-    /// Whether the next run reads the second of each pair of state tensors.
-    swapped: bool,
-}
-
-struct State {
-    input: usize,
-    output: usize,
-    pair: [Tensor; 2],
 }
 
 struct Prepared {
@@ -55,7 +47,7 @@ struct Prepared {
 }
 
 impl StreamSession {
-    /// A new stream: state tensors zero, constants bound.
+    /// A new stream: state tensors zero, constants in place.
     ///
     /// # Errors
     /// [`PipelineError::Graph`] when `spec` does not fit the model.
@@ -69,11 +61,11 @@ impl StreamSession {
             for spec in [&all.inputs[input], &all.outputs[output]] {
                 check_fits(spec, dtype, &state.shape)?;
             }
-            let zeroed = || Tensor::zeroed(dtype, &state.shape);
-            states.push(State {
+            states.push(StateSpec {
                 input,
-                output,
-                pair: [zeroed()?, zeroed()?],
+                dtype,
+                shape: state.shape.clone(),
+                carry: Carry::Alternating { output },
             });
         }
         for constant in spec.map_or(&[][..], |spec| &spec.constant) {
@@ -83,17 +75,17 @@ impl StreamSession {
         }
         let taken_input =
             |i: usize| states.iter().any(|s| s.input == i) || constants.iter().any(|c| c.0 == i);
-        let taken_output = |i: usize| states.iter().any(|s| s.output == i);
+        let taken_output = |i: usize| states.iter().any(|s| s.carry.output() == Some(i));
         let inputs: Vec<usize> = (0..all.inputs.len()).filter(|&i| !taken_input(i)).collect();
         let outputs: Vec<usize> = (0..all.outputs.len())
             .filter(|&i| !taken_output(i))
             .collect();
-        let mut stream = Self {
+        Ok(Self {
+            session: start(model, &states, &constants)?,
             signature: Signature {
                 inputs: inputs.iter().map(|&i| all.inputs[i].clone()).collect(),
                 outputs: outputs.iter().map(|&i| all.outputs[i].clone()).collect(),
             },
-            session: model.session()?,
             model: Arc::clone(model),
             inputs,
             outputs,
@@ -103,17 +95,7 @@ impl StreamSession {
             prepared_count: 0,
             bound: None,
             last: None,
-            swapped: false,
-        };
-        stream.bind_constants()?;
-        Ok(stream)
-    }
-
-    fn bind_constants(&mut self) -> Result<(), PipelineError> {
-        for (index, tensor) in &self.constants {
-            self.session.bind_input(*index, tensor)?;
-        }
-        Ok(())
+        })
     }
 
     /// Inputs and outputs of one push: those of the model without state and constants.
@@ -231,7 +213,7 @@ impl StreamSession {
         let stand_ins: Result<Vec<_>, _> = self.signature.inputs.iter().map(stand_in).collect();
         let unbound = stand_ins.and_then(|stand_ins| {
             let inputs = self.inputs.iter().copied().zip(&stand_ins);
-            unbind(self.session.as_mut(), inputs, self.outputs.iter().copied())
+            unbind(&mut self.session, inputs, self.outputs.iter().copied())
         });
         if let Err(error) = unbound {
             // It stays until the next push or the stream's end.
@@ -247,15 +229,7 @@ impl StreamSession {
         if self.bound != Some(id) {
             self.bind(id)?;
         }
-        let [from, to] = [usize::from(self.swapped), usize::from(!self.swapped)];
-        for state in &self.states {
-            self.session.bind_input(state.input, &state.pair[from])?;
-            let target = OutputTarget::Into(state.pair[to].clone());
-            self.session.bind_output(state.output, target)?;
-        }
-        let report = self.session.run()?;
-        self.swapped = !self.swapped;
-        Ok(report)
+        Ok(self.session.run()?)
     }
 
     fn bind(&mut self, id: PushId) -> Result<(), PipelineError> {
@@ -295,21 +269,45 @@ impl StreamSession {
     /// # Errors
     /// When the model gives no new session; the stream is then as it was.
     pub fn reset(&mut self) -> Result<(), PipelineError> {
-        self.session = self.model.session()?;
+        self.session = start(&self.model, &self.states, &self.constants)?;
         self.bound = None;
-        self.swapped = false;
-        for state in &self.states {
-            // Only the one that is read first: the other is written before it is read.
-            let zeros = vec![0u8; state.pair[0].bytes()];
-            state.pair[0].write_bytes(&zeros)?;
-        }
-        self.bind_constants()
+        Ok(())
+    }
+
+    /// Where state tensors and constants lie, each place once.
+    ///
+    /// # Errors
+    /// When the session does not know.
+    pub fn state_places(&mut self) -> Result<Vec<StatePlace>, PipelineError> {
+        Ok(self.session.places()?)
     }
 
     /// Stops the push in progress, or else the next one, from another thread.
     pub fn canceller(&self) -> Canceller {
         self.session.canceller()
     }
+}
+
+/// A session with state at zero, and with constants.
+fn start(
+    model: &Arc<dyn Model>,
+    states: &[StateSpec],
+    constants: &[(usize, Tensor)],
+) -> Result<Stateful, PipelineError> {
+    let mut session = Stateful::new(model.session()?);
+    for state in states {
+        session.keep(state.clone())?;
+    }
+    for (input, tensor) in constants {
+        let number = session.keep(StateSpec {
+            input: *input,
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            carry: Carry::Held,
+        })?;
+        session.write(number, tensor)?;
+    }
+    Ok(session)
 }
 
 fn find(name: &str, position: Option<usize>) -> Result<usize, PipelineError> {

@@ -128,6 +128,17 @@ proptest! {
 }
 
 #[test]
+fn it_says_where_its_state_lies() {
+    let (model, _) = delay();
+    let places = open(&model).state_places().expect("known");
+    let [place] = &places[..] else {
+        panic!("{places:?}")
+    };
+    // Two of [1, 2] in f32, which take turns, and an i64.
+    assert_eq!((&place.device, place.bytes), (&None, 16 + 8));
+}
+
+#[test]
 fn reset_starts_anew() {
     let (model, _) = delay();
     for pushes in 1..4 {

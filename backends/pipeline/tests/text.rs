@@ -3,12 +3,13 @@
 mod support;
 
 use half::f16;
-use mote_api::{Canceller, DType, Signature, TextSpec};
+use mote_api::{Canceller, DType, RunError, Signature, TextSpec};
 use mote_pipeline::{
-    ChatTurn, Finish, KvPool, PREFILL_CHUNK_TOKENS, PipelineError, Sampling, TextJob, TextModel,
-    TextPrompt, TextRequest, TextStep,
+    ChatTurn, Finish, KvPool, POOL_ENTRIES_MAX, PREFILL_CHUNK_TOKENS, PipelineError, Sampling,
+    TextJob, TextModel, TextPrompt, TextRequest, TextStep,
 };
 use proptest::prelude::*;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use support::text::{
     Answer, CONTEXT, EOS, Form, IM_START, Next, PLAIN, VOCAB, answer, answer_with, finish,
@@ -152,6 +153,46 @@ fn a_cache_is_used_from_32_common_tokens_on_and_the_last_two_are_computed_togeth
         let (have, stats) = answer_with(&model, &mut pool, &request);
         assert_eq!(stats.cached_tokens, want, "{common} in common");
         assert_eq!(have.generated(), reference(&ids_of(&base), 3, false));
+    }
+}
+
+#[test]
+fn a_job_says_where_its_cache_lies() {
+    let (model, _) = open(Next::Hash);
+    let mut pool = KvPool::new(0);
+    let mut job = TextJob::start(&model, &mut pool, plain("abc")).expect("starts");
+    let places = job.cache_places().expect("known");
+    let [place] = &places[..] else {
+        panic!("{places:?}")
+    };
+    assert_eq!((&place.device, place.bytes), (&None, model.kv_bytes()));
+}
+
+#[test]
+fn kept_caches_give_way_when_the_device_is_full() {
+    let (model, log) = open(Next::Hash);
+    // Four states each: room for two conversations and a part of a third.
+    log.states_max.store(11, Ordering::Relaxed);
+    let mut pool = KvPool::new(POOL_ENTRIES_MAX);
+    for (text, kept) in [("first", 1), ("second", 2), ("third", 2), ("fourth", 2)] {
+        let request = TextRequest {
+            tokens_max: Some(3),
+            ..plain(text)
+        };
+        let (said, _) = answer_with(&model, &mut pool, &request);
+        assert_eq!(said, answer(&open(Next::Hash).0, &request), "{text}");
+        assert_eq!(pool.len(), kept, "{text}");
+        assert_eq!(log.states.load(Ordering::Relaxed), 4 * kept);
+    }
+    // One that runs cannot give way.
+    pool.clear();
+    let start = |pool: &mut KvPool| TextJob::start(&model, pool, plain("x"));
+    let _running = [start(&mut pool), start(&mut pool)].map(|job| job.expect("starts"));
+    match start(&mut pool).err() {
+        Some(PipelineError::Run(RunError::DeviceMemory { device, bytes, .. })) => {
+            assert_eq!((&*device, bytes), ("tiny", model.kv_bytes() / 4));
+        }
+        other => panic!("{other:?}"),
     }
 }
 

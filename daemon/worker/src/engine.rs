@@ -14,7 +14,7 @@ use crate::status::Failure;
 use crate::stream::{Attach, Gates, Streams, Usage};
 use crate::trial;
 use crate::usage::cpu_us;
-use mote_api::{Canceller, Load};
+use mote_api::{Canceller, Load, Rejection};
 use mote_pipeline::{KvPool, SessionPool};
 use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, WorkerEvent};
 use std::collections::{HashMap, VecDeque};
@@ -95,6 +95,18 @@ struct Active {
     host_cpu_us: u64,
     /// Ended; leaves when everything it said is sent.
     last: Option<JobReply>,
+}
+
+/// Tells the broker that another candidate may do what this one failed at.
+fn blame(link: &Link, job: u64, rejection: Option<Box<Rejection>>) -> Result<(), LinkError> {
+    let Some(rejection) = rejection else {
+        return Ok(());
+    };
+    let rejection_json = load::json_of(&rejection);
+    link.send(WorkerEvent::Faulted {
+        job,
+        rejection_json,
+    })
 }
 
 /// Everything this worker owns.
@@ -226,13 +238,13 @@ impl Engine {
     fn start(&mut self, start: StartJob) -> Result<(), LinkError> {
         let (id, credit) = (start.job, start.credit);
         let made = match &self.loaded {
-            _ if self.jobs.len() >= JOBS_MAX => Err(Status::Busy {
+            _ if self.jobs.len() >= JOBS_MAX => Err(Failure::from(Status::Busy {
                 retry_after_ms: 100,
-            }),
-            None => Err(Status::Internal {
+            })),
+            None => Err(Failure::from(Status::Internal {
                 operation: "start".into(),
                 cause: "no model".into(),
-            }),
+            })),
             Some(loaded) => {
                 let mut pools = jobs::Pools {
                     kv: &mut self.kv,
@@ -255,8 +267,9 @@ impl Engine {
                 });
                 Ok(())
             }
-            Err(status) => {
+            Err(Failure { status, rejection }) => {
                 self.running.forget(id);
+                blame(&self.link, id, rejection)?;
                 self.link.reply(id, JobReply::Failed(status))
             }
         }
@@ -315,12 +328,7 @@ impl Engine {
                 job.last = Some(JobReply::Done(done));
             }
             Err(Failure { status, rejection }) => {
-                if let Some(rejection) = rejection {
-                    self.link.send(WorkerEvent::Faulted {
-                        job: job.id,
-                        rejection_json: load::json_of(&rejection),
-                    })?;
-                }
+                blame(&self.link, job.id, rejection)?;
                 // What is still held is not worth waiting for: its client is gone or told.
                 if status == Status::Cancelled {
                     job.held.clear();

@@ -42,7 +42,7 @@ pub fn of_step(error: &PipelineError) -> Failure {
         PipelineError::Run(RunError::DeviceLost { .. }) => {
             Some(Rejection::DeviceLost { why: chain(error) })
         }
-        PipelineError::Run(RunError::Compute(_)) => {
+        PipelineError::Run(RunError::Compute(_) | RunError::DeviceMemory { .. }) => {
             Some(Rejection::RunFailed { why: chain(error) })
         }
         _ => None,

@@ -37,26 +37,27 @@ fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| match std::env::var_os(LIBRARY_VARIABLE) {
         Some(library) => library.into(),
-        None => compiled(),
+        None => compiled("faulty_provider", &[]),
     })
 }
 
 /// Compiled under a name of its own, then moved: another process may have the old file mapped.
-fn compiled() -> PathBuf {
+pub fn compiled(name: &str, more: &[&str]) -> PathBuf {
     let source = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/fixtures/faulty_provider.c"
     );
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let fresh = folder.join(format!("faulty_provider.{}", std::process::id()));
+    let fresh = folder.join(format!("{name}.{}", std::process::id()));
     let flags = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror"];
     let mut compiler = Command::new("cc");
     compiler
         .args(flags)
+        .args(more)
         .args(["-shared", "-fPIC", source, "-o"]);
     let status = compiler.arg(&fresh).arg("-lm").status();
     assert!(status.expect("a C compiler").success());
-    let library = folder.join("libfaulty_provider.so");
+    let library = folder.join(format!("lib{name}.so"));
     std::fs::rename(&fresh, &library).expect("renamed");
     library
 }

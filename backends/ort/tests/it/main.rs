@@ -1,6 +1,7 @@
 //! The ONNX Runtime backend through its public door, on a real library and tiny models.
 
 mod cancel;
+mod device;
 mod faulty;
 mod load;
 mod onnx;

@@ -6,7 +6,9 @@ pub const FLOAT: u64 = 1;
 pub const INT64: u64 = 7;
 pub const STRING: u64 = 8;
 pub const BOOL: u64 = 9;
+pub const FLOAT16: u64 = 10;
 pub const DOUBLE: u64 = 11;
+pub const BFLOAT16: u64 = 16;
 
 const IR_VERSION: u64 = 10;
 const OPSET: u64 = 17;

@@ -4,7 +4,8 @@ use super::convert::{self, Padded};
 use super::{Rgb, RgbFrame};
 use crate::PipelineError;
 use mote_api::{
-    Canceller, ClipSpec, DType, Model, OutputTarget, RunReport, Session, Signature, Tensor,
+    Canceller, Carry, ClipSpec, DType, Model, OutputTarget, RunReport, Session, Signature,
+    StateSpec, Stateful, Tensor,
 };
 use std::sync::Arc;
 
@@ -13,19 +14,26 @@ pub const FACTORS: [u32; 2] = [2, 4];
 /// Pixels of one frame at most (8K).
 pub const FRAME_PIXELS_MAX: usize = 1 << 25;
 
+/// The frames of a pair, as states of the session.
+const EARLIER: usize = 0;
+const LATER: usize = 1;
+
 /// Computes the frames between two frames, one run of the model per call.
 ///
 /// Frames become f32 `[1, 3, height, width]` in 0..=1, padded on the right and below with their
 /// edge pixels to the model's multiple; results are cropped, clamped and rounded. Time goes in
-/// evenly: ½, or ¼, ½, ¾.
+/// evenly: ½, or ¼, ½, ¾. A frame stays where the model computes for as long as it is part of a pair: it
+/// is brought there once, and not for each run.
 pub struct Interpolator {
-    session: Box<dyn Session>,
+    session: Stateful,
     ports: Ports,
     pad_multiple: usize,
     /// Height and width that the model is fixed to.
     fixed: [Option<usize>; 2],
     timestep: Tensor,
     canvas: Option<Canvas>,
+    /// How many of the two frames the session keeps.
+    frames_kept: usize,
     /// Frames between that the current pair shall have, and how many of them are out.
     factor: u32,
     given: u32,
@@ -46,8 +54,6 @@ struct Canvas {
     width: usize,
     height: usize,
     padded: Padded,
-    /// The earlier and the later frame.
-    frames: [Tensor; 2],
     output: Tensor,
     scratch: Vec<f32>,
 }
@@ -65,7 +71,7 @@ impl Interpolator {
         let times = &signature.inputs[ports.timestep].shape;
         let times: Vec<usize> = times.iter().map(|dim| dim.unwrap_or(1)).collect();
         let timestep = Tensor::zeroed(DType::F32, &times)?;
-        let mut session = model.session()?;
+        let mut session = Stateful::new(model.session()?);
         session.bind_input(ports.timestep, &timestep)?;
         Ok(Self {
             session,
@@ -74,6 +80,7 @@ impl Interpolator {
             fixed,
             timestep,
             canvas: None,
+            frames_kept: 0,
             factor: 1,
             given: 0,
             report: RunReport::default(),
@@ -109,10 +116,7 @@ impl Interpolator {
             self.canvas = Some(self.new_canvas(frame)?);
         }
         (self.factor, self.given) = (1, 0);
-        match &mut self.canvas {
-            Some(canvas) => canvas.write_later(frame),
-            None => Ok(()),
-        }
+        self.write_later(frame)
     }
 
     /// Makes the later frame of the last pair the earlier one of a new pair with `second`.
@@ -123,7 +127,7 @@ impl Interpolator {
     pub fn advance(&mut self, second: RgbFrame<'_>, factor: u32) -> Result<(), PipelineError> {
         check_factor(factor)?;
         check_frame(second)?;
-        let Some(canvas) = &mut self.canvas else {
+        let Some(canvas) = &self.canvas else {
             return Err(PipelineError::invalid("frame", "is the first"));
         };
         if (second.width, second.height) != (canvas.width, canvas.height) {
@@ -133,11 +137,8 @@ impl Interpolator {
             );
             return Err(PipelineError::invalid("frame", why));
         }
-        canvas.frames.swap(0, 1);
-        canvas.write_later(second)?;
-        let [first, second] = &canvas.frames;
-        self.session.bind_input(self.ports.first, first)?;
-        self.session.bind_input(self.ports.second, second)?;
+        self.session.exchange(EARLIER, LATER)?;
+        self.write_later(second)?;
         (self.factor, self.given) = (factor, 0);
         Ok(())
     }
@@ -200,25 +201,44 @@ impl Interpolator {
             );
             return Err(PipelineError::invalid("frame", why));
         }
-        let zeroed = || Tensor::zeroed(DType::F32, &[1, 3, padded.height, padded.width]);
-        let output = zeroed()?;
+        let shape = [1, 3, padded.height, padded.width];
+        let output = Tensor::zeroed(DType::F32, &shape)?;
         let target = OutputTarget::Into(output.clone());
         self.session.bind_output(self.ports.output, target)?;
+        self.make_frames(&shape)?;
         Ok(Canvas {
             width: frame.width,
             height: frame.height,
             padded,
-            frames: [zeroed()?, zeroed()?],
             output,
             scratch: vec![0.0; padded.elements()],
         })
     }
-}
 
-impl Canvas {
+    /// Room for two frames of this shape.
+    fn make_frames(&mut self, shape: &[usize]) -> Result<(), PipelineError> {
+        for (number, input) in [(EARLIER, self.ports.first), (LATER, self.ports.second)] {
+            if self.frames_kept > number {
+                self.session.reshape(number, shape)?;
+                continue;
+            }
+            self.session.keep(StateSpec {
+                input,
+                dtype: DType::F32,
+                shape: shape.to_vec(),
+                carry: Carry::Held,
+            })?;
+            self.frames_kept = number + 1;
+        }
+        Ok(())
+    }
+
     fn write_later(&mut self, frame: RgbFrame<'_>) -> Result<(), PipelineError> {
-        convert::to_planes(frame, self.padded, &mut self.scratch);
-        Ok(self.frames[1].write(&self.scratch)?)
+        let Some(canvas) = &mut self.canvas else {
+            return Ok(());
+        };
+        convert::to_planes(frame, canvas.padded, &mut canvas.scratch);
+        Ok(self.session.write_values(LATER, &canvas.scratch)?)
     }
 }
 

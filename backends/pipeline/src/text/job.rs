@@ -9,7 +9,7 @@ use super::sampler::Sampler;
 use super::stop::{Filtered, StopFilter};
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
-use mote_api::{Canceller, RunError};
+use mote_api::{Canceller, RunError, StatePlace};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -238,6 +238,14 @@ impl TextJob {
     /// Figures so far.
     pub fn stats(&self) -> TextStats {
         self.stats
+    }
+
+    /// Where the key and value cache lies, each place once.
+    ///
+    /// # Errors
+    /// When the session does not know.
+    pub fn cache_places(&mut self) -> Result<Vec<StatePlace>, PipelineError> {
+        self.lane.cache_places()
     }
 
     /// Gives cache and session back to the pool; right also after an error.

@@ -4,16 +4,19 @@ use super::graph::{Port, TextGraph};
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
 use half::{bf16, f16};
-use mote_api::{DType, Model, OutputTarget, RunError, RunReport, Session, Tensor};
+use mote_api::{
+    Carry, DType, Model, OutputTarget, RunError, RunReport, Session, StatePlace, StateSpec,
+    Stateful, Tensor,
+};
 use std::sync::Arc;
 
 /// Prompt tokens computed in one step at most.
 pub const PREFILL_CHUNK_TOKENS: usize = 128;
 
-/// A session with everything bound: key and value caches once and for all, the rest anew only
-/// when the number of tokens per run changes. Between tokens only values change.
+/// A session with everything bound: key and value caches once and for all, where the model computes;
+/// the rest anew only when the number of tokens per run changes. Between tokens only values change.
 pub(crate) struct Lane {
-    session: Box<dyn Session>,
+    session: Stateful,
     graph: Arc<TextGraph>,
     vocab: usize,
     /// Memory for the tokens and positions of a chunk.
@@ -36,17 +39,23 @@ struct Bound {
 }
 
 impl Lane {
-    /// A session with an empty cache. Pages of the cache appear as tokens fill it.
+    /// A session with an empty cache. In host memory its pages appear as tokens fill it; a device's is
+    /// taken whole.
     pub fn new(
         model: &dyn Model,
         graph: &Arc<TextGraph>,
         vocab: usize,
     ) -> Result<Self, PipelineError> {
-        let mut session = model.session()?;
+        let mut session = Stateful::new(model.session()?);
         for ports in &graph.caches {
-            let cache = Tensor::zeroed(graph.cache_dtype, &graph.cache_shape)?;
-            session.bind_input(ports.past, &cache)?;
-            session.bind_output(ports.present, OutputTarget::Into(cache))?;
+            session.keep(StateSpec {
+                input: ports.past,
+                dtype: graph.cache_dtype,
+                shape: graph.cache_shape.to_vec(),
+                carry: Carry::InPlace {
+                    output: ports.present,
+                },
+            })?;
         }
         let one = |port: Port| Tensor::zeroed(port.dtype, &[1usize; 1][..port.rank]);
         let seqlens_k = graph.seqlens_k.map(one).transpose()?;
@@ -80,7 +89,12 @@ impl Lane {
 
     /// The session, to be cancelled.
     pub fn session(&self) -> &dyn Session {
-        self.session.as_ref()
+        &self.session
+    }
+
+    /// Where the caches lie, each place once.
+    pub fn cache_places(&mut self) -> Result<Vec<StatePlace>, PipelineError> {
+        Ok(self.session.places()?)
     }
 
     /// Computes `ids` behind the `past` tokens in the cache. After an error the cache holds those
@@ -109,7 +123,7 @@ impl Lane {
         if let Some(tensor) = &self.total {
             write_counts(tensor, [total as i64])?;
         }
-        cancel.run(self.session.as_mut())
+        cancel.run(&mut self.session)
     }
 
     fn bind(&mut self, length: usize) -> Result<(), PipelineError> {

@@ -61,8 +61,9 @@ impl TextModel {
         &self.spec
     }
 
-    /// Bytes of the key and value cache of one conversation that fills the context. A shorter one
-    /// takes its share of that, since pages appear as tokens fill them.
+    /// Bytes of the key and value cache of one conversation that fills the context. In host memory a
+    /// shorter one takes its share of that, since pages appear as tokens fill them; a device's is taken
+    /// whole.
     pub fn kv_bytes(&self) -> u64 {
         self.graph.cache_bytes()
     }

@@ -3,6 +3,7 @@
 use super::lane::Lane;
 use super::model::TextModel;
 use crate::PipelineError;
+use mote_api::RunError;
 use std::sync::Arc;
 
 /// Finished conversations a [`KvPool`] keeps at most.
@@ -16,7 +17,7 @@ const REUSED_TOKENS_MIN: usize = 32;
 ///
 /// A job takes the cache with the longest common beginning, unless that would throw away most of
 /// a conversation while there is room for one more. A full pool gives the best one it has, or the
-/// one that was used the longest ago. For a prompt that is exactly that of the cache, nothing is
+/// one that was used the longest ago; one whose device is full lets go of that. For a prompt that is exactly that of the cache, nothing is
 /// computed: the logits after it are kept too.
 pub struct KvPool {
     entries_max: usize,
@@ -80,7 +81,7 @@ impl KvPool {
     ) -> Result<Kept, PipelineError> {
         let Some(position) = self.best(model, tokens, prompt_tokens) else {
             return Ok(Kept {
-                lane: model.lane()?,
+                lane: self.new_lane(model)?,
                 tokens: Vec::new(),
                 prompt_tokens,
                 prompt_logits: Vec::new(),
@@ -102,6 +103,21 @@ impl KvPool {
             kept.prompt_logits.clear();
         }
         Ok(kept)
+    }
+
+    /// A lane with an empty cache. Where the device has no room for one more, kept ones give way, the
+    /// oldest first.
+    fn new_lane(&mut self, model: &TextModel) -> Result<Lane, PipelineError> {
+        loop {
+            match model.lane() {
+                Err(PipelineError::Run(RunError::DeviceMemory { .. }))
+                    if !self.entries.is_empty() =>
+                {
+                    self.entries.remove(0);
+                }
+                lane => return lane,
+            }
+        }
     }
 
     fn best(&self, model: &Arc<TextModel>, tokens: &[u32], prompt_tokens: usize) -> Option<usize> {

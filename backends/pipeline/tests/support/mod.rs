@@ -4,8 +4,9 @@
 pub mod text;
 
 use mote_api::{
-    BackendError, Cancel, Canceller, DType, LoadError, Model, OutputTarget, Placement, RunError,
-    RunReport, Session, Signature, Tensor, TensorSpec, Threads,
+    BackendError, Cancel, Canceller, DType, DeviceStates, LoadError, Model, OutputTarget,
+    Placement, RunError, RunReport, Session, Signature, StatePlace, StateSpec, Tensor, TensorSpec,
+    Threads,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,6 +31,10 @@ pub struct Log {
     pub runs: AtomicUsize,
     pub binds: AtomicUsize,
     pub sessions: AtomicUsize,
+    /// States that all sessions keep now.
+    pub states: AtomicUsize,
+    /// How many there is room for on the device; 0 when there is no device to speak of.
+    pub states_max: AtomicUsize,
     /// Called with the number of each run as it begins.
     hook: Mutex<Option<Box<Hook>>>,
 }
@@ -91,6 +96,7 @@ impl Model for ClosureModel {
             compute: Arc::clone(&self.compute),
             log: Arc::clone(&self.log),
             pending: Arc::default(),
+            states: 0,
         }))
     }
 
@@ -107,6 +113,54 @@ struct ClosureSession {
     compute: Arc<Compute>,
     log: Arc<Log>,
     pending: Arc<AtomicBool>,
+    states: usize,
+}
+
+impl Drop for ClosureSession {
+    fn drop(&mut self) {
+        self.log.states.fetch_sub(self.states, Ordering::Relaxed);
+    }
+}
+
+/// A device that has only so much room, and then leaves it all to the host.
+impl DeviceStates for ClosureSession {
+    fn keep(&mut self, state: &StateSpec) -> Result<Option<usize>, RunError> {
+        if self.log.states.load(Ordering::Relaxed) >= self.log.states_max.load(Ordering::Relaxed) {
+            return Err(RunError::DeviceMemory {
+                name: self.signature.inputs[state.input].name.clone(),
+                device: "tiny".into(),
+                bytes: state.bytes()?,
+                cause: BackendError::new("allocate", "full"),
+            });
+        }
+        self.log.states.fetch_add(1, Ordering::Relaxed);
+        self.states += 1;
+        Ok(None)
+    }
+
+    fn reshape(&mut self, index: usize, _: &[usize]) -> Result<(), RunError> {
+        Err(RunError::NoSuchTensor { index })
+    }
+
+    fn exchange(&mut self, index: usize, _: usize) -> Result<(), RunError> {
+        Err(RunError::NoSuchTensor { index })
+    }
+
+    fn place(&self, index: usize) -> Result<StatePlace, RunError> {
+        Err(RunError::NoSuchTensor { index })
+    }
+
+    fn clear(&mut self, index: usize) -> Result<(), RunError> {
+        Err(RunError::NoSuchTensor { index })
+    }
+
+    fn read(&mut self, index: usize, _: &Tensor) -> Result<(), RunError> {
+        Err(RunError::NoSuchTensor { index })
+    }
+
+    fn write(&mut self, index: usize, _: &Tensor) -> Result<(), RunError> {
+        Err(RunError::NoSuchTensor { index })
+    }
 }
 
 struct Pending(Arc<AtomicBool>);
@@ -187,6 +241,11 @@ impl Session for ClosureSession {
 
     fn canceller(&self) -> Canceller {
         Canceller::new(Pending(Arc::clone(&self.pending)))
+    }
+
+    fn device_states(&mut self) -> Option<&mut dyn DeviceStates> {
+        let room = self.log.states_max.load(Ordering::Relaxed);
+        (room > 0).then_some(self as &mut dyn DeviceStates)
     }
 }
 

@@ -25,10 +25,10 @@ impl GenerateJob {
         seed: u64,
         resume_token_ids: Vec<u32>,
         kv: &mut KvPool,
-    ) -> Result<Self, Status> {
+    ) -> Result<Self, Failure> {
         let Some(text) = &loaded.text else {
             let why = format!("{:?} is no text model", loaded.manifest.name);
-            return Err(Status::invalid("model", why));
+            return Err(Status::invalid("model", why).into());
         };
         let prompt = match generate.prompt {
             Prompt::Plain(text) => TextPrompt::Plain(text),
@@ -59,7 +59,7 @@ impl GenerateJob {
             stop: generate.stop,
             resume_token_ids,
         };
-        let job = TextJob::start(text, kv, request).map_err(|error| status::of_pipeline(&error))?;
+        let job = TextJob::start(text, kv, request).map_err(|error| status::of_step(&error))?;
         let moe = loaded
             .manifest
             .text

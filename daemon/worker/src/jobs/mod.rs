@@ -9,7 +9,7 @@ use crate::load::LoadedModel;
 use crate::status::Failure;
 use mote_api::Canceller;
 use mote_pipeline::{KvPool, SessionPool};
-use mote_wire::types::{Done, JobReply, StartJob, Status, Work};
+use mote_wire::types::{Done, JobReply, StartJob, Work};
 use std::time::Duration;
 
 /// What is kept between jobs.
@@ -46,7 +46,7 @@ pub fn start(
     loaded: &LoadedModel,
     buffers: &Buffers,
     pools: &mut Pools<'_>,
-) -> Result<Box<dyn Job>, Status> {
+) -> Result<Box<dyn Job>, Failure> {
     let resume = start.resume_token_ids;
     match start.work {
         Work::Infer(infer) => Ok(Box::new(infer::InferJob::new(
