@@ -123,7 +123,7 @@ fn explain(error: LoadError, file: &Path, provider: &str) -> LoadError {
 }
 
 /// Operators that the library's message says it lacks (`op_resolver.cc`, `subgraph.cc`).
-fn unknown_operators(message: &str) -> Vec<String> {
+pub(crate) fn unknown_operators(message: &str) -> Vec<String> {
     const BUILTIN: (&str, char) = ("Didn't find op for builtin opcode '", '\'');
     const CUSTOM: (&str, char) = ("Encountered unresolved custom op: ", '.');
     let mut operators = Vec::new();
@@ -203,7 +203,7 @@ fn specs(interpreter: &Interpreter, side: Side) -> Result<Vec<TensorSpec>, LoadE
 }
 
 /// The element type of a `TfLiteType`; quantised tensors are served as the integers they hold.
-fn dtype(type_code: i32) -> Option<DType> {
+pub(crate) fn dtype(type_code: i32) -> Option<DType> {
     Some(match type_code {
         1 => DType::F32,
         2 => DType::I32,

@@ -32,7 +32,9 @@ pub fn open(flavour: &Flavour, folder: &Path) -> Result<Box<dyn Backend>, ProbeE
             let delegates = flavour.plugins.iter();
             let delegates = delegates.map(|one| delegate(flavour, one, folder));
             let backend = mote_tflite::TfliteBackend::load(&library, &flavour.name)?;
-            Ok(Box::new(backend.with_delegates(delegates.collect())))
+            let backend = backend.with_delegates(delegates.collect());
+            let npu_options = flavour.options_of(mote_tflite::LITERT_NPU);
+            Ok(Box::new(backend.with_npu_options(npu_options)))
         }
         BackendKind::Fake => Err(ProbeError {
             library: BackendKind::Fake.to_string(),

@@ -1,0 +1,143 @@
+//! Every engine at hand, and what each of them lacks, with the reason.
+
+use super::{backend, fixture, library, plugin, request};
+use mote_api::{Backend, LoadError, LoadRequest, Model};
+use mote_tflite::{CPU, EXTERNAL, LITERT_CPU, TfliteBackend, XNNPACK};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One way to compute.
+pub struct Engine {
+    pub name: &'static str,
+    open: fn() -> Box<dyn Backend>,
+    pub provider: &'static str,
+    options: fn() -> Vec<(String, String)>,
+    /// Models that it refuses, and why.
+    lacks: &'static [(&'static str, &'static str)],
+    /// Real models are its matter, too.
+    pub takes_any: bool,
+    /// Dimensions that the file leaves free are those of the file.
+    pub is_fixed: bool,
+    /// Everything is copied.
+    pub copies: bool,
+    /// What runs where is read back from the library.
+    pub reads_back: bool,
+    /// Its kernels are a vendor's.
+    pub is_foreign: bool,
+    /// It passes for something else than the CPU.
+    pub is_off_the_cpu: bool,
+    /// Errors hold the library's own words.
+    pub tells_why: bool,
+}
+
+const PLAIN: Engine = Engine {
+    name: "interpreter",
+    open: || Box::new(backend()),
+    provider: CPU,
+    options: Vec::new,
+    lacks: &[("selfie_segmentation", BIAS)],
+    takes_any: true,
+    is_fixed: false,
+    copies: false,
+    reads_back: true,
+    is_foreign: false,
+    is_off_the_cpu: false,
+    tells_why: true,
+};
+
+/// The built-in kernels have no operator of MediaPipe's.
+const BIAS: &str = "without Convolution2DTransposeBias";
+
+const LITERT: Engine = Engine {
+    name: "LiteRT on the CPU",
+    provider: LITERT_CPU,
+    lacks: &[("echo", "filling in a tensor at two places")],
+    reads_back: false,
+    ..PLAIN
+};
+
+/// Where LiteRT's own library lies, which has no interpreter's interface.
+pub fn litert_library() -> Option<PathBuf> {
+    std::env::var_os("MOTE_TEST_LITERT_LIBRARY").map(PathBuf::from)
+}
+
+fn litert_alone() -> Box<dyn Backend> {
+    let library = litert_library().expect("asked for where it is");
+    Box::new(TfliteBackend::load(&library, "litert").expect("the library loads"))
+}
+
+fn adder() -> Vec<(String, String)> {
+    let text = |path: PathBuf| path.to_str().expect("plain path").to_owned();
+    vec![
+        ("path".into(), text(plugin())),
+        ("library".into(), text(library())),
+        ("mode".into(), "ok".into()),
+    ]
+}
+
+/// All of them; the first is what the others are compared with.
+pub fn engines() -> Vec<Engine> {
+    let mut engines = vec![
+        PLAIN,
+        Engine {
+            name: "XNNPACK",
+            provider: XNNPACK,
+            lacks: &[
+                ("lookup", "made for GATHER of f32"),
+                ("choose", "made for SELECT_V2"),
+            ],
+            is_off_the_cpu: true,
+            ..PLAIN
+        },
+        Engine {
+            name: "external delegate",
+            provider: EXTERNAL,
+            options: adder,
+            lacks: &[
+                ("lookup", "made for GATHER"),
+                ("choose", "made for SELECT"),
+                ("long", "made for BATCH_MATMUL"),
+            ],
+            is_foreign: true,
+            takes_any: false,
+            ..PLAIN
+        },
+        LITERT,
+    ];
+    if litert_library().is_some() {
+        engines.push(Engine {
+            name: "LiteRT's own library on the CPU",
+            open: litert_alone,
+            ..LITERT
+        });
+    }
+    engines
+}
+
+impl Engine {
+    pub fn backend(&self) -> Box<dyn Backend> {
+        (self.open)()
+    }
+
+    pub fn request(&self, file: PathBuf) -> LoadRequest {
+        LoadRequest {
+            provider_options: (self.options)(),
+            ..request(file, self.provider)
+        }
+    }
+
+    pub fn load(&self, name: &str) -> Result<Arc<dyn Model>, LoadError> {
+        self.backend().load(&self.request(fixture(name)))
+    }
+
+    /// Why it refuses a model, if so.
+    pub fn lacks(&self, model: &str) -> Option<&'static str> {
+        let lack = self.lacks.iter().find(|(lacked, _)| *lacked == model);
+        lack.map(|(_, why)| *why)
+    }
+
+    /// As many rows as it may compute at once, of a model that leaves the number free.
+    pub fn rows(&self) -> usize {
+        if self.is_fixed { 1 } else { 2 }
+    }
+}
