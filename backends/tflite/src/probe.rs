@@ -43,6 +43,12 @@ fn failed(error: &dyn std::fmt::Display) -> Absence {
     }
 }
 
+/// An error with all that caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// The test model's file.
 pub(crate) fn model_bytes() -> Result<Buffer, Absence> {
     let bytes = Buffer::private(MODEL.len()).map_err(|error| failed(&error))?;
@@ -53,7 +59,7 @@ pub(crate) fn model_bytes() -> Result<Buffer, Absence> {
 
 /// Runs the test model, and compares its numbers.
 pub(crate) fn prove(model: &dyn Model) -> Result<(), Absence> {
-    let got = run(model).map_err(|error| failed(&error))?;
+    let got = run(model).map_err(|error| failed(&chain(&*error)))?;
     let error = got.iter().zip(Y).map(|(a, b)| (a - b).abs());
     let error = error.fold(0.0, f32::max);
     if got.len() == Y.len() && error == 0.0 {

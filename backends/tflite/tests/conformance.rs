@@ -87,7 +87,7 @@ fn signatures_are_those_of_the_file() {
         let placement = model.placement();
         assert_eq!(placement.read_back, engine.reads_back, "{}", engine.name);
         if engine.reads_back {
-            assert_eq!(placement.nodes(), 2, "{}", engine.name);
+            assert_eq!(placement.nodes(), engine.nodes, "{}", engine.name);
         }
         assert_eq!(placement.shares[0].provider, engine.provider);
     });
@@ -436,7 +436,7 @@ fn unknown_operators_are_named() {
 #[test]
 fn the_cpu_is_left_out_where_it_is_forbidden() {
     for engine in engines() {
-        let mut request = engine.request(fixture("add_mul"));
+        let mut request = engine.request(engine.file("add_mul"));
         request.forbid_cpu = true;
         let loaded = engine.backend().load(&request);
         match loaded.err() {

@@ -58,7 +58,7 @@ impl Shared {
         let model = self.parse()?;
         let compiled = Compiled::new(model, self.accelerator, self.threads, cancel);
         compiled.map_err(|error| match error {
-            CompileError::Library(cause) => LoadError::Session(cause),
+            CompileError::Library(cause) => explain(cause, &self.file, self.provider()),
             CompileError::NotTaken => LoadError::Compile {
                 file: self.file.clone(),
                 provider: self.provider().into(),

@@ -1,10 +1,10 @@
 //! Every engine at hand, and what each of them lacks, with the reason.
 
-use super::{backend, fixture, library, plugin, request};
-use mote_api::{Backend, LoadError, LoadRequest, Model};
-use mote_tflite::{CPU, EXTERNAL, LITERT_CPU, TfliteBackend, XNNPACK};
-use std::path::PathBuf;
-use std::sync::Arc;
+use super::{backend, compiled, fixture, library, plugin, request};
+use mote_api::{Backend, DeviceInfo, DeviceKind, LoadError, LoadRequest, Model};
+use mote_tflite::{CPU, Delegate, EXTERNAL, LITERT_CPU, LITERT_NPU, TfliteBackend, XNNPACK};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// One way to compute.
 pub struct Engine {
@@ -14,6 +14,8 @@ pub struct Engine {
     options: fn() -> Vec<(String, String)>,
     /// Models that it refuses, and why.
     lacks: &'static [(&'static str, &'static str)],
+    /// Nodes of `add_mul`.
+    pub nodes: u32,
     /// Real models are its matter, too.
     pub takes_any: bool,
     /// Dimensions that the file leaves free are those of the file.
@@ -36,6 +38,7 @@ const PLAIN: Engine = Engine {
     provider: CPU,
     options: Vec::new,
     lacks: &[("selfie_segmentation", BIAS)],
+    nodes: 2,
     takes_any: true,
     is_fixed: false,
     copies: false,
@@ -56,6 +59,63 @@ const LITERT: Engine = Engine {
     ..PLAIN
 };
 
+const NPU: Engine = Engine {
+    name: "LiteRT on the scripted NPU",
+    open: || Box::new(backend().with_delegates(vec![npu_dispatch()])),
+    provider: LITERT_NPU,
+    lacks: &[
+        ("counter", NOT_COMPILED),
+        ("lookup", NOT_COMPILED),
+        ("choose", NOT_COMPILED),
+        ("echo", NOT_COMPILED),
+        ("long", NOT_COMPILED),
+    ],
+    nodes: 1,
+    takes_any: false,
+    is_fixed: true,
+    reads_back: true,
+    is_foreign: true,
+    is_off_the_cpu: true,
+    tells_why: false,
+    ..PLAIN
+};
+
+const NOT_COMPILED: &str = "for models that were not compiled for it";
+
+/// Compiles the scripted NPU's dispatch library, once per test process, into a folder of its own.
+pub fn dispatch_library() -> PathBuf {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let target = Path::new("dispatch/libLiteRtDispatch_Mote.so");
+    LIBRARY
+        .get_or_init(|| compiled("npu_dispatch.c", target))
+        .clone()
+}
+
+/// Another one, for another LiteRT in the same process.
+fn other_dispatch_library() -> PathBuf {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let target = Path::new("other-dispatch/libLiteRtDispatch_Mote.so");
+    LIBRARY
+        .get_or_init(|| compiled("npu_dispatch.c", target))
+        .clone()
+}
+
+/// The scripted NPU as a flavour names it. There is no compiler for it, so it is proven by a model
+/// that was compiled before.
+pub fn npu_dispatch() -> Delegate {
+    let model = fixture("npu").to_str().expect("plain path").to_owned();
+    Delegate {
+        name: LITERT_NPU.into(),
+        library: dispatch_library(),
+        options: vec![("self_test".into(), model)],
+        device: DeviceInfo {
+            id: "npu0".into(),
+            kind: DeviceKind::Npu,
+            name: "Scripted NPU".into(),
+        },
+    }
+}
+
 /// Where LiteRT's own library lies, which has no interpreter's interface.
 pub fn litert_library() -> Option<PathBuf> {
     std::env::var_os("MOTE_TEST_LITERT_LIBRARY").map(PathBuf::from)
@@ -63,7 +123,12 @@ pub fn litert_library() -> Option<PathBuf> {
 
 fn litert_alone() -> Box<dyn Backend> {
     let library = litert_library().expect("asked for where it is");
-    Box::new(TfliteBackend::load(&library, "litert").expect("the library loads"))
+    let backend = TfliteBackend::load(&library, "litert").expect("the library loads");
+    let dispatch = Delegate {
+        library: other_dispatch_library(),
+        ..npu_dispatch()
+    };
+    Box::new(backend.with_delegates(vec![dispatch]))
 }
 
 fn adder() -> Vec<(String, String)> {
@@ -103,12 +168,18 @@ pub fn engines() -> Vec<Engine> {
             ..PLAIN
         },
         LITERT,
+        NPU,
     ];
     if litert_library().is_some() {
         engines.push(Engine {
             name: "LiteRT's own library on the CPU",
             open: litert_alone,
             ..LITERT
+        });
+        engines.push(Engine {
+            name: "LiteRT's own library on the scripted NPU",
+            open: litert_alone,
+            ..NPU
         });
     }
     engines
@@ -127,7 +198,15 @@ impl Engine {
     }
 
     pub fn load(&self, name: &str) -> Result<Arc<dyn Model>, LoadError> {
-        self.backend().load(&self.request(fixture(name)))
+        self.backend().load(&self.request(self.file(name)))
+    }
+
+    /// The file of a model: for the NPU, that which was compiled for it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        match (self.provider, name) {
+            (LITERT_NPU, "add_mul") => fixture("npu"),
+            _ => fixture(name),
+        }
     }
 
     /// Why it refuses a model, if so.
