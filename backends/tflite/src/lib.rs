@@ -23,6 +23,8 @@
 //! Each session is an interpreter of its own, so recurrent state that a model keeps in variables
 //! belongs to the session. Sessions share the file's bytes; XNNPACK packs weights per session.
 //!
+//! A build for firmware images may be linked to a library instead ([`linked`], feature `tflitec`).
+//!
 //! The library is never unloaded: its threads and thread-locals outlive their owners.
 //!
 //! Dependencies: `libloading` finds symbols; `nix` has the constants of `dlopen`.
@@ -33,6 +35,11 @@ mod cancel;
 mod counter;
 mod delegate;
 mod interpreter;
+#[cfg(feature = "tflitec")]
+mod linked;
+#[cfg(not(feature = "tflitec"))]
+#[path = "unlinked.rs"]
+mod linked;
 mod litert;
 mod model;
 mod model_file;
@@ -69,6 +76,12 @@ pub fn driver_paths(provider: &str) -> &'static [DriverPath] {
         CPU | XNNPACK | LITERT_CPU | "" => &[],
         _ => driver::DELEGATES,
     }
+}
+
+/// The library that this program is linked to, when `library` has its name: in builds with the
+/// feature `tflitec`.
+pub fn linked(library: &Path, flavour: &str) -> Option<Box<dyn Backend>> {
+    linked::backend(library, flavour)
 }
 
 /// An external delegate that a flavour names.
@@ -124,6 +137,7 @@ impl TfliteBackend {
             library: library.display().to_string(),
             absence,
         };
+        linked::refusal(library).map_or(Ok(()), |absence| Err(refused(absence)))?;
         processor::check(library).map_err(refused)?;
         let api = sys::Api::load(library).map(Arc::new);
         let litert = litert::LiteRt::load(library);

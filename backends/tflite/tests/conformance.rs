@@ -441,7 +441,8 @@ fn the_cpu_is_left_out_where_it_is_forbidden() {
         let loaded = engine.backend().load(&request);
         match loaded.err() {
             None => assert!(engine.is_off_the_cpu, "{}", engine.name),
-            Some(LoadError::CpuForbidden { nodes: 2, .. }) => {
+            Some(LoadError::CpuForbidden { nodes, .. }) => {
+                assert!(nodes == engine.nodes || engine.copies, "{}", engine.name);
                 assert!(!engine.is_off_the_cpu, "{}", engine.name);
             }
             Some(error) => panic!("{}: {error:?}", engine.name),
@@ -529,4 +530,17 @@ fn outputs(model: &dyn mote_api::Model, runs: usize) -> Vec<Vec<f64>> {
             }
         })
         .collect()
+}
+
+#[cfg(feature = "tflitec")]
+#[test]
+fn a_program_that_is_linked_to_a_library_loads_no_other() {
+    let loaded = mote_tflite::TfliteBackend::load(&common::library(), "tflite");
+    let refused = loaded.expect_err("its functions would be mixed up").absence;
+    assert!(
+        matches!(refused, mote_api::Absence::LibraryRejected { .. }),
+        "{refused:?}"
+    );
+    let elsewhere = std::path::Path::new("/usr/lib/libtensorflow-lite.so");
+    assert!(mote_tflite::linked(elsewhere, "x").is_none());
 }

@@ -29,6 +29,9 @@ pub fn open(flavour: &Flavour, folder: &Path) -> Result<Box<dyn Backend>, ProbeE
             ))
         }
         BackendKind::Tflite => {
+            if let Some(linked) = mote_tflite::linked(&library, &flavour.name) {
+                return Ok(linked);
+            }
             let delegates = flavour.plugins.iter();
             let delegates = delegates.map(|one| delegate(flavour, one, folder));
             let backend = mote_tflite::TfliteBackend::load(&library, &flavour.name)?;

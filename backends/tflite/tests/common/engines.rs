@@ -140,8 +140,51 @@ fn adder() -> Vec<(String, String)> {
     ]
 }
 
+/// The library that a build with the feature `tflitec` is linked to.
+#[cfg(feature = "tflitec")]
+const LINKED: Engine = Engine {
+    name: "tflitec",
+    open: || {
+        let library = Path::new("/firmware/lib/libtensorflowlite_c.so");
+        mote_tflite::linked(library, "firmware").expect("linked")
+    },
+    is_fixed: true,
+    copies: true,
+    reads_back: false,
+    tells_why: false,
+    ..PLAIN
+};
+
+#[cfg(feature = "tflitec")]
+fn linked() -> Vec<Engine> {
+    let mut engines = vec![LINKED];
+    if cfg!(feature = "tflitec-xnnpack") {
+        engines.push(Engine {
+            name: "tflitec with XNNPACK",
+            provider: XNNPACK,
+            // What it does not take, the built-in kernels do.
+            lacks: &[],
+            ..LINKED
+        });
+    }
+    engines
+}
+
+#[cfg(not(feature = "tflitec"))]
+fn linked() -> Vec<Engine> {
+    Vec::new()
+}
+
 /// All of them; the first is what the others are compared with.
 pub fn engines() -> Vec<Engine> {
+    match linked() {
+        // A program that is linked to a library loads no other.
+        linked if !linked.is_empty() => linked,
+        _ => loaded(),
+    }
+}
+
+fn loaded() -> Vec<Engine> {
     let mut engines = vec![
         PLAIN,
         Engine {
