@@ -21,6 +21,7 @@
 //! compiler_dir = "/opt/vendor/lib"                 # compiles models as they are loaded
 //! cache_dir = "/var/cache/mote/litert"             # keeps them
 //! self_test = "/opt/vendor/add_mul.tflite"         # without a compiler: what a probe runs
+//! "vendor.qualcomm" = "htp_performance_mode = 2"   # TOML for the vendor's own libraries
 //! ```
 //!
 //! Without a `[[plugin]]`, one that lies beside LiteRT's own library is taken. The self-test's model
@@ -83,8 +84,7 @@ impl LiteRt {
             _ => None,
         };
         let bytes = model_file::read(&request.file)?;
-        let places = npu.as_ref().map(Dispatch::places);
-        let model = model::LiteRtModel::compile(&self.api, bytes, request, places)?;
+        let model = model::LiteRtModel::compile(&self.api, bytes, request, npu.as_ref())?;
         Ok(Arc::new(model))
     }
 
@@ -121,8 +121,7 @@ impl LiteRt {
             }
             _ => probe::model_bytes()?,
         };
-        let places = npu.as_ref().map(Dispatch::places);
-        let model = model::LiteRtModel::compile(&self.api, bytes, &request, places);
+        let model = model::LiteRtModel::compile(&self.api, bytes, &request, npu.as_ref());
         probe::prove(&model.map_err(probe::absence)?)
     }
 }

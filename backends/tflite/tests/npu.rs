@@ -186,8 +186,43 @@ fn what_is_no_dispatch_library_is_refused_with_the_reason() {
             ..
         }) => {
             assert_eq!(key, "dispatch_dir");
-            assert_eq!(known.len(), 3, "{known:?}");
+            assert_eq!(known.len(), 4, "{known:?}");
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Intel's own libraries compile the model as it is loaded, and compute: with OpenVINO's plug-in for
+/// the CPU, as there is no NPU here. `MOTE_TEST_LITERT_INTEL` names a folder that `pip install
+/// --target` has put ai-edge-litert 2.3.0 and openvino 2026.3.1 into.
+#[test]
+#[ignore = "takes Intel's libraries, which are not fetched"]
+fn a_vendors_libraries_compile_a_model_and_compute() {
+    let site = std::env::var_os("MOTE_TEST_LITERT_INTEL").expect("a folder");
+    let site = PathBuf::from(site).join("ai_edge_litert");
+    let of_vendor = site.join("vendors/intel_openvino");
+    let compiler = of_vendor.join("compiler").display().to_string();
+    let on = |graph: &str| Delegate {
+        library: of_vendor.join("dispatch/libLiteRtDispatch_IntelOpenvino.so"),
+        options: vec![
+            ("compiler_dir".into(), compiler.clone()),
+            ("vendor.intel_openvino".into(), format!("{graph}\n")),
+        ],
+        ..npu_dispatch()
+    };
+    let library = site.join("libLiteRt.so");
+    let load = || TfliteBackend::load(&library, "litert").expect("the library loads");
+    let backend = load().with_delegates(vec![on("graph.0.graph_backend = 0")]);
+    assert_eq!(absence(&backend), None);
+    let mut request = asked(fixture("add_mul"));
+    request.provider_options = on("graph.0.graph_backend = 0").options;
+    let model = backend.load(&request).expect("loads");
+    assert_eq!(model.placement().nodes_on(LITERT_NPU), 2);
+    let mut session = model.session().expect("session");
+    let x = Tensor::from_slice(&[1, 4], &[1f32; 4]).expect("small");
+    assert_eq!(run(&mut *session, &[x]), Y);
+
+    let without = load().with_delegates(vec![on("graph.0.graph_backend = 2")]);
+    let why = told(absence(&without));
+    assert!(why.contains("operators are left"), "{why}");
 }

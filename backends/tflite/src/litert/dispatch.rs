@@ -5,6 +5,7 @@ use super::objects::Places;
 use crate::Delegate;
 use crate::sys::{open_for_ever, symbol_missing};
 use mote_api::Absence;
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 /// LiteRT finds a vendor's library by this beginning of its name.
@@ -14,17 +15,22 @@ const DISPATCH_SYMBOL: &[u8] = b"LiteRtDispatchGetApi\0";
 const ENTRIES_MAX: usize = 1024;
 
 /// Options of the provider, each with what its value is.
-const OPTIONS: [(&str, &str); 3] = [
+const OPTIONS: [(&str, &str); 4] = [
     (COMPILER_DIR, "folder of the vendor's compiler plug-in"),
     (CACHE_DIR, "folder for models that it has compiled"),
     (
         SELF_TEST,
         "the self-test's model, compiled for this NPU, where there is no compiler plug-in",
     ),
+    (
+        "vendor.NAME",
+        "TOML for the vendor's libraries, by the name that they know it by",
+    ),
 ];
 const COMPILER_DIR: &str = "compiler_dir";
 const CACHE_DIR: &str = "cache_dir";
 const SELF_TEST: &str = "self_test";
+const VENDOR: &str = "vendor.";
 
 /// What a flavour says of an NPU, its libraries found to be there.
 pub(crate) struct Dispatch {
@@ -32,6 +38,8 @@ pub(crate) struct Dispatch {
     compiler: Option<PathBuf>,
     cache: Option<PathBuf>,
     pub self_test: Option<PathBuf>,
+    /// What the vendor's libraries read: their names, and TOML.
+    pub vendor: Vec<(CString, CString)>,
 }
 
 impl Dispatch {
@@ -44,7 +52,8 @@ impl Dispatch {
         beside: &Path,
         options: &[(String, String)],
     ) -> Result<Self, Absence> {
-        let known = |key: &str| OPTIONS.iter().any(|(known, _)| *known == key);
+        let known =
+            |key: &str| key.starts_with(VENDOR) || OPTIONS.iter().any(|(known, _)| *known == key);
         if let Some((key, _)) = options.iter().find(|(key, _)| !known(key)) {
             let known = OPTIONS.iter();
             return Err(Absence::OptionUnknown {
@@ -66,6 +75,7 @@ impl Dispatch {
             compiler: option(COMPILER_DIR),
             cache: option(CACHE_DIR),
             self_test: option(SELF_TEST),
+            vendor: of_vendor(options)?,
         })
     }
 
@@ -82,6 +92,20 @@ impl Dispatch {
     pub fn has_compiler(&self) -> bool {
         self.compiler.is_some()
     }
+}
+
+fn of_vendor(options: &[(String, String)]) -> Result<Vec<(CString, CString)>, Absence> {
+    let named = options
+        .iter()
+        .filter_map(|(key, value)| Some((key.strip_prefix(VENDOR)?, value)));
+    let c_string = |text: &str| {
+        CString::new(text).map_err(|_| Absence::ProbeFailed {
+            why: format!("option {text:?} holds a zero byte"),
+        })
+    };
+    named
+        .map(|(name, toml)| Ok((c_string(name)?, c_string(toml)?)))
+        .collect()
 }
 
 fn is_dispatch(path: &Path) -> bool {

@@ -1,6 +1,7 @@
 //! A model that LiteRT compiled for one kind of device.
 
-use super::objects::{CompileError, Compiled, Environment, ModelObject, Places, Side, TensorEntry};
+use super::dispatch::Dispatch;
+use super::objects::{CompileError, Compiled, Environment, ModelObject, Side, Target, TensorEntry};
 use super::session::LiteRtSession;
 use super::sys::{ACCELERATOR_CPU, ACCELERATOR_NPU, Api};
 use super::{LITERT_CPU, LITERT_NPU};
@@ -11,7 +12,6 @@ use mote_api::{
     BackendError, Buffer, LoadError, LoadRequest, Model, Placement, ProviderShare, Session,
     Signature, TensorSpec, Threads,
 };
-use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,8 +25,7 @@ pub(crate) struct Shared {
     /// The file, which is parsed anew for each session.
     bytes: Buffer,
     file: PathBuf,
-    accelerator: c_int,
-    threads: i32,
+    target: Target,
     has_compiler: bool,
     pub inputs: Vec<TensorEntry>,
     pub outputs: Vec<TensorEntry>,
@@ -38,7 +37,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Whether kernels of a vendor compute.
     pub fn is_foreign(&self) -> bool {
-        self.accelerator == ACCELERATOR_NPU
+        self.target.accelerator == ACCELERATOR_NPU
     }
 
     pub fn provider(&self) -> &'static str {
@@ -56,7 +55,7 @@ impl Shared {
     /// Compiles the model for the shapes of the file.
     pub fn compile(&self, cancel: &Arc<AtomicBool>) -> Result<Compiled, LoadError> {
         let model = self.parse()?;
-        let compiled = Compiled::new(model, self.accelerator, self.threads, cancel);
+        let compiled = Compiled::new(model, &self.target, cancel);
         compiled.map_err(|error| match error {
             CompileError::Library(cause) => explain(cause, &self.file, self.provider()),
             CompileError::NotTaken => LoadError::Compile {
@@ -97,24 +96,28 @@ pub(crate) struct LiteRtModel {
 }
 
 impl LiteRtModel {
-    /// Compiles a model for the CPU, or for the NPU whose libraries lie in these places.
+    /// Compiles a model for the CPU, or for the NPU of this dispatch library.
     pub fn compile(
         api: &Arc<Api>,
         bytes: Buffer,
         request: &LoadRequest,
-        npu: Option<Places>,
+        npu: Option<&Dispatch>,
     ) -> Result<Self, LoadError> {
-        let environment = Environment::new(api.clone(), npu).map_err(LoadError::Session)?;
+        let places = npu.map(Dispatch::places);
+        let environment = Environment::new(api.clone(), places).map_err(LoadError::Session)?;
         let mut shared = Shared {
             environment: Arc::new(environment),
             bytes,
             file: request.file.clone(),
-            accelerator: match npu {
-                Some(_) => ACCELERATOR_NPU,
-                None => ACCELERATOR_CPU,
+            target: Target {
+                accelerator: match npu {
+                    Some(_) => ACCELERATOR_NPU,
+                    None => ACCELERATOR_CPU,
+                },
+                threads: thread_count(request.threads),
+                vendor: npu.map(|npu| npu.vendor.clone()).unwrap_or_default(),
             },
-            threads: thread_count(request.threads),
-            has_compiler: npu.is_some_and(|npu| npu.compiler.is_some()),
+            has_compiler: npu.is_some_and(Dispatch::has_compiler),
             inputs: Vec::new(),
             outputs: Vec::new(),
             file_shapes: Vec::new(),

@@ -4,7 +4,7 @@
 use super::sys::{self, Api, EnvOption, Layout, RankedType, Status, status_text};
 use crate::model_file::check_identifier;
 use mote_api::{BackendError, Buffer};
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
@@ -268,11 +268,10 @@ impl Options {
     }
 
     /// Adds what a part of the library reads: TOML under the part's name.
-    fn add(&self, part: &std::ffi::CStr, toml: &str) -> Result<(), BackendError> {
-        let toml = CString::new(toml).map_err(|error| BackendError::new("write options", error))?;
+    fn add(&self, part: &CStr, toml: &CStr) -> Result<(), BackendError> {
         let mut opaque = null_mut();
-        // SAFETY: the payload is the C library's, which is what frees it; the part's name is a
-        // constant; the options own what was added, and what was not is deleted here.
+        // SAFETY: the payload is the C library's, which is what frees it; the library copies the
+        // part's name; the options own what was added, and what was not is deleted here.
         unsafe {
             let payload = strdup(toml.as_ptr());
             let status =
@@ -285,6 +284,16 @@ impl Options {
             check("LiteRtAddOpaqueOptions", status)
         }
     }
+}
+
+/// What a model is compiled for.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub accelerator: c_int,
+    /// Of the CPU.
+    pub threads: i32,
+    /// What vendors' libraries read: their names, and TOML.
+    pub vendor: Vec<(CString, CString)>,
 }
 
 /// Why a model was not compiled.
@@ -329,19 +338,23 @@ impl Compiled {
     /// accelerator may rewrite it.
     pub fn new(
         model: ModelObject,
-        accelerator: c_int,
-        threads: i32,
+        target: &Target,
         cancel: &Arc<AtomicBool>,
     ) -> Result<Self, CompileError> {
         const OPERATION: &str = "LiteRtCreateCompiledModel";
         let environment = model.environment.clone();
         let api = environment.api.clone();
         let options = || {
-            let options = Options::new(api.clone(), accelerator)?;
+            let options = Options::new(api.clone(), target.accelerator)?;
             // Errors are kept with the model, to be fetched.
-            options.add(c"runtime_options_string", "error_reporter_mode = 2\n")?;
-            if accelerator == sys::ACCELERATOR_CPU {
-                options.add(c"xnnpack", &format!("num_threads = {threads}\n"))?;
+            options.add(c"runtime_options_string", c"error_reporter_mode = 2\n")?;
+            if target.accelerator == sys::ACCELERATOR_CPU {
+                let threads = CString::new(format!("num_threads = {}\n", target.threads));
+                let threads = threads.map_err(|error| BackendError::new("write options", error))?;
+                options.add(c"xnnpack", &threads)?;
+            }
+            for (part, toml) in &target.vendor {
+                options.add(part, toml)?;
             }
             Ok::<_, BackendError>(options)
         };
