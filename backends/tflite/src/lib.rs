@@ -49,7 +49,7 @@ mod reporter;
 mod session;
 mod sys;
 
-pub use litert::{LITERT_CPU, LITERT_NPU};
+pub use litert::{LITERT_CPU, LITERT_NPU, has_dispatch_beside};
 pub use model_file::TFLITE_BYTES_MAX;
 
 use mote_api::{

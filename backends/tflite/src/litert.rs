@@ -19,18 +19,23 @@
 //!
 //! [options.LITERT-NPU]
 //! compiler_dir = "/opt/vendor/lib"                 # compiles models as they are loaded
-//! cache_dir = "/var/cache/mote/litert"             # keeps them
+//! cache_dir = "/var/cache/mote/compiled"           # keeps them; the sandbox leaves this open
 //! self_test = "/opt/vendor/add_mul.tflite"         # without a compiler: what a probe runs
 //! "vendor.qualcomm" = "htp_performance_mode = 2"   # TOML for the vendor's own libraries
 //! ```
+//!
+//! What a vendor's libraries can be told to compute on is for the description to say, too (`kind` of
+//! the `[[plugin]]`): Intel's do it on the CPU with `graph.0.graph_backend = 0`.
 //!
 //! Without a `[[plugin]]`, one that lies beside LiteRT's own library is taken. The self-test's model
 //! is `tests/fixtures/add_mul.tflite` of this crate.
 //!
 //! Tensors lie in bound memory where the device takes memory of the host that is aligned to 64
 //! bytes; otherwise they are copied to and from memory that it wants, and the report counts it. A
-//! cancel ends a run between two operators. Not yet run on an NPU: what is tested is a scripted
-//! dispatch library.
+//! cancel ends a run between two operators.
+//!
+//! Not yet run on an NPU. Tested are a scripted dispatch library, and Intel's compiler and dispatch
+//! library on the CPU.
 
 mod dispatch;
 mod model;
@@ -40,6 +45,7 @@ mod sys;
 
 use crate::{Delegate, model_file, probe};
 use dispatch::Dispatch;
+pub use dispatch::has_dispatch_beside;
 use mote_api::{Absence, LoadError, LoadRequest, Model};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -137,6 +137,22 @@ fn without_a_dispatch_library_there_is_no_npu() {
 }
 
 #[test]
+fn a_dispatch_library_beside_the_librarys_own_is_found() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let beside = folder.path().join("liblitert-lm.so");
+    std::os::unix::fs::symlink(library(), &beside).expect("linked");
+    assert!(!mote_tflite::has_dispatch_beside(&beside));
+    // By its name it is the one that other tests have loaded: a process has one.
+    let dispatch = folder.path().join("libLiteRtDispatch_Mote.so");
+    std::os::unix::fs::symlink(dispatch_library(), dispatch).expect("linked");
+    assert!(mote_tflite::has_dispatch_beside(&beside));
+    let backend = TfliteBackend::load(&beside, "tflite").expect("the library loads");
+    let backend = backend.with_npu_options(npu_dispatch().options);
+    assert_eq!(absence(&backend), None);
+    assert!(backend.load(&asked(fixture("npu"))).is_ok());
+}
+
+#[test]
 fn what_is_no_dispatch_library_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let named = |library: PathBuf| Delegate {

@@ -64,6 +64,13 @@ fn delegate(flavour: &Flavour, plugin: &Plugin, folder: &Path) -> mote_tflite::D
     }
 }
 
+/// A provider whose library lies beside the flavour's, though its description does not name it.
+pub fn found_beside(flavour: &Flavour, folder: &Path) -> Option<&'static str> {
+    let is_there = flavour.backend == BackendKind::Tflite
+        && mote_tflite::has_dispatch_beside(&flavour.library_path(folder));
+    is_there.then_some(mote_tflite::LITERT_NPU)
+}
+
 /// Options of a provider for a model that is to run on a kind of device: those of the flavour, and
 /// the one that chooses the kind where a provider has several.
 pub fn options(flavour: &Flavour, provider: &str, kind: DeviceKind) -> Vec<(String, String)> {

@@ -63,7 +63,7 @@ impl Dispatch {
         }
         let library = match named {
             Some(named) => named.library.clone(),
-            None => only_one_in(beside.parent().unwrap_or(Path::new(".")))?,
+            None => only_one_in(folder_of(beside))?,
         };
         usable(&library)?;
         let option = |wanted: &str| {
@@ -71,7 +71,7 @@ impl Dispatch {
             value.map(|(_, value)| PathBuf::from(value))
         };
         Ok(Self {
-            folder: library.parent().unwrap_or(Path::new(".")).into(),
+            folder: folder_of(&library).into(),
             compiler: option(COMPILER_DIR),
             cache: option(CACHE_DIR),
             self_test: option(SELF_TEST),
@@ -113,8 +113,16 @@ fn is_dispatch(path: &Path) -> bool {
     name.starts_with(DISPATCH_NAME) && name.contains(".so")
 }
 
-/// LiteRT is told a folder and takes the first library that it finds there.
-fn only_one_in(folder: &Path) -> Result<PathBuf, Absence> {
+/// Whether a dispatch library lies beside this library.
+pub fn has_dispatch_beside(library: &Path) -> bool {
+    !dispatch_libraries_in(folder_of(library)).is_empty()
+}
+
+fn folder_of(library: &Path) -> &Path {
+    library.parent().unwrap_or(Path::new("."))
+}
+
+fn dispatch_libraries_in(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     let paths = entries
         .take(ENTRIES_MAX)
@@ -122,6 +130,12 @@ fn only_one_in(folder: &Path) -> Result<PathBuf, Absence> {
         .map(|entry| entry.path());
     let mut found: Vec<PathBuf> = paths.filter(|path| is_dispatch(path)).collect();
     found.sort();
+    found
+}
+
+/// LiteRT is told a folder and takes the first library that it finds there.
+fn only_one_in(folder: &Path) -> Result<PathBuf, Absence> {
+    let found = dispatch_libraries_in(folder);
     match found.as_slice() {
         [only] => Ok(only.clone()),
         [] => Err(Absence::DriverMissing {
@@ -149,5 +163,5 @@ fn usable(library: &Path) -> Result<(), Absence> {
     if !crate::sys::exports(&opened, DISPATCH_SYMBOL) {
         return Err(symbol_missing(DISPATCH_SYMBOL));
     }
-    only_one_in(library.parent().unwrap_or(Path::new("."))).map(|_| ())
+    only_one_in(folder_of(library)).map(|_| ())
 }
