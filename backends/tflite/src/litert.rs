@@ -37,6 +37,7 @@
 //! Not yet run on an NPU. Tested are a scripted dispatch library, and Intel's compiler and dispatch
 //! library on the CPU.
 
+mod compiled;
 mod dispatch;
 mod model;
 mod objects;

@@ -1,7 +1,8 @@
 //! A model that LiteRT compiled for one kind of device.
 
+use super::compiled::{CompileError, Compiled, Target};
 use super::dispatch::Dispatch;
-use super::objects::{CompileError, Compiled, Environment, ModelObject, Side, Target, TensorEntry};
+use super::objects::{Environment, ModelObject, Side, TensorEntry};
 use super::session::LiteRtSession;
 use super::sys::{ACCELERATOR_CPU, ACCELERATOR_NPU, Api};
 use super::{LITERT_CPU, LITERT_NPU};

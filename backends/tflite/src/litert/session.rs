@@ -1,7 +1,8 @@
 //! Running state over a model that LiteRT compiled.
 
+use super::compiled::{Compiled, TensorBuffer};
 use super::model::Shared;
-use super::objects::{Compiled, Side, TensorBuffer};
+use super::objects::Side;
 use crate::binding::{Bindings, may_lie_in, overlap, same_memory};
 use mote_api::{
     BackendError, Cancel, Canceller, LoadError, OutputTarget, RunError, RunReport, Session, Tensor,
