@@ -13,8 +13,9 @@
 //!
 //! Providers: [`CPU`] (also the empty name), [`XNNPACK`], [`EXTERNAL`]: a delegate in a shared
 //! object that the provider option `path` names, and delegates of the flavour by the names that its
-//! description gives them ([`Delegate`]). All other options are handed to a delegate. One that
-//! takes no node is refused.
+//! description gives them ([`Delegate`]). With the option `then = "XNNPACK"` that one takes what the
+//! delegate leaves, which the placement tells apart. All other options are handed to a delegate. Each
+//! is required: one that fails, or the first that takes no node, is refused, not left out.
 //!
 //! A library that also, or only, has LiteRT's `CompiledModel` of 2.3 or younger offers
 //! [`LITERT_NPU`]: the NPU of a vendor's dispatch library, named in `runtime.toml` (see
@@ -68,6 +69,8 @@ pub const EXTERNAL: &str = "EXTERNAL";
 
 /// The option that names an external delegate's shared object.
 const PATH: &str = "path";
+/// The option for what an external delegate leaves: `XNNPACK`.
+const THEN: &str = "then";
 
 /// What the driver of a provider opens: of an external delegate or of an NPU's dispatch library,
 /// whatever such libraries open.

@@ -1,7 +1,6 @@
 //! Running state over a model: an interpreter, and memory that its tensors lie in or are copied
 //! to and from.
 
-use crate::EXTERNAL;
 use crate::binding::{Bindings, may_lie_in, overlap, same_memory};
 use crate::cancel::{CancelHandle, CancelState};
 use crate::interpreter::{Interpreter, Side};
@@ -72,10 +71,10 @@ impl TfliteSession {
 
     /// Puts the interpreter's tensors into bound memory where that is possible.
     fn place(&mut self, inputs: &[Tensor]) -> Result<(), RunError> {
-        let external = self.shared.provider == EXTERNAL;
+        let foreign = self.shared.is_foreign();
         let mut moved = false;
         for (position, tensor) in inputs.iter().enumerate() {
-            let wanted = may_lie_in(tensor, external).then_some(tensor);
+            let wanted = may_lie_in(tensor, foreign).then_some(tensor);
             let place = &mut self.input_places[position];
             moved |= move_to(
                 &mut self.interpreter,

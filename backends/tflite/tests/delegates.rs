@@ -114,6 +114,39 @@ fn a_delegate_takes_its_nodes_and_failures_are_typed() {
     assert_eq!(run(&mut *session, &[x()]), Y);
     drop(session);
 
+    let mut in_order = asked("ok");
+    in_order
+        .provider_options
+        .push(("then".into(), XNNPACK.into()));
+    let model = backend.load(&in_order).expect("loads");
+    let placement = model.placement();
+    assert!(placement.read_back);
+    assert_eq!(placement.nodes_on(EXTERNAL), 1, "{placement:?}");
+    assert_eq!(placement.nodes_on(XNNPACK), 1, "{placement:?}");
+    assert_eq!(placement.nodes(), 2, "{placement:?}");
+    let mut session = model.session().expect("session");
+    assert_eq!(run(&mut *session, &[x()]), Y);
+    let x_of_two = Tensor::from_slice(&[2, 4], &[1f32; 8]).expect("small");
+    assert_eq!(run(&mut *session, &[x_of_two]), Y.repeat(2));
+    drop(session);
+    in_order.forbid_cpu = true;
+    let refused = backend.load(&in_order).err();
+    assert!(
+        matches!(refused, Some(LoadError::CpuForbidden { cpu_nodes: 1, .. })),
+        "{refused:?}"
+    );
+    in_order.provider_options.retain(|(key, _)| key != "then");
+    in_order
+        .provider_options
+        .push(("then".into(), "GPU".into()));
+    match backend.load(&in_order).err() {
+        Some(LoadError::ProviderAbsent {
+            absence: Absence::OptionUnknown { key, .. },
+            ..
+        }) => assert_eq!(key, "then = GPU"),
+        other => panic!("{other:?}"),
+    }
+
     let mut forbidden = asked("ok");
     forbidden.forbid_cpu = true;
     assert!(matches!(

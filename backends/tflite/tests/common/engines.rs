@@ -140,6 +140,22 @@ fn adder() -> Vec<(String, String)> {
     ]
 }
 
+/// As above, for everything that it can.
+fn adder_of_all() -> Vec<(String, String)> {
+    let mut options = adder();
+    options.push(("take".into(), "all".into()));
+    options
+}
+
+fn named_adder() -> Delegate {
+    Delegate {
+        name: "adder".into(),
+        library: plugin(),
+        options: adder_of_all(),
+        device: npu_dispatch().device,
+    }
+}
+
 /// The library that a build with the feature `tflitec` is linked to.
 #[cfg(feature = "tflitec")]
 const LINKED: Engine = Engine {
@@ -207,6 +223,21 @@ fn loaded() -> Vec<Engine> {
                 ("long", "made for BATCH_MATMUL"),
             ],
             is_foreign: true,
+            takes_any: false,
+            ..PLAIN
+        },
+        Engine {
+            name: "external delegate that a flavour names",
+            open: || Box::new(backend().with_delegates(vec![named_adder()])),
+            provider: "adder",
+            options: adder_of_all,
+            lacks: &[
+                ("lookup", "made for GATHER"),
+                ("choose", "made for SELECT"),
+                ("long", "made for BATCH_MATMUL"),
+            ],
+            is_foreign: true,
+            is_off_the_cpu: true,
             takes_any: false,
             ..PLAIN
         },
