@@ -144,9 +144,10 @@ pub fn tolerance(precision: Precision) -> f64 {
 }
 
 /// Names by which the backends call their plain path on the CPU.
-const REFERENCES: [(BackendKind, &str); 4] = [
+const REFERENCES: [(BackendKind, &str); 5] = [
     (BackendKind::OnnxRuntime, "CPUExecutionProvider"),
     (BackendKind::Tflite, "TFLITE-CPU"),
+    (BackendKind::Tflite, "LITERT-CPU"),
     (BackendKind::Tract, "tract-cpu"),
     (BackendKind::Fake, "fake-cpu"),
 ];

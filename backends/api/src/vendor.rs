@@ -370,6 +370,45 @@ pub const VENDORS: &[Vendor] = &[
         libraries: &[],
         source: Source::Build("--use_xnnpack"),
     },
+    // One provider for whichever NPU the dispatch library is made for.
+    Vendor {
+        provider: "LITERT-NPU",
+        kind: DeviceKind::Npu,
+        hardware: "an NPU that LiteRT has a dispatch library for",
+        nodes: &[
+            accel(INTEL),
+            node("/dev/fastrpc-cdsp"),
+            node("/dev/fastrpc-cdsp-secure"),
+            node("/dev/adsprpc-smd"),
+            node("/dev/adsprpc-smd-secure"),
+            node("/dev/apusys"),
+            node("/dev/galcore"),
+        ],
+        driver: "its vendor's driver",
+        modules: &[
+            "intel_vpu",
+            "adsprpc",
+            "fastrpc",
+            "frpc_adsprpc",
+            "apusys",
+            "galcore",
+        ],
+        lists: "ls /dev/accel /dev/fastrpc-* /dev/adsprpc-* /dev/apusys /dev/galcore",
+        libraries: &[
+            (
+                "libLiteRtDispatch",
+                "the NPU vendor's dispatch library for LiteRT, name it as the [[plugin]] LITERT-NPU of a runtime.toml",
+            ),
+            (
+                "libLiteRtCompilerPlugin",
+                "the NPU vendor's compiler plug-in for LiteRT, name its folder as compiler_dir under [options.LITERT-NPU]",
+            ),
+            ("libopenvino", "OpenVINO of the version that it names"),
+            ("libQnn", "Qualcomm's QNN SDK"),
+            ("libneuron", "MediaTek's NeuroPilot"),
+        ],
+        source: Source::Fetch("litert"),
+    },
 ];
 
 /// What is to be seen of some hardware.

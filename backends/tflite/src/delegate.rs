@@ -1,9 +1,9 @@
 //! Delegates: XNNPACK of the library, and external ones by path.
 #![allow(unsafe_code, reason = "the door for delegates")]
 
-use crate::PATH;
 use crate::reporter::{report_plugin, take_plugin_text};
 use crate::sys::{self, Api};
+use crate::{PATH, THEN, XNNPACK};
 use mote_api::{Absence, BackendError, LoadError, Threads};
 use std::ffi::{CString, c_char};
 use std::path::Path;
@@ -32,8 +32,8 @@ pub(crate) enum DelegateKind {
     None,
     /// XNNPACK with so many threads.
     Xnnpack { threads: i32 },
-    /// A plug-in.
-    External(Plugin),
+    /// A plug-in, and then XNNPACK with so many threads for what it leaves.
+    External(Plugin, Option<i32>),
 }
 
 /// A shared object with the two functions of an external delegate.
@@ -97,7 +97,15 @@ impl DelegateKind {
         match self {
             Self::None => Ok(None),
             Self::Xnnpack { threads } => xnnpack(api, *threads).map(Some),
-            Self::External(plugin) => plugin.make(api).map(Some),
+            Self::External(plugin, _) => plugin.make(api).map(Some),
+        }
+    }
+
+    /// Makes the one that is applied after it, if one is asked for.
+    pub fn make_second(&self, api: &Arc<Api>) -> Result<Option<Delegate>, LoadError> {
+        match self {
+            Self::External(_, Some(threads)) => xnnpack(api, *threads).map(Some),
+            _ => Ok(None),
         }
     }
 }
@@ -135,6 +143,23 @@ fn xnnpack(api: &Arc<Api>, threads: i32) -> Result<Delegate, LoadError> {
     }
 }
 
+/// Whether the options ask for XNNPACK after a plug-in.
+///
+/// # Errors
+/// When they ask for something else.
+pub(crate) fn then_xnnpack(options: &[(String, String)]) -> Result<bool, Absence> {
+    match options.iter().find(|(key, _)| key == THEN) {
+        None => Ok(false),
+        Some((_, value)) if value == XNNPACK => Ok(true),
+        Some((key, value)) => Err(Absence::OptionUnknown {
+            key: format!("{key} = {value}"),
+            known: vec![format!(
+                "{THEN} ({XNNPACK}: computes what the delegate leaves)"
+            )],
+        }),
+    }
+}
+
 impl Plugin {
     /// Loads the shared object that the option `path` names; the other options are the plug-in's.
     pub fn load(options: &[(String, String)]) -> Result<Self, Absence> {
@@ -163,7 +188,7 @@ impl Plugin {
         };
         let options = options
             .iter()
-            .filter(|(key, _)| key != PATH)
+            .filter(|(key, _)| key != PATH && key != THEN)
             .map(|(key, value)| Ok((c_string(key)?, c_string(value)?)))
             .collect::<Result<_, Absence>>()?;
         Ok(Self {

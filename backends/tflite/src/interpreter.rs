@@ -35,13 +35,24 @@ pub(crate) struct Interpreter {
     /// Where a cancel finds the interpreter; emptied before it is deleted.
     cancel: Arc<CancelState>,
     counters: Vec<Counter>,
-    delegate: Option<Delegate>,
+    delegates: Vec<Delegate>,
     errors: Box<ErrorText>,
     /// Memory that tensors lie in, by tensor index.
     adopted: Vec<(c_int, Buffer)>,
     model: Arc<ModelObject>,
-    /// Nodes before and after the delegate; `None` when the library cannot tell.
-    pub counts: Option<(NodeCount, NodeCount)>,
+    /// `None` when the library cannot tell.
+    pub counts: Option<Counts>,
+}
+
+/// Nodes of an interpreter's graphs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counts {
+    /// Before any delegate.
+    pub before: NodeCount,
+    /// After the one that was asked for.
+    pub after: NodeCount,
+    /// After the one for what it left.
+    pub last: NodeCount,
 }
 
 // SAFETY: an interpreter may be used by one thread at a time, whichever: `&mut self` sees to it.
@@ -66,9 +77,18 @@ impl Interpreter {
             resized.map_err(LoadError::Session)?;
         }
         let before = interpreter.count();
-        interpreter.delegate(build)?;
+        let first = build.kind.make(&build.model.api)?;
+        interpreter.delegate(build, first)?;
         let after = interpreter.count();
-        interpreter.counts = before.zip(after);
+        let second = build.kind.make_second(&build.model.api)?;
+        interpreter.delegate(build, second)?;
+        let last = interpreter.count();
+        let counted = before.zip(after).zip(last);
+        interpreter.counts = counted.map(|((before, after), last)| Counts {
+            before,
+            after,
+            last,
+        });
         interpreter.allocate().map_err(LoadError::Session)?;
         cancel.aim(&interpreter.model.api, interpreter.raw);
         Ok(interpreter)
@@ -98,7 +118,7 @@ impl Interpreter {
             raw,
             cancel: cancel.clone(),
             counters: Vec::new(),
-            delegate: None,
+            delegates: Vec::new(),
             errors,
             adopted: Vec::new(),
             model: build.model.clone(),
@@ -124,9 +144,9 @@ impl Interpreter {
         Ok(())
     }
 
-    /// Makes and applies the delegate. A failing one leaves no trace in the graph.
-    fn delegate(&mut self, build: &Build) -> Result<(), LoadError> {
-        let Some(delegate) = build.kind.make(&build.model.api)? else {
+    /// Applies a delegate, if there is one. A failing one leaves no trace in the graph.
+    fn delegate(&mut self, build: &Build, delegate: Option<Delegate>) -> Result<(), LoadError> {
+        let Some(delegate) = delegate else {
             return Ok(());
         };
         let Some(modify) = self.api().modify_graph else {
@@ -139,7 +159,7 @@ impl Interpreter {
         };
         // SAFETY: the delegate becomes a field, which outlives the interpreter.
         let status = unsafe { modify(self.raw.as_ptr(), delegate.raw()) };
-        self.delegate = Some(delegate);
+        self.delegates.push(delegate);
         self.check("TfLiteInterpreterModifyGraphWithDelegate", status)
             .map_err(LoadError::Session)
     }

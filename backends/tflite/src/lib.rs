@@ -13,21 +13,35 @@
 //!
 //! Providers: [`CPU`] (also the empty name), [`XNNPACK`], [`EXTERNAL`]: a delegate in a shared
 //! object that the provider option `path` names, and delegates of the flavour by the names that its
-//! description gives them ([`Delegate`]). All other options are handed to a delegate. One that
-//! takes no node is refused.
+//! description gives them ([`Delegate`]). With the option `then = "XNNPACK"` that one takes what the
+//! delegate leaves, which the placement tells apart. All other options are handed to a delegate. Each
+//! is required: one that fails, or the first that takes no node, is refused, not left out.
+//!
+//! A library that also, or only, has LiteRT's `CompiledModel` of 2.3 or younger offers
+//! [`LITERT_NPU`]: the NPU of a vendor's dispatch library, named in `runtime.toml` (see
+//! `litert.rs`), and [`LITERT_CPU`], which is probed only where there is no interpreter.
 //!
 //! Each session is an interpreter of its own, so recurrent state that a model keeps in variables
 //! belongs to the session. Sessions share the file's bytes; XNNPACK packs weights per session.
+//!
+//! A build for firmware images may be linked to a library instead ([`linked`], feature `tflitec`).
 //!
 //! The library is never unloaded: its threads and thread-locals outlive their owners.
 //!
 //! Dependencies: `libloading` finds symbols; `nix` has the constants of `dlopen`.
 #![deny(unsafe_code)]
 
+mod binding;
 mod cancel;
 mod counter;
 mod delegate;
 mod interpreter;
+#[cfg(feature = "tflitec")]
+mod linked;
+#[cfg(not(feature = "tflitec"))]
+#[path = "unlinked.rs"]
+mod linked;
+mod litert;
 mod model;
 mod model_file;
 mod probe;
@@ -36,11 +50,12 @@ mod reporter;
 mod session;
 mod sys;
 
+pub use litert::{LITERT_CPU, LITERT_NPU, has_dispatch_beside};
 pub use model_file::TFLITE_BYTES_MAX;
 
 use mote_api::{
     Absence, Backend, BackendKind, Capability, DeviceInfo, DeviceKind, DriverPath, LoadError,
-    LoadRequest, Model, ProbeError, driver,
+    LoadRequest, Model, ProbeError, driver, vendor,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,13 +69,22 @@ pub const EXTERNAL: &str = "EXTERNAL";
 
 /// The option that names an external delegate's shared object.
 const PATH: &str = "path";
+/// The option for what an external delegate leaves: `XNNPACK`.
+const THEN: &str = "then";
 
-/// What the driver of a provider opens: of an external delegate, whatever such delegates open.
+/// What the driver of a provider opens: of an external delegate or of an NPU's dispatch library,
+/// whatever such libraries open.
 pub fn driver_paths(provider: &str) -> &'static [DriverPath] {
     match provider {
-        CPU | XNNPACK | "" => &[],
+        CPU | XNNPACK | LITERT_CPU | "" => &[],
         _ => driver::DELEGATES,
     }
+}
+
+/// The library that this program is linked to, when `library` has its name: in builds with the
+/// feature `tflitec`.
+pub fn linked(library: &Path, flavour: &str) -> Option<Box<dyn Backend>> {
+    linked::backend(library, flavour)
 }
 
 /// An external delegate that a flavour names.
@@ -85,9 +109,12 @@ impl Delegate {
     }
 }
 
-/// A loaded TensorFlow Lite library.
+/// A loaded TensorFlow Lite library, with one or both of its interfaces.
 pub struct TfliteBackend {
-    api: Arc<sys::Api>,
+    /// The interpreter's.
+    api: Result<Arc<sys::Api>, Absence>,
+    /// That of `CompiledModel`.
+    litert: Result<litert::LiteRt, Absence>,
     flavour: String,
     version: String,
     delegates: Vec<Delegate>,
@@ -106,26 +133,46 @@ impl TfliteBackend {
     /// Loads the library of a flavour, for the life of the process.
     ///
     /// # Errors
-    /// With the typed reason, when it is missing, not a TensorFlow Lite library, or demands
-    /// another processor.
+    /// With the typed reason, when it is missing, neither a TensorFlow Lite nor a LiteRT library,
+    /// or demands another processor.
     pub fn load(library: &Path, flavour: &str) -> Result<Self, ProbeError> {
-        let api = processor::check(library).and_then(|()| sys::Api::load(library));
-        let api = api.map_err(|absence| ProbeError {
+        let refused = |absence| ProbeError {
             library: library.display().to_string(),
             absence,
-        })?;
+        };
+        linked::refusal(library).map_or(Ok(()), |absence| Err(refused(absence)))?;
+        processor::check(library).map_err(refused)?;
+        let api = sys::Api::load(library).map(Arc::new);
+        let litert = litert::LiteRt::load(library);
+        let version = match (&api, &litert) {
+            (Ok(api), _) => api.version_text(),
+            // It exports no version; this is what its functions tell.
+            (Err(_), Ok(_)) => litert::VERSION_KNOWN.into(),
+            (Err(absence), Err(_)) => return Err(refused(absence.clone())),
+        };
         Ok(Self {
-            version: api.version_text(),
-            api: Arc::new(api),
+            api,
+            litert,
             flavour: flavour.into(),
+            version,
             delegates: Vec::new(),
         })
     }
 
-    /// With delegates by name. None of them is opened before it is probed or loaded on.
+    /// With delegates by name; one that is called [`LITERT_NPU`] is the dispatch library of that
+    /// provider. None of them is opened before it is probed or loaded on.
     #[must_use]
     pub fn with_delegates(self, delegates: Vec<Delegate>) -> Self {
         Self { delegates, ..self }
+    }
+
+    /// With options of [`LITERT_NPU`] that its probe uses.
+    #[must_use]
+    pub fn with_npu_options(mut self, options: Vec<(String, String)>) -> Self {
+        if let Ok(litert) = &mut self.litert {
+            litert.npu_options = options;
+        }
+        self
     }
 
     fn delegate(&self, name: &str) -> Option<&Delegate> {
@@ -135,8 +182,37 @@ impl TfliteBackend {
     /// Proves an external delegate that computes on `device`, as [`Backend::probe`] proves the
     /// library's own. Whoever configures a delegate knows its device; the library does not.
     pub fn probe_external(&self, options: &[(String, String)], device: DeviceInfo) -> Capability {
-        let absence = probe::self_test(&self.api, EXTERNAL, options).err();
+        let absence = self.interpreter_test(EXTERNAL, options).err();
         self.capability(EXTERNAL, absence, device)
+    }
+
+    fn interpreter_test(
+        &self,
+        provider: &str,
+        options: &[(String, String)],
+    ) -> Result<(), Absence> {
+        let api = self.api.as_ref().map_err(Absence::clone)?;
+        probe::self_test(api, provider, options)
+    }
+
+    fn litert_test(&self, provider: &str) -> Result<(), Absence> {
+        let litert = self.litert.as_ref().map_err(Absence::clone)?;
+        let tested = litert.self_test(provider, self.delegate(provider));
+        tested.map_err(|absence| match provider {
+            LITERT_NPU => vendor::explain(LITERT_NPU, DeviceKind::Npu, absence),
+            _ => absence,
+        })
+    }
+
+    /// What the NPU of a dispatch library is, as far as anybody said.
+    fn npu(&self) -> DeviceInfo {
+        let said = self.delegate(LITERT_NPU).map(|one| one.device.clone());
+        said.unwrap_or_else(|| DeviceInfo {
+            id: "npu0".into(),
+            kind: DeviceKind::Npu,
+            name: "NPU".into(),
+            simulated: false,
+        })
     }
 
     fn capability(
@@ -175,28 +251,62 @@ impl Backend for TfliteBackend {
     }
 
     fn providers(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        if self.api.is_ok() {
+            names.extend([XNNPACK, CPU].map(str::to_owned));
+        }
+        if self.litert.is_ok() {
+            names.push(LITERT_NPU.into());
+            // What the interpreter has is the same kernels.
+            names.extend(self.api.is_err().then(|| LITERT_CPU.to_owned()));
+        }
         let named = self.delegates.iter().map(|one| one.name.clone());
-        [XNNPACK, CPU]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(named)
-            .collect()
+        let new: Vec<_> = named.filter(|name| !names.contains(name)).collect();
+        names.extend(new);
+        names
     }
 
     fn probe_provider(&self, provider: &str) -> Vec<Capability> {
-        let test = |name, options: &[_]| probe::self_test(&self.api, name, options).err();
-        vec![match self.delegate(provider) {
-            Some(delegate) => {
-                let absence = test(provider, &delegate.located(&delegate.options));
+        vec![match (provider, self.delegate(provider)) {
+            (LITERT_NPU, _) => {
+                let absence = self.litert_test(provider).err();
+                self.capability(provider, absence, self.npu())
+            }
+            (LITERT_CPU, _) => {
+                let absence = self.litert_test(provider).err();
+                self.capability(provider, absence, cpu())
+            }
+            (_, Some(delegate)) => {
+                let options = delegate.located(&delegate.options);
+                let absence = self.interpreter_test(provider, &options).err();
                 self.capability(provider, absence, delegate.device.clone())
             }
-            None => self.capability(provider, test(provider, &[]), cpu()),
+            (_, None) => {
+                let absence = self.interpreter_test(provider, &[]).err();
+                self.capability(provider, absence, cpu())
+            }
         }]
     }
 
     fn load(&self, request: &LoadRequest) -> Result<Arc<dyn Model>, LoadError> {
-        let object = model_file::ModelObject::read(self.api.clone(), &request.file)?;
-        let Some(delegate) = self.delegate(&request.provider) else {
+        let absent = |absence: &Absence| LoadError::ProviderAbsent {
+            provider: request.provider.clone(),
+            absence: absence.clone(),
+        };
+        let delegate = self.delegate(&request.provider);
+        let by_litert = match request.provider.as_str() {
+            LITERT_CPU | LITERT_NPU => true,
+            // The plain path of a library without an interpreter.
+            "" => self.api.is_err(),
+            _ => false,
+        };
+        if by_litert {
+            let litert = self.litert.as_ref().map_err(absent)?;
+            return litert.load_model(request, delegate);
+        }
+        let api = self.api.as_ref().map_err(absent)?;
+        let object = model_file::ModelObject::read(api.clone(), &request.file)?;
+        let Some(delegate) = delegate else {
             return Ok(Arc::new(model::TfliteModel::compile(object, request)?));
         };
         let request = LoadRequest {

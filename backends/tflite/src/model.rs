@@ -1,8 +1,8 @@
 //! A loaded model.
 
 use crate::cancel::CancelState;
-use crate::delegate::{DelegateKind, Plugin, thread_count};
-use crate::interpreter::{Build, Interpreter, Side};
+use crate::delegate::{DelegateKind, Plugin, then_xnnpack, thread_count};
+use crate::interpreter::{Build, Counts, Interpreter, Side};
 use crate::model_file::ModelObject;
 use crate::session::TfliteSession;
 use crate::{CPU, EXTERNAL, PATH, XNNPACK};
@@ -17,12 +17,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct Shared {
     model: Arc<ModelObject>,
     kind: DelegateKind,
-    pub provider: String,
+    provider: String,
     threads: i32,
     pub signature: Signature,
 }
 
 impl Shared {
+    /// Whether kernels of a vendor compute.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self.kind, DelegateKind::External(..))
+    }
+
     /// An interpreter for these input shapes, or for those of the file.
     pub fn interpreter(
         &self,
@@ -94,9 +99,11 @@ fn kind(provider: &str, request: &LoadRequest) -> Result<DelegateKind, LoadError
         _ if provider == EXTERNAL
             || request.provider_options.iter().any(|(key, _)| key == PATH) =>
         {
-            Plugin::load(&request.provider_options)
-                .map(DelegateKind::External)
-                .map_err(absent)
+            let options = &request.provider_options;
+            let second = then_xnnpack(options).map_err(absent)?;
+            let threads = second.then(|| thread_count(request.threads));
+            let plugin = Plugin::load(options).map_err(absent)?;
+            Ok(DelegateKind::External(plugin, threads))
         }
         _ => Err(absent(Absence::NotCompiledIn)),
     }
@@ -123,7 +130,7 @@ fn explain(error: LoadError, file: &Path, provider: &str) -> LoadError {
 }
 
 /// Operators that the library's message says it lacks (`op_resolver.cc`, `subgraph.cc`).
-fn unknown_operators(message: &str) -> Vec<String> {
+pub(crate) fn unknown_operators(message: &str) -> Vec<String> {
     const BUILTIN: (&str, char) = ("Didn't find op for builtin opcode '", '\'');
     const CUSTOM: (&str, char) = ("Encountered unresolved custom op: ", '.');
     let mut operators = Vec::new();
@@ -150,7 +157,12 @@ fn placement(
         groups: 0,
         time_us: None,
     };
-    let Some((before, after)) = interpreter.counts else {
+    let Some(Counts {
+        before,
+        after,
+        last,
+    }) = interpreter.counts
+    else {
         if provider == CPU && !forbid_cpu {
             return Ok(Placement {
                 shares: vec![share(CPU, 0)],
@@ -173,7 +185,14 @@ fn placement(
             cpu_nodes,
         });
     }
-    let mut shares = vec![share(provider, delegated), share(CPU, cpu_nodes)];
+    // XNNPACK for what the delegate left is the CPU, too.
+    let plain = last.nodes.saturating_sub(last.delegates);
+    let optimised = cpu_nodes.saturating_sub(plain);
+    let mut shares = vec![
+        share(provider, delegated),
+        share(XNNPACK, optimised),
+        share(CPU, plain),
+    ];
     shares.retain(|share| share.nodes > 0);
     shares.sort_by_key(|share| std::cmp::Reverse(share.nodes));
     Ok(Placement {
@@ -204,7 +223,7 @@ fn specs(interpreter: &Interpreter, side: Side) -> Result<Vec<TensorSpec>, LoadE
 }
 
 /// The element type of a `TfLiteType`; quantised tensors are served as the integers they hold.
-fn dtype(type_code: i32) -> Option<DType> {
+pub(crate) fn dtype(type_code: i32) -> Option<DType> {
     Some(match type_code {
         1 => DType::F32,
         2 => DType::I32,

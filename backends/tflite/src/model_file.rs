@@ -42,20 +42,12 @@ impl ModelObject {
     /// Reads and parses a file.
     pub fn read(api: Arc<Api>, file: &Path) -> Result<Self, LoadError> {
         let bytes = read(file)?;
-        Self::parse(api, bytes).map_err(|cause| LoadError::Malformed {
-            file: file.into(),
-            cause,
-        })
+        Self::parse(api, bytes).map_err(|cause| malformed(file, cause))
     }
 
     /// Parses a model. The library checks the whole flatbuffer before it is used.
     pub fn parse(api: Arc<Api>, bytes: Buffer) -> Result<Self, BackendError> {
-        let mut start = [0u8; 8];
-        let enough = bytes.len() >= start.len() && bytes.copy_out(0, &mut start).is_ok();
-        if !enough || &start[4..] != FILE_IDENTIFIER {
-            let why = "the file does not carry the identifier TFL3";
-            return Err(BackendError::new("check identifier", why));
-        }
+        check_identifier(&bytes)?;
         let errors = Box::<ErrorText>::default();
         let (reporter, user_data) = errors.callback();
         let data = bytes.as_ptr().cast_const().cast();
@@ -84,15 +76,32 @@ impl ModelObject {
     }
 }
 
-fn read(file: &Path) -> Result<Buffer, LoadError> {
+/// The error for a file that is no model.
+pub(crate) fn malformed(file: &Path, cause: BackendError) -> LoadError {
+    LoadError::Malformed {
+        file: file.into(),
+        cause,
+    }
+}
+
+/// Refuses bytes that are no model of this format.
+pub(crate) fn check_identifier(bytes: &Buffer) -> Result<(), BackendError> {
+    let mut start = [0u8; 8];
+    let enough = bytes.len() >= start.len() && bytes.copy_out(0, &mut start).is_ok();
+    if !enough || &start[4..] != FILE_IDENTIFIER {
+        let why = "the file does not carry the identifier TFL3";
+        return Err(BackendError::new("check identifier", why));
+    }
+    Ok(())
+}
+
+/// A file's bytes in private memory.
+pub(crate) fn read(file: &Path) -> Result<Buffer, LoadError> {
     let read = |cause| LoadError::Read {
         file: file.into(),
         cause,
     };
-    let refuse = |why: String| LoadError::Malformed {
-        file: file.into(),
-        cause: BackendError::new("read model", why),
-    };
+    let refuse = |why: String| malformed(file, BackendError::new("read model", why));
     let mut opened = std::fs::File::open(file).map_err(read)?;
     let length = opened.metadata().map_err(read)?.len();
     if length > TFLITE_BYTES_MAX {

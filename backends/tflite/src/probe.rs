@@ -20,22 +20,47 @@ pub(crate) fn self_test(
     provider: &str,
     options: &[(String, String)],
 ) -> Result<(), Absence> {
-    let request = LoadRequest {
+    let request = request(provider, options);
+    let object = ModelObject::parse(api.clone(), model_bytes()?);
+    let object = object.map_err(|error| failed(&error))?;
+    prove(&TfliteModel::compile(object, &request).map_err(absence)?)
+}
+
+/// What to load the test model with.
+pub(crate) fn request(provider: &str, options: &[(String, String)]) -> LoadRequest {
+    LoadRequest {
         file: PathBuf::from("self-test"),
         provider: provider.into(),
         provider_options: options.to_vec(),
         threads: Threads::SINGLE,
         forbid_cpu: provider != CPU,
         ..LoadRequest::default()
-    };
-    let failed = |why: String| Absence::ProbeFailed { why };
-    let bytes = Buffer::private(MODEL.len()).map_err(|error| failed(error.to_string()))?;
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Absence {
+    Absence::ProbeFailed {
+        why: error.to_string(),
+    }
+}
+
+/// An error with all that caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// The test model's file.
+pub(crate) fn model_bytes() -> Result<Buffer, Absence> {
+    let bytes = Buffer::private(MODEL.len()).map_err(|error| failed(&error))?;
     let copied = bytes.copy_in(0, MODEL);
-    copied.map_err(|error| failed(error.to_string()))?;
-    let object = ModelObject::parse(api.clone(), bytes);
-    let object = object.map_err(|error| failed(error.to_string()))?;
-    let model = TfliteModel::compile(object, &request).map_err(absence)?;
-    let got = run(&model).map_err(|error| failed(error.to_string()))?;
+    copied.map_err(|error| failed(&error))?;
+    Ok(bytes)
+}
+
+/// Runs the test model, and compares its numbers.
+pub(crate) fn prove(model: &dyn Model) -> Result<(), Absence> {
+    let got = run(model).map_err(|error| failed(&chain(&*error)))?;
     let error = got.iter().zip(Y).map(|(a, b)| (a - b).abs());
     let error = error.fold(0.0, f32::max);
     if got.len() == Y.len() && error == 0.0 {
@@ -48,7 +73,8 @@ pub(crate) fn self_test(
     }
 }
 
-fn absence(error: LoadError) -> Absence {
+/// The reason that a failed load of the test model is.
+pub(crate) fn absence(error: LoadError) -> Absence {
     match error {
         LoadError::ProviderAbsent { absence, .. } => absence,
         LoadError::CpuForbidden {

@@ -1,14 +1,13 @@
 //! Running state over a model: an interpreter, and memory that its tensors lie in or are copied
 //! to and from.
 
-use crate::EXTERNAL;
+use crate::binding::{Bindings, may_lie_in, overlap, same_memory};
 use crate::cancel::{CancelHandle, CancelState};
 use crate::interpreter::{Interpreter, Side};
 use crate::model::Shared;
 use crate::sys::STATUS_CANCELLED;
 use mote_api::{
-    Access, BackendError, BufferOrigin, Canceller, DType, LoadError, OutputTarget, RunError,
-    RunReport, Session, Tensor,
+    BackendError, Canceller, LoadError, OutputTarget, RunError, RunReport, Session, Tensor,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,11 +15,9 @@ use std::time::Instant;
 pub(crate) struct TfliteSession {
     shared: Arc<Shared>,
     interpreter: Interpreter,
-    inputs: Vec<Option<Tensor>>,
-    targets: Vec<OutputTarget>,
+    bindings: Bindings,
     input_places: Vec<Place>,
     output_places: Vec<Place>,
-    results: Vec<Option<Tensor>>,
     cancel: Arc<CancelState>,
 }
 
@@ -40,28 +37,13 @@ impl TfliteSession {
         let inputs = shared.signature.inputs.len();
         let outputs = shared.signature.outputs.len();
         Self {
+            bindings: Bindings::new(&shared.signature),
             shared,
             interpreter,
-            inputs: vec![None; inputs],
-            targets: vec![OutputTarget::Allocate; outputs],
             input_places: library(inputs),
             output_places: library(outputs),
-            results: vec![None; outputs],
             cancel,
         }
-    }
-
-    fn bound_inputs(&self) -> Result<Vec<Tensor>, RunError> {
-        let specs = self.shared.signature.inputs.iter();
-        self.inputs
-            .iter()
-            .zip(specs)
-            .map(|(bound, spec)| {
-                bound.clone().ok_or_else(|| RunError::InputMissing {
-                    name: spec.name.clone(),
-                })
-            })
-            .collect()
     }
 
     /// Makes the interpreter one for these inputs' shapes. Delegates may refuse to be resized and
@@ -89,10 +71,10 @@ impl TfliteSession {
 
     /// Puts the interpreter's tensors into bound memory where that is possible.
     fn place(&mut self, inputs: &[Tensor]) -> Result<(), RunError> {
-        let external = self.shared.provider == EXTERNAL;
+        let foreign = self.shared.is_foreign();
         let mut moved = false;
         for (position, tensor) in inputs.iter().enumerate() {
-            let wanted = may_lie_in(tensor, external).then_some(tensor);
+            let wanted = may_lie_in(tensor, foreign).then_some(tensor);
             let place = &mut self.input_places[position];
             moved |= move_to(
                 &mut self.interpreter,
@@ -101,8 +83,8 @@ impl TfliteSession {
                 wanted,
             )?;
         }
-        for position in 0..self.targets.len() {
-            let wanted = match &self.targets[position] {
+        for position in 0..self.bindings.targets.len() {
+            let wanted = match &self.bindings.targets[position] {
                 OutputTarget::Into(tensor) => {
                     let view = self.interpreter.tensor(Side::Output, position);
                     let same_shape = view.is_some_and(|view| view.shape() == tensor.shape());
@@ -143,7 +125,7 @@ impl TfliteSession {
     /// Copies what does not lie in bound memory; answers the bytes copied.
     fn collect(&mut self) -> Result<usize, RunError> {
         let mut bytes_copied = 0;
-        for position in 0..self.targets.len() {
+        for position in 0..self.bindings.targets.len() {
             let spec = &self.shared.signature.outputs[position];
             let failed = |why: String| RunError::Output {
                 name: spec.name.clone(),
@@ -152,50 +134,17 @@ impl TfliteSession {
             let view = self.interpreter.tensor(Side::Output, position);
             let view = view.ok_or_else(|| failed("is gone".into()))?;
             let shape = view.shape();
-            let target = match &self.targets[position] {
-                OutputTarget::Into(tensor) if tensor.shape() == shape => tensor.clone(),
-                OutputTarget::Into(tensor) => {
-                    let why = format!("is {shape:?}, bound to {:?}", tensor.shape());
-                    return Err(failed(why));
-                }
-                OutputTarget::Allocate => Tensor::zeroed(spec.dtype, &shape)?,
-            };
+            let target = self.bindings.target(position, spec, &shape)?;
             if !matches!(self.output_places[position], Place::Bound(_)) {
                 if !view.copy_out(&target) {
                     return Err(failed("the library gave no data".into()));
                 }
                 bytes_copied += target.bytes();
             }
-            self.results[position] = Some(target);
+            self.bindings.results[position] = Some(target);
         }
         Ok(bytes_copied)
     }
-}
-
-/// Whether kernels may read this input where it lies.
-fn may_lie_in(input: &Tensor, external: bool) -> bool {
-    let buffer = input.buffer();
-    let shared = buffer.origin() == BufferOrigin::Shared;
-    let trusted = match input.dtype() {
-        // Only 0 and 1 are truth values; copying makes them so.
-        DType::Bool => false,
-        dtype => !(shared && dtype.may_index()),
-    };
-    // The library's own kernels never write inputs; a vendor's delegate may.
-    trusted && (buffer.access() == Access::ReadWrite || !external)
-}
-
-fn overlap(a: &Tensor, b: &Tensor) -> bool {
-    let range = |tensor: &Tensor| {
-        let start = tensor.as_ptr().addr();
-        (start, start + tensor.bytes())
-    };
-    let ((a_start, a_end), (b_start, b_end)) = (range(a), range(b));
-    a_start < b_end && b_start < a_end
-}
-
-fn same_memory(a: &Tensor, b: &Tensor) -> bool {
-    a.as_ptr() == b.as_ptr() && a.bytes() == b.bytes()
 }
 
 /// Puts a tensor into `wanted`, or else somewhere to copy from and to. Answers whether memory
@@ -229,38 +178,17 @@ fn move_to(
 
 impl Session for TfliteSession {
     fn bind_input(&mut self, index: usize, tensor: &Tensor) -> Result<(), RunError> {
-        let specs = &self.shared.signature.inputs;
-        let spec = specs.get(index).ok_or(RunError::NoSuchTensor { index })?;
-        if !spec.accepts(tensor.dtype(), tensor.shape()) {
-            return Err(RunError::input(spec, tensor.dtype(), tensor.shape()));
-        }
-        self.inputs[index] = Some(tensor.clone());
-        Ok(())
+        self.bindings
+            .bind_input(&self.shared.signature, index, tensor)
     }
 
     fn bind_output(&mut self, index: usize, target: OutputTarget) -> Result<(), RunError> {
-        let specs = &self.shared.signature.outputs;
-        let spec = specs.get(index).ok_or(RunError::NoSuchTensor { index })?;
-        if let OutputTarget::Into(tensor) = &target {
-            let refuse = |why: String| {
-                let name = spec.name.clone();
-                Err(RunError::Output { name, why })
-            };
-            if !spec.accepts(tensor.dtype(), tensor.shape()) {
-                let (dtype, shape) = (tensor.dtype(), tensor.shape());
-                return refuse(format!("cannot go into {dtype} {shape:?}"));
-            }
-            if tensor.buffer().access() == Access::ReadOnly {
-                return refuse("is bound to read-only memory".into());
-            }
-        }
-        self.targets[index] = target;
-        self.results[index] = None;
-        Ok(())
+        self.bindings
+            .bind_output(&self.shared.signature, index, target)
     }
 
     fn run(&mut self) -> Result<RunReport, RunError> {
-        let inputs = self.bound_inputs()?;
+        let inputs = self.bindings.all_inputs(&self.shared.signature)?;
         if self.cancel.take() {
             return Err(RunError::Cancelled);
         }
@@ -288,12 +216,7 @@ impl Session for TfliteSession {
     }
 
     fn output(&self, index: usize) -> Result<Tensor, RunError> {
-        let result = self.results.get(index);
-        let result = result.ok_or(RunError::NoSuchTensor { index })?;
-        result.clone().ok_or_else(|| RunError::Output {
-            name: self.shared.signature.outputs[index].name.clone(),
-            why: "nothing has run yet".into(),
-        })
+        self.bindings.output(&self.shared.signature, index)
     }
 
     fn canceller(&self) -> Canceller {

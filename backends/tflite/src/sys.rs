@@ -23,6 +23,7 @@ pub(crate) const BUILTIN_DELEGATE: c_int = 51;
 /// `kTfLiteDelegateFlagsAllowDynamicTensors`.
 pub(crate) const DELEGATE_ALLOWS_DYNAMIC_TENSORS: i64 = 1;
 
+/// Types that are only ever pointed to.
 macro_rules! opaque {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
         $(#[$doc])*
@@ -90,6 +91,7 @@ pub(crate) struct OpaqueDelegateBuilder {
 /// pointer, which is all that this crate uses it for (see `reporter.rs`).
 pub(crate) type Reporter = unsafe extern "C" fn(*mut c_void, *const c_char, *mut c_void);
 
+/// A struct `Api` of a library's functions, and how they are found.
 macro_rules! api {
     (
         required { $($required:ident = $required_name:literal : fn($($ra:ty),*) $(-> $rr:ty)?;)* }
@@ -106,6 +108,7 @@ macro_rules! api {
 
         impl Api {
             fn bind(library: Library) -> Result<Self, Absence> {
+                use $crate::sys::symbol_missing;
                 // SAFETY: each symbol is given the type that the header of the versions named
                 // above declares for it; the library stays mapped (RTLD_NODELETE, and `_library`).
                 unsafe {
@@ -117,6 +120,8 @@ macro_rules! api {
         }
     };
 }
+
+pub(crate) use {api, opaque};
 
 api! {
     required {
@@ -184,7 +189,7 @@ api! {
     }
 }
 
-fn symbol_missing(name: &[u8]) -> Absence {
+pub(crate) fn symbol_missing(name: &[u8]) -> Absence {
     let name = name.strip_suffix(b"\0").unwrap_or(name);
     Absence::SymbolMissing {
         symbol: String::from_utf8_lossy(name).into_owned(),
@@ -212,6 +217,12 @@ pub(crate) fn open_for_ever(path: &Path) -> Result<Library, Absence> {
             None => Absence::LibraryRejected { name, why },
         }
     })
+}
+
+/// Whether a library has a function; `symbol` ends with zero.
+pub(crate) fn exports(library: &Library, symbol: &[u8]) -> bool {
+    // SAFETY: the symbol is looked up, not called.
+    unsafe { library.get::<unsafe extern "C" fn()>(symbol) }.is_ok()
 }
 
 impl Api {

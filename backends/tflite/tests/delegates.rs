@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{backend, fixture, library, load, request, run};
+use common::{PLUGIN_VARIABLE, backend, fixture, library, load, plugin, request, run};
 use mote_api::{
     Absence, Backend, DeviceInfo, DeviceKind, LoadError, LoadRequest, RunError, Tensor,
 };
-use mote_tflite::{CPU, Delegate, EXTERNAL, XNNPACK};
+use mote_tflite::{CPU, Delegate, EXTERNAL, LITERT_NPU, XNNPACK};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeValLike;
@@ -14,14 +14,11 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 const Y: [f32; 4] = [3., 4., 5., 6.];
 /// Tells a child of these tests which mode to ask for.
 const CHILD_VARIABLE: &str = "MOTE_TEST_DELEGATE_MODE";
-/// Tells it where the delegate lies.
-const PLUGIN_VARIABLE: &str = "MOTE_TEST_DELEGATE";
 const CHILD_MARK: &str = "child: ";
 const CHILD_RUNS: usize = 4;
 /// By how much the delegate delays each computation, or what it keeps of it.
@@ -32,25 +29,6 @@ const HUNG: Duration = Duration::from_millis(500);
 
 fn x() -> Tensor {
     Tensor::from_slice(&[1, 4], &[1f32; 4]).expect("small")
-}
-
-/// Compiles the delegate, once per test process, and not again in its children.
-fn plugin() -> PathBuf {
-    static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
-    let compile = || {
-        if let Some(plugin) = std::env::var_os(PLUGIN_VARIABLE) {
-            return plugin.into();
-        }
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/add_delegate.c");
-        let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("libadd_delegate.so");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror"]);
-        compiler.args(["-shared", "-fPIC", source, "-o"]);
-        let status = compiler.arg(&target).arg("-ldl").status();
-        assert!(status.expect("a C compiler").success());
-        target
-    };
-    PLUGIN.get_or_init(compile).clone()
 }
 
 fn asked(mode: &str) -> LoadRequest {
@@ -94,7 +72,8 @@ fn a_delegate_that_a_flavour_names_is_a_provider_of_that_name() {
         delegate("adder", "ok", plugin()),
         delegate("gone", "ok", "/nowhere/libgone.so".into()),
     ]);
-    assert_eq!(backend.providers(), [XNNPACK, CPU, "adder", "gone"]);
+    let names = [XNNPACK, CPU, LITERT_NPU, "adder", "gone"];
+    assert_eq!(backend.providers(), names);
     let [adder] = &backend.probe_provider("adder")[..] else {
         panic!("one")
     };
@@ -135,6 +114,39 @@ fn a_delegate_takes_its_nodes_and_failures_are_typed() {
     let mut session = model.session().expect("session");
     assert_eq!(run(&mut *session, &[x()]), Y);
     drop(session);
+
+    let mut in_order = asked("ok");
+    in_order
+        .provider_options
+        .push(("then".into(), XNNPACK.into()));
+    let model = backend.load(&in_order).expect("loads");
+    let placement = model.placement();
+    assert!(placement.read_back);
+    assert_eq!(placement.nodes_on(EXTERNAL), 1, "{placement:?}");
+    assert_eq!(placement.nodes_on(XNNPACK), 1, "{placement:?}");
+    assert_eq!(placement.nodes(), 2, "{placement:?}");
+    let mut session = model.session().expect("session");
+    assert_eq!(run(&mut *session, &[x()]), Y);
+    let x_of_two = Tensor::from_slice(&[2, 4], &[1f32; 8]).expect("small");
+    assert_eq!(run(&mut *session, &[x_of_two]), Y.repeat(2));
+    drop(session);
+    in_order.forbid_cpu = true;
+    let refused = backend.load(&in_order).err();
+    assert!(
+        matches!(refused, Some(LoadError::CpuForbidden { cpu_nodes: 1, .. })),
+        "{refused:?}"
+    );
+    in_order.provider_options.retain(|(key, _)| key != "then");
+    in_order
+        .provider_options
+        .push(("then".into(), "GPU".into()));
+    match backend.load(&in_order).err() {
+        Some(LoadError::ProviderAbsent {
+            absence: Absence::OptionUnknown { key, .. },
+            ..
+        }) => assert_eq!(key, "then = GPU"),
+        other => panic!("{other:?}"),
+    }
 
     let mut forbidden = asked("ok");
     forbidden.forbid_cpu = true;

@@ -29,10 +29,15 @@ pub fn open(flavour: &Flavour, folder: &Path) -> Result<Box<dyn Backend>, ProbeE
             ))
         }
         BackendKind::Tflite => {
+            if let Some(linked) = mote_tflite::linked(&library, &flavour.name) {
+                return Ok(linked);
+            }
             let delegates = flavour.plugins.iter();
             let delegates = delegates.map(|one| delegate(flavour, one, folder));
             let backend = mote_tflite::TfliteBackend::load(&library, &flavour.name)?;
-            Ok(Box::new(backend.with_delegates(delegates.collect())))
+            let backend = backend.with_delegates(delegates.collect());
+            let npu_options = flavour.options_of(mote_tflite::LITERT_NPU);
+            Ok(Box::new(backend.with_npu_options(npu_options)))
         }
         BackendKind::Fake => Err(ProbeError {
             library: BackendKind::Fake.to_string(),
@@ -58,6 +63,13 @@ fn delegate(flavour: &Flavour, plugin: &Plugin, folder: &Path) -> mote_tflite::D
             simulated: false,
         },
     }
+}
+
+/// A provider whose library lies beside the flavour's, though its description does not name it.
+pub fn found_beside(flavour: &Flavour, folder: &Path) -> Option<&'static str> {
+    let is_there = flavour.backend == BackendKind::Tflite
+        && mote_tflite::has_dispatch_beside(&flavour.library_path(folder));
+    is_there.then_some(mote_tflite::LITERT_NPU)
 }
 
 /// Options of a provider for a model that is to run on a kind of device: those of the flavour, and

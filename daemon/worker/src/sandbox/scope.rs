@@ -105,6 +105,9 @@ impl Scope {
                 let provider = Some(plugin.provider.as_str());
                 scope.driver(registry::driver_paths(flavour.backend, provider));
             }
+            if let Some(provider) = registry::found_beside(flavour, folder) {
+                scope.driver(registry::driver_paths(flavour.backend, Some(provider)));
+            }
         }
         scope
     }
