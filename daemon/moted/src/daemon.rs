@@ -20,7 +20,7 @@ use crate::workers::{self, Handle, Launcher};
 use crate::{catalogue, compiled, machine, streams};
 use mote_wire::codec::command_to_frame;
 use mote_wire::types::{Command, JobReply, Reply, Status, StatusReport, WorkerEvent};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -48,6 +48,8 @@ pub struct Options {
     pub sandbox: bool,
     /// Memory that models may take together.
     pub budget_bytes: u64,
+    /// Of devices with memory of their own, by id: how much of it models may take together.
+    pub device_memory: BTreeMap<String, u64>,
     /// An unused model is unloaded after this.
     pub idle_unload: Duration,
     /// How long a probe of a flavour, or of one of its providers alone, may take.
@@ -148,6 +150,7 @@ pub async fn run(
     let settings = Settings {
         uid: nix::unistd::getuid().as_raw(),
         budget_bytes: options.budget_bytes,
+        device_memory: options.device_memory.clone(),
         cores: machine::cores(),
         started,
         seed: machine::random_seed(),

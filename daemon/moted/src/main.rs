@@ -53,6 +53,10 @@ struct Arguments {
     /// Memory that models may take together [default: 75 % of the machine's]
     #[arg(long, value_name = "BYTES")]
     budget_bytes: Option<u64>,
+    /// Memory of a device that has its own, by the id that `mote devices` gives it: models on it count
+    /// there and not in the machine's; may be given several times
+    #[arg(long = "device-memory", value_name = "DEVICE=BYTES", value_parser = memory_of_device)]
+    device_memory: Vec<(String, u64)>,
     /// Disk for what providers compile, in the cache folder, so that the next load is short; 0 keeps
     /// nothing
     #[arg(long, value_name = "BYTES", default_value_t = COMPILED_BYTES_MAX)]
@@ -132,6 +136,7 @@ impl Arguments {
             budget_bytes: self
                 .budget_bytes
                 .unwrap_or_else(machine::default_budget_bytes),
+            device_memory: self.device_memory.into_iter().collect(),
             idle_unload: Duration::from_millis(self.idle_unload_ms),
             probe_limit: Duration::from_millis(self.probe_limit_ms),
             drain: self.drain_ms.map(Duration::from_millis),
@@ -158,6 +163,14 @@ impl Arguments {
             compiled_bytes_max: self.compiled_bytes,
         }
     }
+}
+
+fn memory_of_device(text: &str) -> Result<(String, u64), String> {
+    let (device, bytes) = text.split_once('=').ok_or("write it as gpu0=BYTES")?;
+    let bytes = bytes
+        .parse()
+        .map_err(|error| format!("{bytes:?}: {error}"))?;
+    Ok((device.to_owned(), bytes))
 }
 
 fn use_of_model(text: &str) -> Result<(String, String), &'static str> {

@@ -6,6 +6,7 @@ use crate::catalogue::{Entry, Stamp};
 use crate::convert;
 use crate::ids::{JobId, StreamId, WantId, WorkerId};
 use crate::policy::history::Key;
+use crate::policy::ledger::Pool;
 use crate::policy::power::Throttle;
 use mote_api::{Candidate, Placement, Rejection};
 use mote_wire::types::{Receipt, Rejected, Sandbox, TensorSpec, WorkerState};
@@ -68,6 +69,8 @@ pub struct Instance {
     pub cpu_free: bool,
     /// Memory reserved for it.
     pub need_bytes: u64,
+    /// Whose memory that is.
+    pub pool: Pool,
     /// Where it is in its life.
     pub state: State,
     /// Its process, once started.

@@ -4,49 +4,56 @@ use super::instance::{Instance, State};
 use super::{Core, Effect, Timer};
 use crate::ids::{RequestKey, WorkerId};
 use crate::limits::{HANDSHAKE_MS, WORKERS_MAX};
-use crate::policy::ledger::{Idle, victims};
+use crate::policy::ledger::{Idle, Pool, victims};
 use mote_wire::types::{Reply, Status};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 impl Core {
-    /// Memory that is free or can be freed for one more model.
-    pub(super) fn room_bytes(&self) -> u64 {
-        let evictable: u64 = self.evictable().iter().map(|idle| idle.bytes).sum();
-        let have = self.ledger.free_bytes() + self.leaving_bytes() + evictable;
-        have.saturating_sub(self.awaited_bytes())
+    /// Memory of a pool that is free or can be freed for one more model.
+    pub(super) fn room_bytes(&self, pool: &Pool) -> u64 {
+        let evictable: u64 = self.evictable(pool).iter().map(|idle| idle.bytes).sum();
+        let have = self.ledgers.at(pool).free_bytes() + self.leaving_bytes(pool) + evictable;
+        have.saturating_sub(self.awaited_bytes(pool))
+    }
+
+    fn instances_in<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = &'a Instance> {
+        self.instances.values().filter(move |one| one.pool == *pool)
     }
 
     /// What comes free by itself.
-    pub(super) fn leaving_bytes(&self) -> u64 {
+    pub(super) fn leaving_bytes(&self, pool: &Pool) -> u64 {
         let leaving = self
-            .instances
-            .values()
+            .instances_in(pool)
             .filter(|one| one.state == State::Stopping);
-        let (_, of_trial) = self.trial_bytes();
-        of_trial + leaving.map(|one| self.ledger.of(one.worker)).sum::<u64>()
+        let (_, of_trial) = self.trial_bytes(pool);
+        of_trial + leaving.map(|one| self.ledgers.of(one.worker)).sum::<u64>()
     }
 
     /// What models that were promised memory still wait for.
-    fn awaited_bytes(&self) -> u64 {
+    fn awaited_bytes(&self, pool: &Pool) -> u64 {
         let waiting = self
-            .instances
-            .values()
+            .instances_in(pool)
             .filter(|one| one.state == State::AwaitingMemory);
-        let (of_trial, _) = self.trial_bytes();
+        let (of_trial, _) = self.trial_bytes(pool);
         of_trial + waiting.map(|one| one.need_bytes).sum::<u64>()
     }
 
-    pub(super) fn evictable(&self) -> Vec<Idle> {
-        let may_go = |one: &&Instance| {
-            one.state == State::Ready && one.is_idle() && !self.is_pinned(one.model())
-        };
-        let idle = self.instances.values().filter(may_go).map(|one| Idle {
+    /// Models with memory of a pool that nobody needs at the moment.
+    pub(super) fn evictable(&self, pool: &Pool) -> Vec<Idle> {
+        self.instances_in(pool)
+            .filter_map(|one| self.idle(one))
+            .collect()
+    }
+
+    fn idle(&self, one: &Instance) -> Option<Idle> {
+        let may_go = one.state == State::Ready && one.is_idle() && !self.is_pinned(one.model());
+        may_go.then(|| Idle {
             worker: one.worker,
-            bytes: self.ledger.of(one.worker),
+            bytes: self.ledgers.of(one.worker),
             idle_ms: millis_between(one.last_used, self.now),
             reload_ms: one.loaded.load_us / 1_000,
-        });
-        idle.collect()
+        })
     }
 
     /// Whether there may be one more worker; an idle one makes room if need be.
@@ -58,7 +65,8 @@ impl Core {
         if staying.count() < WORKERS_MAX {
             return true;
         }
-        let victim = victims(1, &self.evictable())
+        let idle = self.instances.values().filter_map(|one| self.idle(one));
+        let victim = victims(1, &idle.collect::<Vec<_>>())
             .unwrap_or_default()
             .first()
             .copied();
@@ -68,49 +76,64 @@ impl Core {
         victim.is_some()
     }
 
-    /// Gives memory to those that wait for it, first come, first served; evicts idle models where
-    /// that helps.
+    /// Gives memory to those that wait for it, first come, first served in each pool; evicts idle models
+    /// where that helps.
     pub(super) fn claim_memory(&mut self) {
-        let waiting: Vec<(WorkerId, u64)> = self
-            .instances
-            .values()
-            .filter(|one| one.state == State::AwaitingMemory)
-            .map(|one| (one.worker, one.need_bytes))
-            .collect();
         self.claim_for_trial();
-        let (mut ahead_bytes, _) = self.trial_bytes();
-        for (worker, need_bytes) in waiting {
-            if ahead_bytes == 0 && self.ledger.reserve(worker, need_bytes).is_ok() {
+        let waiting = self.instances.values();
+        let waiting: Vec<(WorkerId, Pool, u64)> = waiting
+            .filter(|one| one.state == State::AwaitingMemory)
+            .map(|one| (one.worker, one.pool.clone(), one.need_bytes))
+            .collect();
+        let mut ahead_bytes: BTreeMap<Pool, u64> = BTreeMap::new();
+        for (worker, pool, need_bytes) in waiting {
+            let (of_trial, _) = self.trial_bytes(&pool);
+            let ahead = ahead_bytes.entry(pool.clone()).or_insert(of_trial);
+            if *ahead == 0
+                && self
+                    .ledgers
+                    .at_mut(&pool)
+                    .reserve(worker, need_bytes)
+                    .is_ok()
+            {
                 self.back_off_or_launch(worker);
                 continue;
             }
-            ahead_bytes = ahead_bytes.saturating_add(need_bytes);
-            let coming = self.ledger.free_bytes() + self.leaving_bytes();
-            let missing = ahead_bytes.saturating_sub(coming);
-            if missing == 0 {
+            let wanted = ahead.saturating_add(need_bytes);
+            if self.make_room(&pool, wanted) {
+                *ahead = wanted;
                 continue;
             }
-            match victims(missing, &self.evictable()) {
-                Some(victims) => {
-                    for victim in victims {
-                        self.stop(victim, "its memory is needed for another model");
-                    }
-                }
-                None => {
-                    ahead_bytes -= need_bytes;
-                    let what = "memory of models".to_owned();
-                    let have_bytes = self.room_bytes();
-                    self.abandon(
-                        worker,
-                        Status::OverBudget {
-                            what,
-                            need_bytes,
-                            have_bytes,
-                        },
-                    );
-                }
-            }
+            let have_bytes = self.room_bytes(&pool);
+            let what = match &pool {
+                Pool::Machine => "memory of models".to_owned(),
+                Pool::Device(id) => format!("memory of models on {id}"),
+            };
+            self.abandon(
+                worker,
+                Status::OverBudget {
+                    what,
+                    need_bytes,
+                    have_bytes,
+                },
+            );
         }
+    }
+
+    /// Sees to it that so many bytes of a pool will be free; whether they can be.
+    fn make_room(&mut self, pool: &Pool, wanted_bytes: u64) -> bool {
+        let coming = self.ledgers.at(pool).free_bytes() + self.leaving_bytes(pool);
+        let missing = wanted_bytes.saturating_sub(coming);
+        if missing == 0 {
+            return true;
+        }
+        let Some(victims) = victims(missing, &self.evictable(pool)) else {
+            return false;
+        };
+        for victim in victims {
+            self.stop(victim, "its memory is needed for another model");
+        }
+        true
     }
 
     fn back_off_or_launch(&mut self, worker: WorkerId) {

@@ -36,7 +36,7 @@ use crate::flavours::Flavours;
 use crate::ids::{ConnectionId, Counter, JobId, RequestKey, StreamId, WantId, WorkerId};
 use crate::limits::LOAD_SAMPLE_MS;
 use crate::policy::history::History;
-use crate::policy::ledger::Ledger;
+use crate::policy::ledger::Ledgers;
 use crate::policy::load::LoadMonitor;
 use crate::policy::power::{Monitor, Setting};
 use crate::policy::queue::DeviceQueue;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub uid: u32,
     /// Memory that models may take together.
     pub budget_bytes: u64,
+    /// Of devices with memory of their own, by id: how much of it models may take together.
+    pub device_memory: BTreeMap<String, u64>,
     /// Cores to compute with.
     pub cores: usize,
     /// When it was started.
@@ -109,7 +111,7 @@ pub struct Core {
     trials: trials::Trialling,
     /// Files whose digests were verified, by the model's digest.
     verified: HashMap<String, Stamp>,
-    ledger: Ledger,
+    ledgers: Ledgers,
     load: LoadMonitor,
     /// Whether anything has computed since the last look at the machine's load.
     computed: bool,
@@ -172,7 +174,7 @@ impl Core {
     pub fn new(settings: Settings, catalogue: Catalogue, flavours: Flavours) -> Self {
         Self {
             now: settings.started,
-            ledger: Ledger::new(settings.budget_bytes),
+            ledgers: Ledgers::new(settings.budget_bytes, &settings.device_memory),
             power: Monitor::new(settings.power),
             asleep: false,
             inhibits: false,

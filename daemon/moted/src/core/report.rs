@@ -9,6 +9,7 @@ use crate::convert;
 use crate::flavours::Flavours;
 use crate::ids::{RequestKey, WantId};
 use crate::policy::history::Key;
+use crate::policy::ledger::Pool;
 use crate::policy::planner::Requirements;
 use mote_api::{Load, Rejected, Rejection};
 use mote_wire::types::{Explanation, Reply, Status, StatusReport, WorkOptions, WorkerInfo};
@@ -100,7 +101,7 @@ impl Core {
             model_digest: entry.digest.clone(),
             notes: notes(&rejected),
             rejected: convert::rejected(&rejected),
-            budget_bytes: self.ledger.budget_bytes(),
+            budget_bytes: self.ledgers.at(&Pool::Machine).budget_bytes(),
             trials: self.trial_infos(entry, &plan),
             ..Explanation::default()
         };
@@ -110,6 +111,8 @@ impl Core {
                 .library_version(&candidate.flavour, &candidate.provider);
             explanation.chosen = Some(convert::candidate(candidate, version));
             explanation.need_bytes = entry.need_bytes_of(&candidate.variant);
+            let pool = self.ledgers.pool_of(&candidate.device);
+            explanation.budget_bytes = self.ledgers.at(&pool).budget_bytes();
             let on_record = Key {
                 digest: entry.digest.clone(),
                 candidate: candidate.clone(),
@@ -141,12 +144,13 @@ impl Core {
             model: instance.model().to_owned(),
             flavour: instance.candidate.flavour.clone(),
             state: instance.wire_state(),
-            reserved_bytes: self.ledger.of(instance.worker),
+            reserved_bytes: self.ledgers.of(instance.worker),
             rss_bytes: 0,
             jobs: count(instance.jobs.len()),
             streams: count(instance.streams.len()),
             sandbox: instance.loaded.sandbox.clone(),
         });
+        let machine = self.ledgers.at(&Pool::Machine);
         let report = StatusReport {
             server_version: crate::BUILD_ID.to_owned(),
             uptime_ms: self.uptime_ms(),
@@ -156,8 +160,8 @@ impl Core {
             jobs_queued: count(self.jobs.len() - running),
             streams: count(self.streams.len()),
             buffers: count(self.buffers.len()),
-            budget_bytes: self.ledger.budget_bytes(),
-            reserved_bytes: self.ledger.reserved_bytes(),
+            budget_bytes: machine.budget_bytes(),
+            reserved_bytes: machine.reserved_bytes(),
             machine_load: match self.load.load() {
                 Load::Idle => "idle".into(),
                 Load::Busy => "busy".into(),

@@ -367,7 +367,7 @@ impl Core {
     pub(super) fn remove_instance(&mut self, worker: WorkerId) -> Option<Instance> {
         let instance = self.instances.remove(&worker)?;
         self.cancel_timers(worker);
-        self.ledger.release(worker);
+        self.ledgers.release(worker);
         self.buffers.forget_worker(worker);
         Some(instance)
     }

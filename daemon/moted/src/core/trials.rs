@@ -12,7 +12,7 @@ use crate::limits::{
 };
 use crate::logging::brief;
 use crate::policy::history::Key;
-use crate::policy::ledger::victims;
+use crate::policy::ledger::{Pool, victims};
 use crate::policy::planner::{Plan, Requirements, Standing};
 use crate::policy::trials::{self, Record, Trials};
 use mote_api::{
@@ -60,6 +60,8 @@ struct Running {
     terms: TrialTerms,
     progress: Progress,
     need_bytes: u64,
+    /// Whose memory that is.
+    pool: Pool,
     /// Not begun: it waits for memory.
     awaits_memory: bool,
     /// Files that are being verified by its load.
@@ -304,6 +306,7 @@ impl Core {
         self.trials.running = Some(Running {
             worker,
             need_bytes: entry.need_bytes_of(&candidate.variant),
+            pool: self.ledgers.pool_of(&candidate.device),
             entry: Arc::clone(entry),
             candidate,
             terms: TrialTerms {
@@ -346,9 +349,10 @@ impl Core {
         }
     }
 
-    /// Memory that the trial waits for, and memory that it gives back soon.
-    pub(super) fn trial_bytes(&self) -> (u64, u64) {
-        match &self.trials.running {
+    /// Memory of a pool that the trial waits for, and memory that it gives back soon.
+    pub(super) fn trial_bytes(&self, pool: &Pool) -> (u64, u64) {
+        let running = self.trials.running.as_ref();
+        match running.filter(|running| running.pool == *pool) {
             Some(running) if running.awaits_memory => (running.need_bytes, 0),
             Some(running) => (0, running.need_bytes),
             None => (0, 0),
@@ -362,16 +366,18 @@ impl Core {
             return;
         };
         let (worker, need_bytes) = (running.worker, running.need_bytes);
-        if self.ledger.reserve(worker, need_bytes).is_ok() {
+        let pool = running.pool.clone();
+        let ledger = self.ledgers.at_mut(&pool);
+        if ledger.reserve(worker, need_bytes).is_ok() {
             running.awaits_memory = false;
             return self.launch_trial();
         }
-        let coming = self.ledger.free_bytes() + self.leaving_bytes();
+        let coming = self.ledgers.at(&pool).free_bytes() + self.leaving_bytes(&pool);
         let missing = need_bytes.saturating_sub(coming);
         if missing == 0 {
             return;
         }
-        match victims(missing, &self.evictable()) {
+        match victims(missing, &self.evictable(&pool)) {
             Some(victims) => {
                 for victim in victims {
                     self.stop(victim, "its memory is needed to try a model");
@@ -437,7 +443,7 @@ impl Core {
             model = running.entry.manifest.name, provider = running.candidate.provider;
             "a way to run a model cannot be tried: {why}"
         );
-        self.ledger.release(running.worker);
+        self.ledgers.release(running.worker);
         let key = key_of(&running.entry, &running.candidate);
         self.trials.book.skip(key);
         // Whoever waits asks again in a moment, not from within the question.
@@ -449,7 +455,7 @@ impl Core {
         let Some(running) = self.trials.running.take_if(|one| one.worker == worker) else {
             return;
         };
-        self.ledger.release(worker);
+        self.ledgers.release(worker);
         // What it has used was not others' use of the machine.
         self.load.interrupt();
         let key = key_of(&running.entry, &running.candidate);
@@ -538,7 +544,7 @@ impl Core {
     /// Ends the trial in progress.
     pub(super) fn stop_trial(&mut self) {
         if let Some(running) = self.trials.running.take() {
-            self.ledger.release(running.worker);
+            self.ledgers.release(running.worker);
             if !running.awaits_memory {
                 self.effects.push(Effect::StopTrial {
                     worker: running.worker,

@@ -1,7 +1,77 @@
 //! Memory of loaded models against the budget, and which models go first when it is short.
 
 use crate::ids::WorkerId;
+use mote_api::DeviceInfo;
 use std::collections::BTreeMap;
+
+/// Whose memory a model takes. A device that shares the machine's memory, as on most boards, has none
+/// of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pool {
+    /// The machine's.
+    #[default]
+    Machine,
+    /// That of the device of this id.
+    Device(String),
+}
+
+/// A ledger for each pool.
+#[derive(Clone, Debug)]
+pub struct Ledgers {
+    machine: Ledger,
+    devices: BTreeMap<String, Ledger>,
+}
+
+impl Ledgers {
+    /// Empty ledgers: of the machine, and of devices with memory of their own, by id.
+    pub fn new(budget_bytes: u64, devices: &BTreeMap<String, u64>) -> Self {
+        let devices = devices.iter();
+        Self {
+            machine: Ledger::new(budget_bytes),
+            devices: devices
+                .map(|(id, &bytes)| (id.clone(), Ledger::new(bytes)))
+                .collect(),
+        }
+    }
+
+    /// Whose memory a model on this device takes.
+    pub fn pool_of(&self, device: &DeviceInfo) -> Pool {
+        match self.devices.contains_key(&device.id) {
+            true => Pool::Device(device.id.clone()),
+            false => Pool::Machine,
+        }
+    }
+
+    /// The ledger of a pool; for a device without memory of its own, the machine's.
+    pub fn at(&self, pool: &Pool) -> &Ledger {
+        match pool {
+            Pool::Machine => &self.machine,
+            Pool::Device(id) => self.devices.get(id).unwrap_or(&self.machine),
+        }
+    }
+
+    /// As [`Ledgers::at`], to reserve from.
+    pub fn at_mut(&mut self, pool: &Pool) -> &mut Ledger {
+        match pool {
+            Pool::Machine => &mut self.machine,
+            Pool::Device(id) => self.devices.get_mut(id).unwrap_or(&mut self.machine),
+        }
+    }
+
+    /// What a worker has reserved, of whichever.
+    pub fn of(&self, worker: WorkerId) -> u64 {
+        let all = self.devices.values().chain([&self.machine]);
+        all.map(|ledger| ledger.of(worker)).sum()
+    }
+
+    /// Gives back what a worker had reserved.
+    pub fn release(&mut self, worker: WorkerId) {
+        let all = self.devices.values_mut().chain([&mut self.machine]);
+        all.for_each(|ledger| {
+            ledger.release(worker);
+        });
+    }
+}
 
 /// Reservations against a budget; their sum never exceeds it.
 #[derive(Clone, Debug)]

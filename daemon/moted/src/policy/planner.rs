@@ -144,7 +144,7 @@ pub struct Question<'a> {
     /// What the request insists on.
     pub require: &'a Requirements,
     /// Memory that is free or can be freed.
-    pub room_bytes: u64,
+    pub room_bytes: &'a dyn Fn(&Candidate) -> u64,
     /// What is on record against a candidate.
     pub verdict: &'a dyn Fn(&Candidate) -> Option<Rejection>,
     /// What trials told of a candidate that may be used.
@@ -405,7 +405,7 @@ fn judge(
     }
     let (need_bytes, have_bytes) = (
         (question.need_bytes)(variant, &candidate),
-        question.room_bytes,
+        (question.room_bytes)(&candidate),
     );
     if need_bytes > have_bytes {
         return Err(Rejection::OverBudget {

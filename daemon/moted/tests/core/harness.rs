@@ -196,16 +196,25 @@ impl Play {
         choose: Choose,
         flavours: Flavours,
     ) -> Self {
+        Self::with(models, flavours, |settings| {
+            settings.budget_bytes = budget_bytes;
+            settings.choose = choose;
+        })
+    }
+
+    /// A broker whose settings differ from the usual ones as `change` has it.
+    pub fn with(models: &[Model], flavours: Flavours, change: impl FnOnce(&mut Settings)) -> Self {
         let now = Instant::now();
-        let settings = Settings {
+        let mut settings = Settings {
             uid: 0,
-            budget_bytes,
+            budget_bytes: 100 * MIB,
+            device_memory: BTreeMap::new(),
             cores: 4,
             started: now,
             seed: 1,
             idle_unload: Duration::from_secs(600),
             power: moted::policy::power::Setting::Auto,
-            choose,
+            choose: Choose::Ranked,
             trial_limits: TrialLimits::default(),
             step_limit_ms: moted::limits::STEP_LIMIT_MS,
             compiled: Some(CompiledRoot {
@@ -214,6 +223,7 @@ impl Play {
             }),
             started_unix_s: 1_000_000,
         };
+        change(&mut settings);
         Self {
             core: Core::new(settings, catalogue(models), flavours),
             now,

@@ -1,6 +1,7 @@
 //! The budget, evictions, pins, unloading.
 
 use crate::harness::*;
+use mote_api::BackendKind;
 use mote_wire::types::{Command, Reply, Request, Status};
 use moted::core::Event;
 use moted::limits::WORKERS_MAX;
@@ -36,6 +37,37 @@ fn an_idle_model_makes_room_and_its_memory_is_used_only_when_it_is_gone() {
     play.finish(second, job);
     play.done(1, 2);
     assert_eq!(play.status(1, 10).reserved_bytes, 60 * MIB);
+}
+
+#[test]
+fn a_device_with_memory_of_its_own_is_counted_apart() {
+    let on_npu = |name| Model {
+        backends: vec![BackendKind::OnnxRuntime],
+        ..big(name)
+    };
+    let models = [on_npu("a"), on_npu("b"), big("c")];
+    let mut play = Play::with(&models, flavours(), |settings| {
+        settings.budget_bytes = 70 * MIB;
+        settings.device_memory.insert("npu".into(), 100 * MIB);
+    });
+    play.found = with_npu;
+    play.connect(1);
+    let on_device = run(&mut play, 1, 1, "a");
+    assert_eq!(play.status(1, 9).reserved_bytes, 0, "of the machine's");
+    let beside = run(&mut play, 1, 2, "c");
+    assert_eq!(play.status(1, 10).reserved_bytes, 60 * MIB);
+    // The device has no room for two; the machine's models are not asked to leave for it.
+    play.ask(1, 3, infer("b"));
+    assert!(matches!(play.commands(on_device)[..], [Command::Shutdown]));
+    assert!(play.commands(beside).is_empty());
+    assert!(
+        play.spawned.is_empty(),
+        "the device's memory is not free yet"
+    );
+    play.die(on_device);
+    let (_, load) = play.begin_load();
+    let candidate = String::from_utf8(load.candidate_json).expect("text");
+    assert!(candidate.contains("\"Npu\""), "{candidate}");
 }
 
 #[test]
