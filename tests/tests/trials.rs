@@ -208,6 +208,21 @@ fn half_a_model_on_a_device_must_pay() -> Result<()> {
         ),
         more => panic!("{more:?}"),
     }
+    // Where it is insisted on, the receipt divides the time as the library's profile does.
+    let insisting = WorkOptions {
+        require_provider: Some(PROVIDER.into()),
+        ..WorkOptions::default()
+    };
+    let receipt = run(&client, &insisting)?;
+    let nodes: Vec<_> = receipt.placement.iter().map(|share| share.nodes).collect();
+    assert_eq!((nodes.len(), nodes.iter().sum()), (2, 5), "{receipt:?}");
+    let times_us = receipt.placement.iter().map(|share| share.time_us);
+    let total_us: u64 = times_us.sum::<Option<u64>>().context("times")?;
+    let rounding_us = nodes.len() as u64;
+    assert!(
+        total_us <= receipt.compute_us && total_us + rounding_us >= receipt.compute_us,
+        "{receipt:?}"
+    );
     Ok(())
 }
 

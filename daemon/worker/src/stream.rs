@@ -17,7 +17,8 @@ use gate::Gate;
 use mote_api::{DeviceKind, Rejection, Task};
 use mote_pipeline::StreamSession;
 use mote_wire::types::{
-    BufferRange, Done, Receipt, Reply, Request, Status, StreamPush, StreamResult, WorkerEvent,
+    BufferRange, Done, ProviderShare, Receipt, Reply, Request, Status, StreamPush, StreamResult,
+    WorkerEvent,
 };
 use mote_wire::{Connection, frame_to_request, reply_to_frame};
 use std::os::fd::OwnedFd;
@@ -288,10 +289,7 @@ impl Stream {
     /// The whole receipt: the broker does not see a stream's steps.
     fn receipt(&self) -> Receipt {
         let mut receipt = self.receipt.clone();
-        // With one provider its time is the library's.
-        if let [only] = receipt.placement.as_mut_slice() {
-            only.time_us = Some(self.usage.compute_us);
-        }
+        ProviderShare::divide(&mut receipt.placement, self.usage.compute_us);
         Receipt {
             compute_us: self.usage.compute_us,
             host_cpu_us: self.usage.host_cpu_us,

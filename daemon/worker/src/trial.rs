@@ -28,6 +28,8 @@ const LEAK_BYTES_PER_RUN: u64 = 1 << 20;
 const PROFILED_RUNS: u64 = 2;
 /// A profile takes a second load of the model, for which there may be no memory beyond this.
 const PROFILED_BYTES_MAX: u64 = 1 << 30;
+/// Nor may that load take all the time that is left for the runs of a trial.
+const PROFILED_LOAD_US_MAX: u64 = 5_000_000;
 
 /// Loads the model, tries it, and tells the broker.
 pub fn run(
@@ -159,7 +161,8 @@ fn profile(model: &LoadedModel) -> Result<Option<Profile>, PipelineError> {
     let Some(folder) = model.request.compiled.as_ref().filter(|_| says_more) else {
         return Ok(None);
     };
-    if weights.max(resident_bytes()) > PROFILED_BYTES_MAX {
+    let is_small = weights.max(resident_bytes()) <= PROFILED_BYTES_MAX;
+    if !is_small || model.load_us > PROFILED_LOAD_US_MAX {
         return Ok(None);
     }
     let again = model.backend.load(&LoadRequest {

@@ -11,7 +11,7 @@ use crate::limits::{
 use crate::policy::queue::{DeviceQueue, Step, Ticket};
 use mote_wire::limits::CREDIT_MAX;
 use mote_wire::types::{
-    Command, Done, EventKind, JobReply, Reply, StartJob, Status, Tensor, TensorData,
+    Command, Done, EventKind, JobReply, ProviderShare, Reply, StartJob, Status, Tensor, TensorData,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -370,10 +370,7 @@ impl Core {
             && let Some(instance) = self.instances.get(&worker)
         {
             instance.describe(receipt);
-            // With one provider its time is the library's; only a profile could split it further.
-            if let [only] = receipt.placement.as_mut_slice() {
-                only.time_us = only.time_us.or(Some(receipt.compute_us));
-            }
+            ProviderShare::divide(&mut receipt.placement, receipt.compute_us);
             for one in convert::rejected(&job.set_backs) {
                 if !receipt.rejected.contains(&one) {
                     receipt.rejected.push(one);

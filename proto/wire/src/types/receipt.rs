@@ -23,8 +23,29 @@ pub struct ProviderShare {
     pub provider: String,
     /// Nodes it runs.
     pub nodes: u32,
-    /// Time in its nodes, where the runtime tells.
+    /// Time in its nodes: in receipts as [`ProviderShare::divide`] has it, elsewhere of one run of the
+    /// model's check input. `None` where there is no profile of that.
     pub time_us: Option<u64>,
+}
+
+impl ProviderShare {
+    /// Divides the time that a result took in the library among its providers: as their times of one
+    /// run of the check input, which `shares` hold, are to each other. One alone took all of it.
+    pub fn divide(shares: &mut [Self], compute_us: u64) {
+        if let [only] = shares {
+            only.time_us = Some(compute_us);
+            return;
+        }
+        let times = shares.iter().map(|share| share.time_us.map(u128::from));
+        let Some(total_us) = times.sum::<Option<u128>>().filter(|&total| total > 0) else {
+            shares.iter_mut().for_each(|share| share.time_us = None);
+            return;
+        };
+        for share in shares {
+            let part = u128::from(share.time_us.unwrap_or(0)) * u128::from(compute_us);
+            share.time_us = u64::try_from(part / total_us).ok();
+        }
+    }
 }
 
 /// A machine-readable reason: a stable code with fields, and the same for people.
@@ -139,4 +160,33 @@ pub struct Receipt {
     pub measured_at_s: u64,
     /// Processor time of the worker while it ran.
     pub host_cpu_us: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn divided(times_us: &[Option<u64>], compute_us: u64) -> Vec<Option<u64>> {
+        let shares = times_us.iter().map(|&time_us| ProviderShare {
+            time_us,
+            ..ProviderShare::default()
+        });
+        let mut shares: Vec<_> = shares.collect();
+        ProviderShare::divide(&mut shares, compute_us);
+        shares.iter().map(|share| share.time_us).collect()
+    }
+
+    #[test]
+    fn time_is_divided_as_it_was_measured_and_not_at_all_without_that() {
+        assert_eq!(divided(&[Some(7)], 100), [Some(100)]);
+        assert_eq!(divided(&[None], 100), [Some(100)]);
+        assert_eq!(
+            divided(&[Some(30), Some(10)], 1_000),
+            [Some(750), Some(250)]
+        );
+        assert_eq!(divided(&[Some(u64::MAX), Some(0)], 9), [Some(9), Some(0)]);
+        assert_eq!(divided(&[Some(30), None], 1_000), [None, None]);
+        assert_eq!(divided(&[Some(0), Some(0)], 1_000), [None, None]);
+        assert!(divided(&[], 1).is_empty());
+    }
 }

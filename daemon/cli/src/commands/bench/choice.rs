@@ -110,16 +110,16 @@ pub fn text(choices: &[Choice]) -> String {
         let others = choice.ways.iter().enumerate();
         let others: Vec<_> = others
             .filter(|(at, _)| *at != choice.chosen)
-            .map(|(_, way)| format!("{} {:.1}", name(&way.candidate), way.run_us / 1e3))
+            .map(|(_, way)| format!("{} {:.2} ms", name(&way.candidate), way.run_us / 1e3))
             .collect();
         let _ = writeln!(
             text,
-            "choice for {}: {} {:.1} ms, {:.2} x the best; others: {}",
+            "choice for {}: {} {:.2} ms, {:.2} x the best; others: {}",
             choice.model,
             name(&chosen.candidate),
             chosen.run_us / 1e3,
             choice.ratio,
-            others.join(", ")
+            others.join("; ")
         );
     }
     text.trim_end().to_owned()
@@ -127,5 +127,8 @@ pub fn text(choices: &[Choice]) -> String {
 
 fn name(candidate: &CandidateInfo) -> String {
     let provider = candidate.provider.trim_end_matches("ExecutionProvider");
-    format!("{provider}/{}", candidate.variant)
+    format!(
+        "{provider} of {}, {}:",
+        candidate.flavour, candidate.variant
+    )
 }
