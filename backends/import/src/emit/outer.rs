@@ -80,16 +80,20 @@ pub(super) fn head(
     let config = blueprint.source.config();
     let storage = blueprint.precision.head;
     let node = match storage.kind() {
-        _ if !config.tied_head => {
+        Kind::Floats(width) if !config.tied_head => {
+            let rows = SourceRows::new(blueprint.source, Role::Head)?;
+            let tensor = "head.weight";
+            graph.matrix(tensor, &[rows.rows(), rows.columns()], (&rows, width))?;
+            let tensor = as_singles(graph, tensor.to_owned(), width);
+            transposed_product(input, &tensor)
+        }
+        Kind::Codes(_) if !config.tied_head => {
             let rows = SourceRows::new(blueprint.source, Role::Head)?;
             linear_node(graph, "head", input, (&rows, storage))?
         }
-        // The standard product would need a transposed copy of the largest tensor.
         Kind::Floats(width) => {
             let embedding = as_singles(graph, EMBEDDING.to_owned(), width);
-            Node::contrib("FusedMatMul", "head")
-                .inputs(&[input, &embedding])
-                .int("transB", 1)
+            transposed_product(input, &embedding)
         }
         Kind::Codes(bits) => {
             let shape = (config.vocab, config.hidden);
@@ -98,4 +102,11 @@ pub(super) fn head(
     };
     graph.node(node.outputs(&[LOGITS]));
     Ok(())
+}
+
+/// The standard product would need a transposed copy of the largest tensor.
+fn transposed_product(input: &str, tensor: &str) -> Node {
+    Node::contrib("FusedMatMul", "head")
+        .inputs(&[input, tensor])
+        .int("transB", 1)
 }

@@ -1,6 +1,7 @@
 //! Behaviour of the importer through its public door, on tiny checkpoints made here.
 
 mod atomic;
+mod folder;
 mod gguf_file;
 mod hostile;
 mod onnx_folder;
