@@ -364,7 +364,7 @@ fn experts(
         shared_neurons,
         shared_switch: moe.shared == Shared::Switched,
         routing: Routing {
-            normalised: moe.normalised,
+            normalised: keys.flag("expert_weights_norm")?.unwrap_or(moe.normalised),
             ..Routing::SOFTMAX
         },
         in_layer: vec![true; layers],
