@@ -76,7 +76,7 @@ pub(crate) fn hugging_face_json(
         hidden_act: "silu",
         max_position_embeddings: config.context_tokens,
         rms_norm_eps: config.norm_epsilon,
-        rope_theta: config.rope_base,
+        rope_theta: config.rope.base,
         attention_bias: false,
         attention_dropout: 0.0,
         tie_word_embeddings: config.tied_head,

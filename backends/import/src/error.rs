@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     NAME_BYTES_MAX, checkpoint::CheckpointError, gguf::GgufError, onnx::CheckError,
-    recipe::RecipeError, tokenizer::TokenizerError,
+    recipe::RecipeError, safetensors::SafetensorsError, tokenizer::TokenizerError,
 };
 
 /// Why an import fails. Nothing is left behind in any case.
@@ -33,6 +33,9 @@ pub enum ImportError {
     /// The source is no usable GGUF file.
     #[error("cannot open the checkpoint")]
     Source(#[source] GgufError),
+    /// The source is no usable Hugging Face folder.
+    #[error("cannot open the checkpoint")]
+    SourceFolder(#[from] SafetensorsError),
     /// The checkpoint cannot be converted.
     #[error("cannot convert the checkpoint")]
     Checkpoint(#[from] CheckpointError),
@@ -40,7 +43,7 @@ pub enum ImportError {
     #[error("cannot use the carving recipe")]
     Recipe(#[from] RecipeError),
     /// The tokenizer cannot be rebuilt.
-    #[error("cannot rebuild the tokenizer")]
+    #[error("cannot make the tokenizer")]
     Tokenizer(#[from] TokenizerError),
     /// A matrix cannot be quantised because its rows are no whole number of blocks.
     #[error("rows of {tensor:?} have {columns} elements, not a multiple of 32")]
@@ -53,6 +56,12 @@ pub enum ImportError {
     /// A weight is too large for the scale of its block.
     #[error("weights of {tensor:?} are too large to be quantised")]
     ScaleOverflow {
+        /// The tensor written.
+        tensor: String,
+    },
+    /// A weight is larger than the largest half.
+    #[error("weights of {tensor:?} are too large for 16 bits")]
+    HalfOverflow {
         /// The tensor written.
         tensor: String,
     },
@@ -146,17 +155,24 @@ impl fmt::Display for ImportOption {
 pub enum Obstacle {
     /// Heads whose width is not `hidden / heads`.
     HeadDim,
+    /// Heads, or rotated parts of them, whose width is no multiple of 16, which ONNX Runtime's
+    /// attention asks for.
+    HeadWidth,
     /// An output head apart from the embedding.
     UntiedHead,
     /// A dense feed-forward block.
     DenseFeedForward,
+    /// Anything but a plain Llama, as it is or carved.
+    Architecture,
 }
 
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::HeadDim => "heads of another width than the hidden size over their number",
+            Self::HeadWidth => "heads, or rotated parts of them, whose width is no multiple of 16",
             Self::UntiedHead => "an output head apart from the embedding",
+            Self::Architecture => "other architectures than plain Llama",
             Self::DenseFeedForward => "dense feed-forward blocks: carve the model with a recipe",
         })
     }

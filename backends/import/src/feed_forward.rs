@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use crate::{
     checkpoint::{
-        Cached, CheckpointError, Gathered, LayerRole, LayerSource, Matrix, Role, Rows, SourceRows,
+        Cached, CheckpointError, Experts, Gathered, LayerRole, LayerSource, Matrix, Role, Routing,
+        Rows, Scaled, SourceRows, read_all,
     },
     recipe::{MoeShape, Recipe},
 };
@@ -24,8 +25,12 @@ pub(crate) struct SwiGlu<'a> {
 pub(crate) struct MoeLayer<'a> {
     /// Sizes.
     pub shape: MoeShape,
+    /// How experts are chosen and weighted; its scale is already in `expert_down`.
+    pub routing: Routing,
     /// `[experts, hidden]`, temperature applied.
     pub router: Box<dyn Rows + 'a>,
+    /// `[experts]`, where the routing has a bias.
+    pub router_bias: Option<Vec<f32>>,
     /// `[experts × expert_neurons, hidden]`
     pub expert_gate: Box<dyn Rows + 'a>,
     /// `[experts × expert_neurons, hidden]`
@@ -33,7 +38,14 @@ pub(crate) struct MoeLayer<'a> {
     /// `[experts × hidden, expert_neurons]`, routing scale applied.
     pub expert_down: Box<dyn Rows + 'a>,
     /// The expert that works on every token.
-    pub shared: SwiGlu<'a>,
+    pub shared: Option<Shared<'a>>,
+}
+
+/// The expert that works on every token.
+pub(crate) struct Shared<'a> {
+    pub block: SwiGlu<'a>,
+    /// `[1, hidden]`: the sigmoid of its product weights the expert's output.
+    pub switch: Option<Box<dyn Rows + 'a>>,
 }
 
 /// A layer's feed-forward block.
@@ -45,20 +57,64 @@ pub(crate) enum FeedForward<'a> {
 }
 
 /// The block of `layer`: as the checkpoint has it, or carved when there is a recipe. The
-/// recipe was checked against the checkpoint's configuration.
+/// recipe was checked against the checkpoint's configuration. What the block adds to the
+/// residual stream has that stream's multiplier applied.
 pub(crate) fn feed_forward<'a>(
     source: &'a dyn LayerSource,
     recipe: Option<&'a Recipe>,
     layer: usize,
 ) -> Result<FeedForward<'a>, CheckpointError> {
-    match recipe {
-        Some(recipe) => Ok(FeedForward::Moe(carve(source, recipe, layer)?)),
-        None => Ok(FeedForward::Dense(SwiGlu {
-            gate: dense(source, layer, LayerRole::Gate)?,
-            up: dense(source, layer, LayerRole::Up)?,
-            down: dense(source, layer, LayerRole::Down)?,
-        })),
+    let config = source.config();
+    match (recipe, config.experts_of(layer)) {
+        (Some(recipe), _) => Ok(FeedForward::Moe(carve(source, recipe, layer)?)),
+        (None, Some(experts)) => Ok(FeedForward::Moe(moe(source, experts, layer)?)),
+        (None, None) => {
+            let down = dense(source, layer, LayerRole::Down)?;
+            Ok(FeedForward::Dense(SwiGlu {
+                gate: dense(source, layer, LayerRole::Gate)?,
+                up: dense(source, layer, LayerRole::Up)?,
+                down: Scaled::boxed(down, config.multipliers.residual),
+            }))
+        }
     }
+}
+
+fn moe<'a>(
+    source: &'a dyn LayerSource,
+    experts: &Experts,
+    layer: usize,
+) -> Result<MoeLayer<'a>, CheckpointError> {
+    let residual = source.config().multipliers.residual;
+    let rows = |role| dense(source, layer, role);
+    let routing = experts.routing;
+    let router_bias = match routing.bias {
+        true => Some(read_all(rows(LayerRole::RouterBias)?.as_ref())?),
+        false => None,
+    };
+    let shared = match experts.shared_neurons {
+        0 => None,
+        _ => Some(Shared {
+            block: SwiGlu {
+                gate: rows(LayerRole::SharedGate)?,
+                up: rows(LayerRole::SharedUp)?,
+                down: Scaled::boxed(rows(LayerRole::SharedDown)?, residual),
+            },
+            switch: match experts.shared_switch {
+                true => Some(rows(LayerRole::SharedSwitch)?),
+                false => None,
+            },
+        }),
+    };
+    Ok(MoeLayer {
+        shape: experts.shape(),
+        routing,
+        router: rows(LayerRole::Router)?,
+        router_bias,
+        expert_gate: rows(LayerRole::ExpertGate)?,
+        expert_up: rows(LayerRole::ExpertUp)?,
+        expert_down: Scaled::boxed(rows(LayerRole::ExpertDown)?, residual * routing.scale),
+        shared,
+    })
 }
 
 fn dense<'a>(
@@ -85,6 +141,8 @@ fn carve<'a>(
     let router = cut.router.iter().map(|weight| weight * temperature);
     Ok(MoeLayer {
         shape,
+        routing: Routing::SOFTMAX,
+        router_bias: None,
         router: Box::new(Matrix::new(source.config().hidden, router.collect())),
         expert_gate: neurons(LayerRole::Gate, routed)?,
         expert_up: neurons(LayerRole::Up, routed)?,
@@ -95,16 +153,19 @@ fn carve<'a>(
             // Softmax over the chosen experts averages; the dense block sums.
             scale: shape.experts_per_token as f32,
         }),
-        shared: SwiGlu {
-            gate: neurons(LayerRole::Gate, shared)?,
-            up: neurons(LayerRole::Up, shared)?,
-            down: Box::new(DownColumns {
-                dense: down,
-                neurons: shared,
-                per_expert: shape.shared_neurons,
-                scale: 1.0,
-            }),
-        },
+        shared: Some(Shared {
+            block: SwiGlu {
+                gate: neurons(LayerRole::Gate, shared)?,
+                up: neurons(LayerRole::Up, shared)?,
+                down: Box::new(DownColumns {
+                    dense: down,
+                    neurons: shared,
+                    per_expert: shape.shared_neurons,
+                    scale: 1.0,
+                }),
+            },
+            switch: None,
+        }),
     })
 }
 

@@ -6,7 +6,7 @@ mod gguf_file;
 use crate::{
     ImportError, Obstacle,
     checkpoint::{CheckpointError, LayerRole, LayerSource, Role, Rows, SourceRows, stored_row},
-    feed_forward::{FeedForward, feed_forward},
+    feed_forward::{FeedForward, Shared, feed_forward},
     folder::StagedFile,
     gguf::{Metadata, Value},
     progress::{Monitor, Stage},
@@ -78,7 +78,7 @@ fn metadata(parts: &Parts<'_>, moe: MoeShape) -> Vec<(String, Value)> {
         ("attention.head_count_kv", count(config.kv_heads)),
         ("attention.key_length", count(config.head_dim)),
         ("attention.value_length", count(config.head_dim)),
-        ("rope.freq_base", float(config.rope_base)),
+        ("rope.freq_base", float(config.rope.base)),
         ("rope.dimension_count", count(config.head_dim)),
         (
             "attention.layer_norm_rms_epsilon",
@@ -159,10 +159,14 @@ fn decoder_layer<'a>(
             Planned::experts(name("ffn_gate_exps"), moe.expert_gate, experts),
             Planned::experts(name("ffn_up_exps"), moe.expert_up, experts),
             Planned::experts(name("ffn_down_exps"), moe.expert_down, experts),
-            Planned::matrix(name("ffn_gate_shexp"), moe.shared.gate),
-            Planned::matrix(name("ffn_up_shexp"), moe.shared.up),
-            Planned::matrix(name("ffn_down_shexp"), moe.shared.down),
         ]);
+        if let Some(Shared { block, .. }) = moe.shared {
+            planned.extend([
+                Planned::matrix(name("ffn_gate_shexp"), block.gate),
+                Planned::matrix(name("ffn_up_shexp"), block.up),
+                Planned::matrix(name("ffn_down_shexp"), block.down),
+            ]);
+        }
     }
     Ok(planned)
 }

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use crate::{
     ImportError,
     checkpoint::{Alternating, CheckpointError, LayerRole, LayerSource, Role, Rows, SourceRows},
-    feed_forward::{FeedForward, feed_forward},
+    feed_forward::{FeedForward, Shared, feed_forward},
     folder::StagedFile,
     progress::{Monitor, Stage},
     recipe::Recipe,
@@ -196,9 +196,8 @@ fn block<'a>(prefix: &str, feed_forward: FeedForward<'a>) -> Vec<Planned<'a>> {
     let shape = moe.shape;
     let hidden = moe.router.columns();
     let input = Alternating::new(moe.expert_gate, moe.expert_up, shape.expert_neurons);
-    let shared = Alternating::new(moe.shared.gate, moe.shared.up, shape.shared_neurons);
     let sparse = format!("{prefix}.block_sparse_moe");
-    vec![
+    let mut planned = vec![
         Planned::matrix(format!("{sparse}.router.layer.weight"), moe.router),
         Planned::new(
             format!("{sparse}.input_linear.weight"),
@@ -210,13 +209,19 @@ fn block<'a>(prefix: &str, feed_forward: FeedForward<'a>) -> Vec<Planned<'a>> {
             &[shape.experts, hidden, shape.expert_neurons],
             moe.expert_down,
         ),
-        Planned::matrix(
-            format!("{prefix}.shared_mlp.input_linear.weight"),
-            Box::new(shared),
-        ),
-        Planned::matrix(
-            format!("{prefix}.shared_mlp.output_linear.weight"),
-            moe.shared.down,
-        ),
-    ]
+    ];
+    if let Some(Shared { block, .. }) = moe.shared {
+        let shared = Alternating::new(block.gate, block.up, shape.shared_neurons);
+        planned.extend([
+            Planned::matrix(
+                format!("{prefix}.shared_mlp.input_linear.weight"),
+                Box::new(shared),
+            ),
+            Planned::matrix(
+                format!("{prefix}.shared_mlp.output_linear.weight"),
+                block.down,
+            ),
+        ]);
+    }
+    planned
 }

@@ -5,13 +5,12 @@ use std::path::Path;
 use prost::Message;
 
 use crate::{
-    ImportError, ImportOption, ImportOptions, ImportReport, Target,
-    checkpoint::{LayerSource, LlamaGguf, ModelConfig},
+    ImportError, ImportOption, ImportOptions, ImportReport, Obstacle, Target,
+    checkpoint::{Checkpoint, Experts, LayerSource, ModelConfig},
     config,
-    digest::{Digest, Hasher},
+    digest::Digest,
     emit::{Blueprint, Precision, emit},
     folder::StageFolder,
-    gguf::Gguf,
     granite_gguf,
     hugging_face::{self, Element},
     manifest::{
@@ -21,11 +20,14 @@ use crate::{
     onnx::{ExternalData, GraphWriter, check_model},
     options::NAME_BYTES_MAX,
     progress::{Monitor, Progress, Stage},
-    recipe::Recipe,
+    recipe::{MoeShape, Recipe},
+    source::Source,
     tokenizer::TokenizerFiles,
 };
 
-const DIGEST_BYTES: usize = 1 << 20;
+/// ONNX Runtime's attention takes heads, and rotates parts of them, of a multiple of this many
+/// elements.
+const HEAD_WIDTH_UNIT: usize = 16;
 
 /// Converts a checkpoint into a model folder, which appears complete or not at all.
 ///
@@ -42,27 +44,23 @@ pub fn import(
     check_name(&options.name)?;
     let mut folder = StageFolder::create(&options.folder)?;
     let mut monitor = Monitor::new(&options.cancel, progress);
-    let gguf = Gguf::open(&options.source).map_err(ImportError::Source)?;
-    let source = LlamaGguf::new(&gguf)?;
-    check_context(options, source.config())?;
-    let source_digest = digest(&gguf, &mut monitor)?;
-    let recipe = recipe(options, source_digest, source.config())?;
+    let opened = Source::open(&options.source)?;
+    let source = opened.checkpoint()?;
     let config = source.config();
-    let tokenizer =
-        TokenizerFiles::from_metadata(gguf.metadata(), config.vocab, config.context_tokens)?;
+    check_context(options, config)?;
+    check_target(options, config)?;
+    let source_digest = opened.digest(&mut monitor)?;
+    let recipe = recipe(options, source_digest, config)?;
+    let tokenizer = opened.tokenizer(config)?;
     let job = Job {
         options,
-        gguf: &gguf,
+        opened: &opened,
         source: &source,
         recipe: recipe.as_ref(),
         source_digest,
         tokenizer: &tokenizer,
     };
-    let parameters = gguf
-        .tensors()
-        .map(|tensor| tensor.rows as u64 * tensor.columns as u64)
-        .sum();
-    let source_bytes = gguf.tensors().map(|tensor| tensor.bytes).sum();
+    let (parameters, source_bytes) = opened.sizes();
     monitor.begin(Stage::Outer, parameters, source_bytes);
     let weights_bytes = match options.target {
         Target::Mote(precision) => job.write_mote(&mut folder, precision, &mut monitor)?,
@@ -77,7 +75,7 @@ pub fn import(
         name: options.name.clone(),
         source: source_digest,
         recipe: recipe.as_ref().map(Recipe::digest),
-        moe: recipe.as_ref().map(Recipe::shape),
+        moe: job.moe(),
         layers: config.layers,
         parameters,
         weights_bytes,
@@ -89,8 +87,8 @@ pub fn import(
 /// Everything an import has settled before it writes.
 struct Job<'a> {
     options: &'a ImportOptions,
-    gguf: &'a Gguf,
-    source: &'a LlamaGguf<'a>,
+    opened: &'a Source,
+    source: &'a Checkpoint<'a>,
     recipe: Option<&'a Recipe>,
     source_digest: Digest,
     tokenizer: &'a TokenizerFiles,
@@ -131,7 +129,7 @@ impl Job<'_> {
             precision,
             context_tokens: self.options.context_tokens,
             config: self.source.config(),
-            moe: self.recipe.map(Recipe::shape),
+            moe: self.moe(),
             tokenizer: self.tokenizer,
             weights_bytes,
             files: folder.files(),
@@ -159,11 +157,14 @@ impl Job<'_> {
         folder: &mut StageFolder,
         monitor: &mut Monitor<'_>,
     ) -> Result<u64, ImportError> {
+        let Source::Gguf(gguf) = self.opened else {
+            return Err(inexpressible());
+        };
         folder.write(LICENCE_FILE, self.options.licence.text.as_bytes())?;
         let file = folder.file(granite_gguf::MODEL_FILE)?;
         let parts = granite_gguf::Parts {
             name: &self.options.name,
-            metadata: self.gguf.metadata(),
+            metadata: gguf.metadata(),
             source: self.source,
             recipe: self.recipe,
         };
@@ -178,20 +179,42 @@ impl Job<'_> {
         folder: &mut StageFolder,
         element: Element,
     ) -> Result<(), ImportError> {
-        let config = config::hugging_face_json(
-            self.source.config(),
-            self.recipe.map(Recipe::shape),
-            &self.tokenizer.special,
-            element.torch_name(),
-        )?;
-        folder.write(CONFIG_FILE, &config)?;
+        if let Some(config) = self.config_json(element)? {
+            folder.write(CONFIG_FILE, &config)?;
+        }
         folder.write(TOKENIZER_FILE, self.tokenizer.tokenizer_json.as_bytes())?;
         let tokenizer_config = &self.tokenizer.tokenizer_config_json;
         folder.write(TOKENIZER_CONFIG_FILE, tokenizer_config.as_bytes())?;
         if let Some(template) = &self.tokenizer.chat_template {
             folder.write(TEMPLATE_FILE, template.as_bytes())?;
         }
-        folder.write(LICENCE_FILE, self.options.licence.text.as_bytes())
+        let own = match self.options.licence.text.is_empty() {
+            true => self.opened.licence()?,
+            false => None,
+        };
+        let licence = own.unwrap_or_else(|| self.options.licence.text.clone().into_bytes());
+        folder.write(LICENCE_FILE, &licence)
+    }
+
+    /// What Hugging Face libraries read of the model: the folder's own, or one of a plain Llama.
+    fn config_json(&self, element: Element) -> Result<Option<Vec<u8>>, ImportError> {
+        let config = self.source.config();
+        match self.opened {
+            Source::Folder(folder) if self.recipe.is_none() => Ok(Some(folder.config_json()?)),
+            _ if config.is_plain_llama() => config::hugging_face_json(
+                config,
+                self.recipe.map(Recipe::shape),
+                &self.tokenizer.special,
+                element.torch_name(),
+            )
+            .map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn moe(&self) -> Option<MoeShape> {
+        let own = || self.source.config().experts.as_ref().map(Experts::shape);
+        self.recipe.map(Recipe::shape).or_else(own)
     }
 
     fn describe(&self) -> String {
@@ -206,7 +229,11 @@ impl Job<'_> {
     }
 
     fn describe_source(&self) -> String {
-        let base = format!("{} GGUF {}", self.options.source_name, self.source_digest);
+        let kind = match self.opened {
+            Source::Gguf(_) => "GGUF",
+            Source::Folder(_) => "safetensors",
+        };
+        let base = format!("{} {kind} {}", self.options.source_name, self.source_digest);
         match self.recipe {
             None => base,
             Some(recipe) => format!(
@@ -245,6 +272,33 @@ fn check_context(options: &ImportOptions, config: &ModelConfig) -> Result<(), Im
     }
 }
 
+/// Other formats and carving know plain Llama models only; the attention operator has a rule
+/// for the width of heads.
+fn check_target(options: &ImportOptions, config: &ModelConfig) -> Result<(), ImportError> {
+    let own_format = matches!(options.target, Target::Mote(_));
+    let widths = [config.head_dim, config.rotary_dim()];
+    if own_format
+        && !widths
+            .iter()
+            .all(|width| width.is_multiple_of(HEAD_WIDTH_UNIT))
+    {
+        return Err(ImportError::Inexpressible {
+            obstacle: Obstacle::HeadWidth,
+        });
+    }
+    if (own_format && options.carve.is_none()) || config.is_plain_llama() {
+        Ok(())
+    } else {
+        Err(inexpressible())
+    }
+}
+
+fn inexpressible() -> ImportError {
+    ImportError::Inexpressible {
+        obstacle: Obstacle::Architecture,
+    }
+}
+
 fn recipe(
     options: &ImportOptions,
     source: Digest,
@@ -259,25 +313,6 @@ fn recipe(
     }
     recipe.check(source, config)?;
     Ok(Some(recipe))
-}
-
-/// Digests the file that is open, which need not be what its path names by now.
-fn digest(gguf: &Gguf, monitor: &mut Monitor<'_>) -> Result<Digest, ImportError> {
-    let total = gguf.file_bytes();
-    monitor.begin(Stage::Digest, total, total);
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; DIGEST_BYTES];
-    let mut offset = 0;
-    while offset < total {
-        let count = (total - offset).min(DIGEST_BYTES as u64) as usize;
-        let bytes = &mut buffer[..count];
-        gguf.read_bytes(offset, bytes)
-            .map_err(ImportError::Source)?;
-        hasher.update(bytes);
-        monitor.advance(count)?;
-        offset += count as u64;
-    }
-    Ok(hasher.finish())
 }
 
 /// `VmHWM` of this process.

@@ -1,9 +1,10 @@
 //! Turns language-model checkpoints into model folders that Mote serves.
 //!
-//! [`import`] reads a GGUF checkpoint, optionally carves its dense feed-forward blocks into
-//! a Mixture of Experts by a small [`Recipe`], and writes quantised ONNX for ONNX Runtime
-//! with tokenizer and manifest, or the same weights for other engines. Weights stream from
-//! source to target, so memory stays near one layer.
+//! [`import`] reads a Hugging Face folder (safetensors) or a GGUF checkpoint, optionally
+//! carves a dense Llama's feed-forward blocks into a Mixture of Experts by a small
+//! [`Recipe`], and writes ONNX for ONNX Runtime, quantised or not, with tokenizer and
+//! manifest, or the same weights for other engines. Weights stream from source to target, so
+//! memory stays near one layer.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +25,10 @@ mod options;
 mod progress;
 mod quantise;
 mod recipe;
+pub mod safetensors;
+mod source;
 mod tokenizer;
+mod tokenizer_folder;
 
 pub use digest::{Digest, DigestParseError};
 pub use emit::Precision;

@@ -18,7 +18,7 @@ pub const CONTEXT_TOKENS_DEFAULT: usize = 2048;
 /// What an import is asked to do.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
-    /// The GGUF checkpoint.
+    /// The checkpoint: a GGUF file, or a folder as Hugging Face libraries write them.
     pub source: PathBuf,
     /// The checkpoint's name for people, for the manifest.
     pub source_name: String,
@@ -26,7 +26,7 @@ pub struct ImportOptions {
     pub folder: PathBuf,
     /// The model's name: letters, digits, `.`, `_` and `-`.
     pub name: String,
-    /// The licence of the weights.
+    /// The licence of the weights. Where its text is empty, a folder's own is taken.
     pub licence: Licence,
     /// Turns the dense checkpoint into a Mixture of Experts.
     pub carve: Option<Carve>,
@@ -61,7 +61,8 @@ pub struct Carve {
 pub enum Target {
     /// A model folder of this project: ONNX, tokenizer and manifest.
     Mote(Precision),
-    /// A Hugging Face folder with safetensors weights.
+    /// A Hugging Face folder with safetensors weights. Only for plain Llama models, as they
+    /// are or carved.
     HuggingFace(Element),
     /// A GGUF file `model.gguf` of architecture `granitemoe` with Q8_0 weights. Only for
     /// carved models.

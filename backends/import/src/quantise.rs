@@ -17,6 +17,8 @@ pub enum Storage {
     Int8,
     /// 4-bit codes, zero point 8, block of 32 (ggml Q4_0).
     Int4,
+    /// IEEE half on disk; kernels of the CPU compute with singles made of them at load.
+    F16,
     /// IEEE single, for checks.
     F32,
 }
@@ -27,15 +29,16 @@ impl Storage {
         match self {
             Self::Int8 => Some(CodeBits::Eight),
             Self::Int4 => Some(CodeBits::Four),
-            Self::F32 => None,
+            Self::F16 | Self::F32 => None,
         }
     }
 
-    /// The name used in manifests: `int8`, `int4` or `f32`.
+    /// The name used in manifests: `int8`, `int4`, `f16` or `f32`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Int8 => "int8",
             Self::Int4 => "int4",
+            Self::F16 => "f16",
             Self::F32 => "f32",
         }
     }

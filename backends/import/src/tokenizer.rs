@@ -11,7 +11,10 @@ use tokenizers::{
     },
 };
 
-use crate::gguf::{GgufError, Metadata, required};
+use crate::{
+    gguf::{GgufError, Metadata, required},
+    safetensors::SafetensorsError,
+};
 
 const EOS_KEYS: [&str; 2] = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
 const TYPE_NORMAL: i64 = 1;
@@ -109,6 +112,20 @@ pub enum TokenizerError {
     /// The tokenizer library refuses the parts.
     #[error("cannot assemble the tokenizer")]
     Build(#[source] tokenizers::Error),
+    /// A file of the folder cannot be read.
+    #[error(transparent)]
+    Folder(#[from] SafetensorsError),
+    /// The folder's `tokenizer.json` is none.
+    #[error("cannot parse tokenizer.json")]
+    Parse(#[source] tokenizers::Error),
+    /// The folder's tokenizer makes tokens that the model does not have.
+    #[error("tokenizer.json has token {id}, the model has {vocab}")]
+    OutsideVocabulary {
+        /// The largest token.
+        id: u32,
+        /// Tokens that the model has.
+        vocab: usize,
+    },
     /// The configuration file cannot be serialised.
     #[error("cannot serialise tokenizer_config.json")]
     Serialise(#[source] serde_json::Error),

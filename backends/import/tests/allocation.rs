@@ -1,9 +1,9 @@
-//! A hostile header cannot make the reader allocate: alone in its process, so that the
+//! Hostile headers cannot make the reader allocate: alone in its process, so that the
 //! high-water mark of address space is its own.
 
 use std::fs;
 
-use mote_import::gguf::Gguf;
+use mote_import::{gguf::Gguf, safetensors::SafetensorsFolder};
 use tempfile::tempdir;
 
 /// Far below what any of the claims would take.
@@ -31,6 +31,22 @@ fn header(tensors: u64, kind: u32, bytes: &[u8]) -> Vec<u8> {
     header
 }
 
+/// Files whose header or tensors claim to be larger than the file.
+fn safetensors_claims() -> [Vec<u8>; 3] {
+    let file = |header_bytes: u64, header: &str| {
+        let mut file = header_bytes.to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file
+    };
+    let huge =
+        r#"{"a": {"dtype": "F32", "shape": [1000000000000], "data_offsets": [0, 4000000000000]}}"#;
+    [
+        file(32 << 20, "{}"),
+        file(u64::MAX - 7, "{}"),
+        file(huge.len() as u64, huge),
+    ]
+}
+
 #[test]
 fn claims_beyond_the_file_cost_no_memory() {
     let folder = tempdir().expect("temporary folders can be made");
@@ -50,6 +66,11 @@ fn claims_beyond_the_file_cost_no_memory() {
     for claim in claims {
         fs::write(&path, claim).expect("temporary folders are writable");
         assert!(Gguf::open(&path).is_err());
+    }
+    let weights = folder.path().join("model.safetensors");
+    for claim in safetensors_claims() {
+        fs::write(&weights, claim).expect("temporary folders are writable");
+        assert!(SafetensorsFolder::open(folder.path()).is_err());
     }
     let growth = peak_virtual_bytes() - before;
     assert!(growth < GROWTH_BYTES_MAX, "grew by {growth} bytes");

@@ -179,18 +179,19 @@ pub enum Models {
 
 #[derive(Debug, Args)]
 pub struct Import {
-    /// A GGUF file [default: the fetched SmolLM2-135M]
-    #[arg(long)]
-    pub gguf: Option<PathBuf>,
+    /// A checkpoint: a folder as Hugging Face has it (config.json, safetensors, tokenizer.json) or a
+    /// GGUF file [default: the fetched SmolLM2-135M]
+    pub checkpoint: Option<PathBuf>,
     /// A carving recipe that makes a Mixture of Experts of a dense model; `smollm2-135m-moe` is built in
     #[arg(long)]
     pub recipe: Option<String>,
     /// Routed experts per token [default: the recipe's]
     #[arg(long)]
     pub experts_per_token: Option<usize>,
-    /// Precision of the weights
-    #[arg(long, value_enum, default_value_t = PrecisionArg::Int8)]
-    pub precision: PrecisionArg,
+    /// Bits per weight: 4 and 8 are for use, 16 and 32 for comparisons (the CPU computes with 32
+    /// for both)
+    #[arg(long, value_enum, default_value_t = Bits::Eight)]
+    pub bits: Bits,
     /// Tokens of prompt and answer together
     #[arg(long, default_value_t = 2048)]
     pub context_tokens: usize,
@@ -248,11 +249,16 @@ impl FromStr for Also {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum PrecisionArg {
-    Int8,
-    Int4,
-    F32,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bits {
+    #[value(name = "4")]
+    Four,
+    #[value(name = "8")]
+    Eight,
+    #[value(name = "16")]
+    Sixteen,
+    #[value(name = "32")]
+    ThirtyTwo,
 }
 
 #[derive(Debug, Args)]

@@ -1,15 +1,28 @@
 //! Checkpoints by role: what a decoder-only transformer is made of, whatever file format
 //! and naming it comes in.
 
-mod llama;
+mod config;
+mod gguf;
+mod hugging_face;
+mod keys;
+mod place;
+mod rope;
 mod rows;
 
 use thiserror::Error;
 
-use crate::gguf::GgufError;
-pub use llama::LlamaGguf;
-pub(crate) use llama::stored_row;
-pub use rows::{Alternating, Cached, Gathered, Matrix, Rows, SourceRows, Stacked, read_all};
+use crate::{gguf::GgufError, safetensors::SafetensorsError};
+pub use config::{
+    Attention, Experts, Groups, Latent, ModelConfig, Multipliers, QueryKeyNorm, Routing, Score,
+};
+pub use gguf::open_gguf;
+pub use hugging_face::{CONFIG_FILE, open_hugging_face, read_config};
+pub(crate) use place::stored_row;
+pub use place::{Checkpoint, TensorStore};
+pub use rope::{Rope, RopeScaling};
+pub use rows::{
+    Alternating, Cached, Gathered, Mapped, Matrix, Rows, Scaled, SourceRows, Stacked, read_all,
+};
 
 /// Most decoder layers.
 pub const LAYER_COUNT_MAX: usize = 1024;
@@ -19,46 +32,6 @@ pub const WIDTH_MAX: usize = 1 << 17;
 pub const VOCAB_MAX: usize = 1 << 20;
 /// Longest context, in tokens.
 pub const CONTEXT_TOKENS_MAX: usize = 1 << 20;
-
-/// The dimensions and constants of a decoder with rotary attention, RMS norms and a
-/// SwiGLU feed-forward block.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelConfig {
-    /// Decoder layers.
-    pub layers: usize,
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Neurons of the dense feed-forward block.
-    pub neurons: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Elements per head.
-    pub head_dim: usize,
-    /// Tokens in the vocabulary.
-    pub vocab: usize,
-    /// Longest context the model was trained for, in tokens.
-    pub context_tokens: usize,
-    /// Base of the rotary frequencies.
-    pub rope_base: f32,
-    /// Added to the mean square in RMS norms.
-    pub norm_epsilon: f32,
-    /// Whether the output head is the embedding matrix.
-    pub tied_head: bool,
-}
-
-impl ModelConfig {
-    /// Rows of the query projection.
-    pub fn query_width(&self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    /// Rows of the key projection, and of the value projection.
-    pub fn kv_width(&self) -> usize {
-        self.kv_heads * self.head_dim
-    }
-}
 
 /// What a tensor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,20 +46,45 @@ pub enum Role {
     Layer(usize, LayerRole),
 }
 
-/// What a tensor of a decoder layer is for. Rotary projections have their halves apart
-/// (element `i` pairs with `i + head_dim / 2`), as in Hugging Face checkpoints.
+/// What a tensor of a decoder layer is for. Unless the configuration says otherwise, rotary
+/// projections have their halves apart (element `i` pairs with `i + head_dim / 2`), as in
+/// Hugging Face checkpoints. Matrices of all experts lie one below the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LayerRole {
     /// `[1, hidden]`
     AttentionNorm,
-    /// `[heads × head_dim, hidden]`
+    /// `[heads × head_dim, hidden]`, or over the latent of queries.
     Query,
     /// `[kv_heads × head_dim, hidden]`
     Key,
     /// `[kv_heads × head_dim, hidden]`
     Value,
-    /// `[hidden, heads × head_dim]`
+    /// `[1, heads × head_dim]`
+    QueryBias,
+    /// `[1, kv_heads × head_dim]`
+    KeyBias,
+    /// `[1, kv_heads × head_dim]`
+    ValueBias,
+    /// `[1, head_dim]` or `[1, heads × head_dim]`
+    QueryNorm,
+    /// `[1, head_dim]` or `[1, kv_heads × head_dim]`
+    KeyNorm,
+    /// The latent of queries, `[query_rank, hidden]`
+    QueryDown,
+    /// `[1, query_rank]`
+    QueryDownNorm,
+    /// The latent of keys and values, then the rotated part of keys,
+    /// `[kv_rank + rope_dim, hidden]`
+    KvDown,
+    /// `[1, kv_rank]`
+    KvDownNorm,
+    /// For each head the unrotated part of its keys, then its values,
+    /// `[heads × (nope_dim + value_dim), kv_rank]`
+    KvUp,
+    /// `[hidden, heads × value_dim]`
     AttentionOutput,
+    /// `[1, hidden]`
+    OutputBias,
     /// `[1, hidden]`
     FeedForwardNorm,
     /// `[neurons, hidden]`
@@ -95,6 +93,24 @@ pub enum LayerRole {
     Up,
     /// `[hidden, neurons]`
     Down,
+    /// `[experts, hidden]`
+    Router,
+    /// `[1, experts]`
+    RouterBias,
+    /// `[experts × expert_neurons, hidden]`
+    ExpertGate,
+    /// `[experts × expert_neurons, hidden]`
+    ExpertUp,
+    /// `[experts × hidden, expert_neurons]`
+    ExpertDown,
+    /// `[shared_neurons, hidden]`
+    SharedGate,
+    /// `[shared_neurons, hidden]`
+    SharedUp,
+    /// `[hidden, shared_neurons]`
+    SharedDown,
+    /// `[1, hidden]`
+    SharedSwitch,
 }
 
 /// A checkpoint whose tensors are asked for by role and come as f32.
@@ -113,6 +129,9 @@ pub enum CheckpointError {
     /// The file itself is malformed or lacks something.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// The same of a Hugging Face folder.
+    #[error(transparent)]
+    Safetensors(#[from] SafetensorsError),
     /// No reader for this architecture.
     #[error("architecture {name:?} is not supported")]
     UnsupportedArchitecture {
@@ -124,6 +143,28 @@ pub enum CheckpointError {
     UnsupportedFeature {
         /// The key.
         key: String,
+    },
+    /// The metadata names something by a word that is not known here.
+    #[error("metadata key {key:?} has the value {value:?}, which is not supported")]
+    UnsupportedValue {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// A metadata key is required and absent.
+    #[error("metadata key {key:?} is missing")]
+    MissingKey {
+        /// The key.
+        key: String,
+    },
+    /// A metadata value has another type than its key needs.
+    #[error("metadata key {key:?} is not a {expected}")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// The type needed.
+        expected: &'static str,
     },
     /// A tensor without a place in the architecture: ignoring it would change results.
     #[error("tensor {tensor:?} has no place in architecture {architecture:?}")]

@@ -205,6 +205,68 @@ impl Rows for Gathered<'_> {
     }
 }
 
+/// A matrix times a constant.
+pub struct Scaled<'a> {
+    inner: Box<dyn Rows + 'a>,
+    factor: f32,
+}
+
+impl<'a> Scaled<'a> {
+    /// `inner` times `factor`; `inner` itself where that is 1.
+    pub fn boxed(inner: Box<dyn Rows + 'a>, factor: f32) -> Box<dyn Rows + 'a> {
+        if factor == 1.0 {
+            inner
+        } else {
+            Box::new(Self { inner, factor })
+        }
+    }
+}
+
+impl Rows for Scaled<'_> {
+    fn rows(&self) -> usize {
+        self.inner.rows()
+    }
+    fn columns(&self) -> usize {
+        self.inner.columns()
+    }
+    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
+        self.inner.read(first, out)?;
+        for value in out {
+            *value *= self.factor;
+        }
+        Ok(())
+    }
+}
+
+/// Rows of a matrix in an order that a function tells.
+pub struct Mapped<'a, F: Fn(usize) -> usize> {
+    inner: Box<dyn Rows + 'a>,
+    rows: usize,
+    row: F,
+}
+
+impl<'a, F: Fn(usize) -> usize> Mapped<'a, F> {
+    /// `rows` rows, of which row `i` is row `row(i)` of `inner`.
+    pub fn new(inner: Box<dyn Rows + 'a>, rows: usize, row: F) -> Self {
+        Self { inner, rows, row }
+    }
+}
+
+impl<F: Fn(usize) -> usize> Rows for Mapped<'_, F> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+    fn columns(&self) -> usize {
+        self.inner.columns()
+    }
+    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
+        for (offset, row) in out.chunks_exact_mut(self.columns()).enumerate() {
+            self.inner.read((self.row)(first + offset), row)?;
+        }
+        Ok(())
+    }
+}
+
 /// A matrix that is read once, when first needed, and then kept. For layouts that need
 /// columns.
 pub struct Cached<'a> {

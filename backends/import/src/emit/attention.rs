@@ -1,9 +1,11 @@
 //! Grouped-query attention with rotary positions and a key/value cache.
 
-use super::{Blueprint, linear::linear};
+use super::{Blueprint, linear::linear_biased};
 use crate::{
     ImportError,
-    checkpoint::{LayerRole, Role, Rows, SourceRows, Stacked},
+    checkpoint::{
+        LayerRole, ModelConfig, QueryKeyNorm, Role, Rows, Scaled, SourceRows, Stacked, read_all,
+    },
     onnx::{GraphWriter, Node},
 };
 
@@ -20,22 +22,135 @@ pub(super) fn attention(
     let config = blueprint.source.config();
     let storage = blueprint.precision.weights;
     let prefix = format!("layers.{layer}.attention");
-    let projection =
-        |role| SourceRows::new(blueprint.source, Role::Layer(layer, role)).map(Box::new);
-    let qkv: Vec<Box<dyn Rows + '_>> = vec![
+    let projection = |role| projection(blueprint, layer, role);
+    let qkv = Stacked::new(vec![
         projection(LayerRole::Query)?,
         projection(LayerRole::Key)?,
         projection(LayerRole::Value)?,
-    ];
-    let qkv = Stacked::new(qkv);
-    let packed = linear(graph, &format!("{prefix}.qkv"), input, (&qkv, storage))?;
-    let name = format!("{prefix}.core");
-    let attended = graph.node(
+    ]);
+    let bias = match config.attention.input_bias {
+        false => None,
+        true => {
+            let roles = [
+                LayerRole::QueryBias,
+                LayerRole::KeyBias,
+                LayerRole::ValueBias,
+            ];
+            let mut bias = Vec::new();
+            for role in roles {
+                bias.extend(read_all(projection(role)?.as_ref())?);
+            }
+            Some(bias)
+        }
+    };
+    let name = format!("{prefix}.qkv");
+    let packed = linear_biased(graph, &name, input, (&qkv, storage, bias))?;
+    let heads = match config.attention.norm {
+        QueryKeyNorm::None => [packed, String::new(), String::new()],
+        _ => normed_heads(blueprint, graph, layer, &packed)?,
+    };
+    let attended = core(config, graph, layer, &heads);
+    output(blueprint, graph, layer, &attended)
+}
+
+/// The weights in `role` of `layer`.
+pub(super) fn projection<'a>(
+    blueprint: &Blueprint<'a>,
+    layer: usize,
+    role: LayerRole,
+) -> Result<Box<dyn Rows + 'a>, ImportError> {
+    let rows = SourceRows::new(blueprint.source, Role::Layer(layer, role))?;
+    Ok(Box::new(rows))
+}
+
+/// Splits packed projections and norms queries and keys.
+fn normed_heads(
+    blueprint: &Blueprint<'_>,
+    graph: &mut GraphWriter<'_, '_>,
+    layer: usize,
+    packed: &str,
+) -> Result<[String; 3], ImportError> {
+    let config = blueprint.source.config();
+    let prefix = format!("layers.{layer}.attention");
+    let [query, key, value] = ["query", "key", "value"].map(|part| format!("{prefix}.{part}"));
+    let sizes = format!("{prefix}.qkv.sizes");
+    let (query_width, kv_width) = (config.query_width() as i64, config.kv_width() as i64);
+    graph.constant_i64(&sizes, &[query_width, kv_width, kv_width]);
+    graph.node(
+        Node::standard("Split", &format!("{prefix}.qkv.split"))
+            .inputs(&[packed, &sizes])
+            .outputs(&[&query, &key, &value])
+            .signed("axis", -1),
+    );
+    let mut norm = |name: &str, role, heads| -> Result<String, ImportError> {
+        let weight = format!("{name}_norm.weight");
+        graph.vector(&weight, projection(blueprint, layer, role)?.as_ref())?;
+        let by_head = config.attention.norm == QueryKeyNorm::PerHead;
+        let input = match by_head {
+            true => reshape(graph, &format!("{name}.heads"), name, &[0, 0, heads, -1]),
+            false => name.to_owned(),
+        };
+        let normed = rms_norm(
+            graph,
+            &format!("{name}_norm"),
+            [&input, &weight],
+            config.norm_epsilon,
+        );
+        Ok(match by_head {
+            true => reshape(graph, &format!("{name}.flat"), &normed, &[0, 0, -1]),
+            false => normed,
+        })
+    };
+    Ok([
+        norm(&query, LayerRole::QueryNorm, config.heads as i64)?,
+        norm(&key, LayerRole::KeyNorm, config.kv_heads as i64)?,
+        value,
+    ])
+}
+
+/// Adds an RMS norm of `input`'s last dimension.
+pub(super) fn rms_norm(
+    graph: &mut GraphWriter<'_, '_>,
+    name: &str,
+    [input, weight]: [&str; 2],
+    epsilon: f32,
+) -> String {
+    graph.node(
+        Node::standard("SimplifiedLayerNormalization", name)
+            .inputs(&[input, weight])
+            .signed("axis", -1)
+            .float("epsilon", epsilon)
+            .int("stash_type", 1),
+    )
+}
+
+/// Adds `input` with another shape; 0 keeps a dimension.
+pub(super) fn reshape(
+    graph: &mut GraphWriter<'_, '_>,
+    name: &str,
+    input: &str,
+    dims: &[i64],
+) -> String {
+    let shape = format!("{name}.shape");
+    graph.constant_i64(&shape, dims);
+    graph.node(Node::standard("Reshape", name).inputs(&[input, &shape]))
+}
+
+/// Adds the attention itself over queries, keys and values, or over all of them packed in
+/// the first.
+pub(super) fn core(
+    config: &ModelConfig,
+    graph: &mut GraphWriter<'_, '_>,
+    layer: usize,
+    [query, key, value]: &[String; 3],
+) -> String {
+    let name = format!("layers.{layer}.attention.core");
+    graph.node(
         Node::contrib("GroupQueryAttention", &name)
             .inputs(&[
-                &packed,
-                "",
-                "",
+                query,
+                key,
+                value,
                 &format!("past_key_values.{layer}.key"),
                 &format!("past_key_values.{layer}.value"),
                 "seqlens_k",
@@ -50,22 +165,40 @@ pub(super) fn attention(
             ])
             .int("num_heads", config.heads)
             .int("kv_num_heads", config.kv_heads)
-            .float("scale", (config.head_dim as f32).sqrt().recip())
+            .float("scale", config.attention.scale)
             .int("do_rotary", 1)
-            .int("rotary_interleaved", 0)
+            .int("rotary_interleaved", config.rope.interleaved.into())
             .signed("local_window_size", -1)
             .float("softcap", 0.0),
-    );
-    let output = projection(LayerRole::AttentionOutput)?;
-    linear(
-        graph,
-        &format!("{prefix}.output"),
-        &attended,
-        (output.as_ref(), storage),
     )
 }
 
-/// Adds the cosines and sines of all positions, `[context_tokens, head_dim / 2]`.
+/// Adds the output projection, with the residual stream's multiplier applied.
+pub(super) fn output(
+    blueprint: &Blueprint<'_>,
+    graph: &mut GraphWriter<'_, '_>,
+    layer: usize,
+    attended: &str,
+) -> Result<String, ImportError> {
+    let config = blueprint.source.config();
+    let residual = config.multipliers.residual;
+    let scaled = |role| -> Result<_, ImportError> {
+        Ok(Scaled::boxed(projection(blueprint, layer, role)?, residual))
+    };
+    let bias = match config.attention.output_bias {
+        true => Some(read_all(scaled(LayerRole::OutputBias)?.as_ref())?),
+        false => None,
+    };
+    let weight = scaled(LayerRole::AttentionOutput)?;
+    linear_biased(
+        graph,
+        &format!("layers.{layer}.attention.output"),
+        attended,
+        (weight.as_ref(), blueprint.precision.weights, bias),
+    )
+}
+
+/// Adds the cosines and sines of all positions, `[context_tokens, rotary_dim / 2]`.
 ///
 /// Frequencies and angles are f32, as in the reference implementation the models were
 /// trained with.
@@ -74,13 +207,7 @@ pub(super) fn rotary_tables(
     graph: &mut GraphWriter<'_, '_>,
 ) -> Result<(), ImportError> {
     let config = blueprint.source.config();
-    let half = config.head_dim / 2;
-    let frequencies: Vec<f32> = (0..half)
-        .map(|pair| {
-            let exponent = (2 * pair) as f32 / config.head_dim as f32;
-            config.rope_base.powf(exponent).recip()
-        })
-        .collect();
+    let frequencies = config.rope.frequencies(config.rotary_dim());
     let angles: Vec<f64> = (0..blueprint.context_tokens)
         .flat_map(|position| {
             frequencies
@@ -88,9 +215,11 @@ pub(super) fn rotary_tables(
                 .map(move |frequency| f64::from(position as f32 * frequency))
         })
         .collect();
-    let dims = [blueprint.context_tokens, half];
+    let dims = [blueprint.context_tokens, frequencies.len()];
+    let amplitude = config.rope.amplitude();
     for (name, function) in [(COS, f64::cos as fn(f64) -> f64), (SIN, f64::sin)] {
-        let table: Vec<f32> = angles.iter().map(|&angle| function(angle) as f32).collect();
+        let values = angles.iter().map(|&angle| function(angle) as f32);
+        let table: Vec<f32> = values.map(|value| value * amplitude).collect();
         graph.constant_f32(name, &dims, &table)?;
     }
     Ok(())

@@ -3,13 +3,31 @@
 use crate::{
     ImportError,
     checkpoint::Rows,
-    onnx::{GraphWriter, Node},
+    onnx::{FloatWidth, GraphWriter, Node, proto::DataType},
     quantise::{BLOCK, CodeBits, Storage},
 };
 
 /// Level 4 computes on 8-bit activations, the fastest path of the kernels; measured to
 /// decode a quarter faster than level 0.
 pub(super) const ACCURACY_LEVEL: usize = 4;
+
+/// What a matrix is stored as.
+pub(super) enum Kind {
+    Floats(FloatWidth),
+    Codes(CodeBits),
+}
+
+impl Storage {
+    /// What a matrix is stored as.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::Int8 => Kind::Codes(CodeBits::Eight),
+            Self::Int4 => Kind::Codes(CodeBits::Four),
+            Self::F16 => Kind::Floats(FloatWidth::Half),
+            Self::F32 => Kind::Floats(FloatWidth::Single),
+        }
+    }
+}
 
 /// Adds `input × weightᵀ` under `name` and returns its output.
 pub(super) fn linear(
@@ -30,16 +48,49 @@ pub(super) fn linear_node(
     (weight, storage): (&dyn Rows, Storage),
 ) -> Result<Node, ImportError> {
     let tensor = format!("{name}.weight");
-    match storage.code_bits() {
-        None => {
-            graph.transposed_f32(&tensor, weight)?;
+    match storage.kind() {
+        Kind::Floats(width) => {
+            graph.transposed(&tensor, (weight, width))?;
+            let tensor = as_singles(graph, tensor, width);
             Ok(Node::standard("MatMul", name).inputs(&[input, &tensor]))
         }
-        Some(bits) => {
+        Kind::Codes(bits) => {
             store_matmul_weight(graph, &tensor, weight, bits)?;
             let shape = (weight.rows(), weight.columns());
             Ok(matmul_n_bits(name, [input, &tensor], shape, bits))
         }
+    }
+}
+
+/// Adds `input × weightᵀ + bias` under `name` and returns its output.
+pub(super) fn linear_biased(
+    graph: &mut GraphWriter<'_, '_>,
+    name: &str,
+    input: &str,
+    (weight, storage, bias): (&dyn Rows, Storage, Option<Vec<f32>>),
+) -> Result<String, ImportError> {
+    let product = linear(graph, name, input, (weight, storage))?;
+    let Some(bias) = bias else {
+        return Ok(product);
+    };
+    let tensor = format!("{name}.bias");
+    graph.constant_f32(&tensor, &[bias.len()], &bias)?;
+    Ok(graph.node(Node::standard("Add", &format!("{name}.biased")).inputs(&[&product, &tensor])))
+}
+
+/// The stored floats `tensor` as f32. The runtime makes them once, when it loads the model.
+pub(super) fn as_singles(
+    graph: &mut GraphWriter<'_, '_>,
+    tensor: String,
+    width: FloatWidth,
+) -> String {
+    match width {
+        FloatWidth::Single => tensor,
+        FloatWidth::Half => graph.node(
+            Node::standard("Cast", &format!("{tensor}.single"))
+                .inputs(&[&tensor])
+                .signed("to", i32::from(DataType::Float).into()),
+        ),
     }
 }
 

@@ -7,14 +7,16 @@
 //! `present.{l}.key` and `.value`, which may be bound to the buffers of the past.
 
 mod attention;
+mod latent;
 mod linear;
 mod mlp;
 mod moe;
 mod outer;
+mod routing;
 
 use crate::{
     ImportError,
-    checkpoint::{LayerRole, LayerSource, Role, SourceRows},
+    checkpoint::{LayerRole, LayerSource, Role, Scaled, SourceRows},
     feed_forward::{FeedForward, feed_forward},
     onnx::{GraphWriter, Node, Shape, proto::DataType},
     progress::Stage,
@@ -150,7 +152,10 @@ fn decoder_layer(
     stream: Stream,
 ) -> Result<Stream, ImportError> {
     let config = blueprint.source.config();
-    let attended = attention::attention(blueprint, graph, layer, &stream.normed)?;
+    let attended = match config.attention.latent {
+        None => attention::attention(blueprint, graph, layer, &stream.normed)?,
+        Some(latent) => latent::attention(blueprint, graph, (layer, latent), &stream.normed)?,
+    };
     let role = Role::Layer(layer, LayerRole::FeedForwardNorm);
     let stream = skip_norm(blueprint, graph, role, [&stream.residual, &attended])?;
     let prefix = format!("layers.{layer}");
@@ -214,6 +219,12 @@ fn norm_weight(
         Role::Layer(layer, _) => format!("layers.{layer}.mlp_norm.weight"),
         Role::Embedding | Role::Head | Role::FinalNorm => "final_norm.weight".to_owned(),
     };
-    graph.vector(&name, &SourceRows::new(blueprint.source, role)?)?;
+    let rows = Box::new(SourceRows::new(blueprint.source, role)?);
+    // The norm before the head has the logits' multiplier too: a head that is tied cannot.
+    let factor = match role {
+        Role::FinalNorm => blueprint.source.config().multipliers.logits,
+        _ => 1.0,
+    };
+    graph.vector(&name, Scaled::boxed(rows, factor).as_ref())?;
     Ok(name)
 }

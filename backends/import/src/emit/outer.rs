@@ -2,7 +2,7 @@
 
 use super::{
     Blueprint,
-    linear::{linear_node, matmul_n_bits, store_matmul_weight},
+    linear::{Kind, as_singles, linear_node, matmul_n_bits, store_matmul_weight},
 };
 use crate::{
     ImportError,
@@ -20,16 +20,25 @@ pub(super) fn embedding(
     graph: &mut GraphWriter<'_, '_>,
 ) -> Result<String, ImportError> {
     let rows = SourceRows::new(blueprint.source, Role::Embedding)?;
-    match blueprint.precision.head.code_bits() {
-        None => {
-            graph.matrix_f32(EMBEDDING, &[rows.rows(), rows.columns()], &rows)?;
-            Ok(graph.node(Node::standard("Gather", "embedding").inputs(&[EMBEDDING, "input_ids"])))
+    let looked_up = match blueprint.precision.head.kind() {
+        Kind::Floats(width) => {
+            graph.matrix(EMBEDDING, &[rows.rows(), rows.columns()], (&rows, width))?;
+            let found =
+                graph.node(Node::standard("Gather", "embedding").inputs(&[EMBEDDING, "input_ids"]));
+            as_singles(graph, found, width)
         }
-        Some(bits) => {
+        Kind::Codes(bits) => {
             store_matmul_weight(graph, EMBEDDING, &rows, bits)?;
-            Ok(quantised_lookup(graph, &rows, bits))
+            quantised_lookup(graph, &rows, bits)
         }
+    };
+    let multiplier = blueprint.source.config().multipliers.embedding;
+    if multiplier == 1.0 {
+        return Ok(looked_up);
     }
+    let factor = "embedding.multiplier";
+    graph.scalar_f32(factor, multiplier)?;
+    Ok(graph.node(Node::standard("Mul", "embedding.scaled").inputs(&[&looked_up, factor])))
 }
 
 /// The stored tensor has the three dimensions that the head's product takes; the lookup
@@ -70,20 +79,34 @@ pub(super) fn head(
 ) -> Result<(), ImportError> {
     let config = blueprint.source.config();
     let storage = blueprint.precision.head;
-    let node = match storage.code_bits() {
-        _ if !config.tied_head => {
+    let node = match storage.kind() {
+        Kind::Floats(width) if !config.tied_head => {
+            let rows = SourceRows::new(blueprint.source, Role::Head)?;
+            let tensor = "head.weight";
+            graph.matrix(tensor, &[rows.rows(), rows.columns()], (&rows, width))?;
+            let tensor = as_singles(graph, tensor.to_owned(), width);
+            transposed_product(input, &tensor)
+        }
+        Kind::Codes(_) if !config.tied_head => {
             let rows = SourceRows::new(blueprint.source, Role::Head)?;
             linear_node(graph, "head", input, (&rows, storage))?
         }
-        // The standard product would need a transposed copy of the largest tensor.
-        None => Node::contrib("FusedMatMul", "head")
-            .inputs(&[input, EMBEDDING])
-            .int("transB", 1),
-        Some(bits) => {
+        Kind::Floats(width) => {
+            let embedding = as_singles(graph, EMBEDDING.to_owned(), width);
+            transposed_product(input, &embedding)
+        }
+        Kind::Codes(bits) => {
             let shape = (config.vocab, config.hidden);
             matmul_n_bits("head", [input, EMBEDDING], shape, bits)
         }
     };
     graph.node(node.outputs(&[LOGITS]));
     Ok(())
+}
+
+/// The standard product would need a transposed copy of the largest tensor.
+fn transposed_product(input: &str, tensor: &str) -> Node {
+    Node::contrib("FusedMatMul", "head")
+        .inputs(&[input, tensor])
+        .int("transB", 1)
 }

@@ -1,5 +1,7 @@
 //! The external data file: tensors one after the other, each on a page of its own.
 
+use half::f16;
+
 use super::{
     DATA_ALIGNMENT_BYTES,
     proto::{DataLocation, DataType, StringStringEntryProto, TensorProto},
@@ -37,6 +39,20 @@ impl ExternalData {
             .flat_map(|value| value.to_le_bytes())
             .collect();
         self.write(&bytes)
+    }
+
+    /// Appends little-endian halves, rounded to nearest, to the tensor begun last; whether
+    /// all of them are finite.
+    pub fn write_f16(&mut self, values: &[f32]) -> Result<bool, ImportError> {
+        let mut bytes = Vec::with_capacity(values.len() * 2);
+        let mut finite = true;
+        for &value in values {
+            let value = f16::from_f32(value);
+            finite &= value.is_finite();
+            bytes.extend(value.to_le_bytes());
+        }
+        self.write(&bytes)?;
+        Ok(finite)
     }
 
     /// Describes the tensor that began at `offset` and ends here.

@@ -19,6 +19,22 @@ use crate::{
 /// Largest piece of a matrix that is converted at once, in elements.
 const BLOCK_ELEMENTS_MAX: usize = 1 << 18;
 
+/// How floats are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FloatWidth {
+    Half,
+    Single,
+}
+
+impl FloatWidth {
+    fn data_type(self) -> DataType {
+        match self {
+            Self::Half => DataType::Float16,
+            Self::Single => DataType::Float,
+        }
+    }
+}
+
 /// A node under construction.
 pub(crate) struct Node(NodeProto);
 
@@ -184,31 +200,55 @@ impl<'a, 'b> GraphWriter<'a, 'b> {
         self.constant_f32(name, &[values.len()], &values)
     }
 
-    /// Streams `rows` to the data file as f32 with shape `dims`.
-    pub fn matrix_f32(
+    /// Adds a constant of one float.
+    pub fn scalar_f32(&mut self, name: &str, value: f32) -> Result<(), ImportError> {
+        self.constant_f32(name, &[], &[value])
+    }
+
+    /// Streams `rows` to the data file as floats with shape `dims`.
+    pub fn matrix(
         &mut self,
         name: &str,
         dims: &[usize],
-        rows: &dyn Rows,
+        (rows, width): (&dyn Rows, FloatWidth),
     ) -> Result<(), ImportError> {
         let offset = self.data.begin()?;
         let Self { data, monitor, .. } = self;
-        for_each_block(rows, monitor, |values| data.write_f32(values))?;
-        let tensor = self.data.end(offset, name, DataType::Float, dims);
+        for_each_block(rows, monitor, |values| write(data, name, (values, width)))?;
+        let tensor = self.data.end(offset, name, width.data_type(), dims);
         self.graph.initializer.push(tensor);
         Ok(())
     }
 
     /// Adds `rows` transposed, as f32 of shape `[columns, rows]`. Holds two copies in memory.
     pub fn transposed_f32(&mut self, name: &str, rows: &dyn Rows) -> Result<(), ImportError> {
+        let transposed = self.transposed_values(rows)?;
+        self.constant_f32(name, &[rows.columns(), rows.rows()], &transposed)
+    }
+
+    /// Like [`transposed_f32`](Self::transposed_f32), always in the data file.
+    pub fn transposed(
+        &mut self,
+        name: &str,
+        (rows, width): (&dyn Rows, FloatWidth),
+    ) -> Result<(), ImportError> {
+        let transposed = self.transposed_values(rows)?;
+        let offset = self.data.begin()?;
+        write(&mut self.data, name, (&transposed, width))?;
+        let dims = [rows.columns(), rows.rows()];
+        let tensor = self.data.end(offset, name, width.data_type(), &dims);
+        self.graph.initializer.push(tensor);
+        Ok(())
+    }
+
+    fn transposed_values(&mut self, rows: &dyn Rows) -> Result<Vec<f32>, ImportError> {
         let values = read_all(rows)?;
         self.monitor.advance(values.len())?;
         let (height, width) = (rows.rows(), rows.columns());
-        let transposed: Vec<f32> = (0..width)
+        Ok((0..width)
             .flat_map(|column| (0..height).map(move |row| row * width + column))
             .map(|index| values[index])
-            .collect();
-        self.constant_f32(name, &[width, height], &transposed)
+            .collect())
     }
 
     /// Streams `rows` quantised: `{name}.codes` with shape `codes` and `{name}.scales` with
@@ -255,6 +295,28 @@ impl<'a, 'b> GraphWriter<'a, 'b> {
             opset_import: vec![opset("", OPSET_VERSION), opset(CONTRIB_DOMAIN, 1)],
         };
         (model, self.data.finish())
+    }
+}
+
+/// Appends `values` to the tensor `name`.
+fn write(
+    data: &mut ExternalData,
+    name: &str,
+    (values, width): (&[f32], FloatWidth),
+) -> Result<(), ImportError> {
+    let finite = match width {
+        FloatWidth::Half => data.write_f16(values)?,
+        FloatWidth::Single => {
+            data.write_f32(values)?;
+            true
+        }
+    };
+    if finite {
+        Ok(())
+    } else {
+        Err(ImportError::HalfOverflow {
+            tensor: name.to_owned(),
+        })
     }
 }
 

@@ -8,7 +8,7 @@ pub mod proto;
 pub use check::CheckError;
 pub(crate) use check::check_model;
 pub(crate) use data::ExternalData;
-pub(crate) use graph::{GraphWriter, Node, Shape, for_each_block};
+pub(crate) use graph::{FloatWidth, GraphWriter, Node, Shape, for_each_block};
 
 /// Version of the ONNX format that is written.
 pub const IR_VERSION: i64 = 10;

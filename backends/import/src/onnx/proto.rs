@@ -148,6 +148,8 @@ pub enum DataType {
     Int32 = 6,
     /// i64
     Int64 = 7,
+    /// f16
+    Float16 = 10,
 }
 
 impl DataType {
@@ -156,6 +158,7 @@ impl DataType {
         match self {
             Self::Undefined => 0,
             Self::Uint8 => 1,
+            Self::Float16 => 2,
             Self::Float | Self::Int32 => 4,
             Self::Int64 => 8,
         }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use mote_import::{
-    checkpoint::{CheckpointError, LlamaGguf},
+    checkpoint::{CheckpointError, open_gguf},
     gguf::{Gguf, GgufError, Limit, Place},
 };
 use tempfile::tempdir;
@@ -65,7 +65,7 @@ fn flipped_bytes_never_panic() {
         fs::write(&path, &bytes).expect("temporary folders are writable");
         refused += usize::from(match Gguf::open(&path) {
             Err(_) => true,
-            Ok(gguf) => LlamaGguf::new(&gguf).is_err(),
+            Ok(gguf) => open_gguf(&gguf).is_err(),
         });
     }
     assert!(
@@ -322,7 +322,7 @@ fn weights_that_are_not_finite_are_refused() {
 /// What a checkpoint made from `file` is refused for.
 fn checkpoint_refusal(file: &GgufFile) -> CheckpointError {
     let gguf = open(&file.bytes()).expect("the header is sound");
-    match LlamaGguf::new(&gguf) {
+    match open_gguf(&gguf) {
         Err(error) => error,
         Ok(_) => panic!("the checkpoint must be refused"),
     }
@@ -343,7 +343,7 @@ fn checkpoints_that_would_compute_something_else_are_refused() {
     ));
     assert!(matches!(
         with(&[], "llama.expert_count", Meta::U32(8)),
-        CheckpointError::UnsupportedFeature { key } if key == "llama.expert_count"
+        CheckpointError::Gguf(GgufError::MissingKey { key }) if key == "llama.expert_used_count"
     ));
     assert!(matches!(
         with(&[], "llama.rope.scaling.type", Meta::Text("yarn")),

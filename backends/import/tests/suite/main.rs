@@ -1,6 +1,9 @@
 //! Behaviour of the importer through its public door, on tiny checkpoints made here.
 
+mod architectures;
+mod as_gguf;
 mod atomic;
+mod folder;
 mod gguf_file;
 mod hostile;
 mod onnx_folder;

@@ -140,11 +140,11 @@ fn garbage_is_refused() {
 
 #[test]
 fn a_recipe_serves_only_its_own_checkpoint() {
-    use mote_import::{checkpoint::LayerSource, checkpoint::LlamaGguf, gguf::Gguf};
+    use mote_import::{checkpoint::LayerSource, checkpoint::open_gguf, gguf::Gguf};
     let checkpoint = Checkpoint::new();
     let folder = tempfile::tempdir().expect("temporary folders can be made");
     let gguf = Gguf::open(&checkpoint.file.write(&folder)).expect("the file is sound");
-    let source = LlamaGguf::new(&gguf).expect("the checkpoint is sound");
+    let source = open_gguf(&gguf).expect("the checkpoint is sound");
     let digest = Digest::of(&checkpoint.file.bytes());
     let recipe = Recipe::parse(&parts().bytes()).expect("the recipe is valid");
     assert!(recipe.check(digest, source.config()).is_ok());

@@ -1,6 +1,6 @@
 //! `mote demo`: everything once, on real input, through a daemon of its own.
 
-use crate::args::{Clip, Demo, Import, PrecisionArg, Work};
+use crate::args::{Clip, Demo, Import, Bits, Work};
 use crate::commands::import::{self, DEFAULT_CHECKPOINT, MOE_RECIPE};
 use crate::commands::{clip, generate};
 use crate::daemon::{self, Daemon};
@@ -96,10 +96,10 @@ fn prepare(args: &Demo, paths: &Paths, shown: &mut Shown, ui: &Ui) -> Result<()>
     if !paths.stores[0].join(MOE_RECIPE).exists() && checkpoint_is_there {
         ui.note("import SmolLM2-135M as a Mixture of Experts, 8 bits per weight");
         let import = Import {
-            gguf: None,
+            checkpoint: None,
             recipe: Some(MOE_RECIPE.to_owned()),
             experts_per_token: None,
-            precision: PrecisionArg::Int8,
+            bits: Bits::Eight,
             context_tokens: 2048,
             name: None,
             also: Vec::new(),

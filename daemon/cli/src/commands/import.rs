@@ -1,6 +1,6 @@
 //! `mote import`.
 
-use crate::args::{AlsoFormat, Import, PrecisionArg};
+use crate::args::{AlsoFormat, Bits, Import};
 use crate::fetch::{self, Pins};
 use crate::interrupt;
 use crate::ui::{Ui, bytes_text};
@@ -20,6 +20,8 @@ pub const MOE_RECIPE: &str = "smollm2-135m-moe";
 pub const DEFAULT_CHECKPOINT: &str = "smollm2-135m-gguf";
 const DEFAULT_CHECKPOINT_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const DEFAULT_MODEL: &str = "smollm2-135m";
+/// Entries of a folder without weights that are looked at for what to name instead.
+const FOLDER_ENTRIES_MAX: usize = 10_000;
 /// Larger recipes are refused unread.
 const RECIPE_FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -154,7 +156,7 @@ fn name(args: &Import) -> Result<String> {
     Ok(match (&args.name, &args.recipe) {
         (Some(name), _) => name.clone(),
         (None, Some(recipe)) if recipe == MOE_RECIPE => MOE_RECIPE.to_owned(),
-        (None, None) if args.gguf.is_none() => DEFAULT_MODEL.to_owned(),
+        (None, None) if args.checkpoint.is_none() => DEFAULT_MODEL.to_owned(),
         (None, _) => bail!("name the model with --name"),
     })
 }
@@ -176,10 +178,11 @@ pub fn import_into(args: &Import, paths: &Paths, ui: &Ui) -> Result<ImportReport
     let folder = store.join(&name);
     // A model that is replaced stays in place until the new one is complete.
     let fresh = store.join(format!(".{name}-import-{}", std::process::id()));
-    let storage = match args.precision {
-        PrecisionArg::Int8 => Storage::Int8,
-        PrecisionArg::Int4 => Storage::Int4,
-        PrecisionArg::F32 => Storage::F32,
+    let storage = match args.bits {
+        Bits::Four => Storage::Int4,
+        Bits::Eight => Storage::Int8,
+        Bits::Sixteen => Storage::F16,
+        Bits::ThirtyTwo => Storage::F32,
     };
     let target = Target::Mote(Precision::uniform(storage));
     let mut report = run(&options(args, paths, &fresh, target)?, ui)?;
@@ -194,12 +197,8 @@ pub fn import_into(args: &Import, paths: &Paths, ui: &Ui) -> Result<ImportReport
 fn options(args: &Import, paths: &Paths, folder: &Path, target: Target) -> Result<ImportOptions> {
     let (source, licence) = source(args, paths)?;
     let mut options = ImportOptions::new(source, folder, name(args)?);
-    options.source_name = match &args.gguf {
-        Some(path) => path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
+    options.source_name = match &args.checkpoint {
+        Some(path) => own_name(path),
         None => "SmolLM2-135M-Instruct".to_owned(),
     };
     options.licence = licence;
@@ -219,7 +218,8 @@ fn options(args: &Import, paths: &Paths, folder: &Path, target: Target) -> Resul
 }
 
 fn source(args: &Import, paths: &Paths) -> Result<(PathBuf, Licence)> {
-    if let Some(path) = &args.gguf {
+    if let Some(path) = &args.checkpoint {
+        check_kind(path)?;
         return Ok((path.clone(), Licence::default()));
     }
     let pins = Pins::read()?;
@@ -235,6 +235,49 @@ fn source(args: &Import, paths: &Paths) -> Result<(PathBuf, Licence)> {
         text,
     };
     Ok((folder.join(DEFAULT_CHECKPOINT_FILE), licence))
+}
+
+/// What `path` is called, wherever it is seen from.
+fn own_name(path: &Path) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = whole.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Says what to name instead when `path` is no checkpoint that can be read.
+fn check_kind(path: &Path) -> Result<()> {
+    let is_folder = std::fs::metadata(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .is_dir();
+    let is = |extension: &str| path.extension().is_some_and(|found| found == extension);
+    if !is_folder {
+        let alone = is("safetensors") || is("json");
+        ensure!(!alone, "name the folder that {} is in", path.display());
+        return Ok(());
+    }
+    let there = |name: &str| path.join(name).exists();
+    if there("model.safetensors") || there("model.safetensors.index.json") {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .take(FOLDER_ENTRIES_MAX);
+    let paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    let having = |extension: &str| {
+        let mut found = paths.iter();
+        found.find(|path| path.extension().is_some_and(|one| one == extension))
+    };
+    if let Some(gguf) = having("gguf") {
+        bail!("{} holds GGUF files: name one, such as {}", path.display(), gguf.display());
+    }
+    if let Some(pickle) = having("bin").or(having("pth")).or(having("pt")) {
+        bail!(
+            "{} is a pickle, which may run code when it is read; save the model as safetensors \
+             (transformers: save_pretrained)",
+            pickle.display()
+        );
+    }
+    bail!("{} has no model.safetensors", path.display())
 }
 
 fn recipe_bytes(recipe: &str) -> Result<Cow<'static, [u8]>> {
