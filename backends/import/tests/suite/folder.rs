@@ -72,7 +72,7 @@ impl Copy {
 
     fn options(&self) -> ImportOptions {
         let mut options = ImportOptions::new(self.0.path(), self.path("out"), "tiny");
-        options.context_tokens = 64;
+        options.context_tokens = Some(64);
         options
     }
 
