@@ -255,6 +255,16 @@ fn check_fewer_bits(name: &str) {
     }
 }
 
+#[test]
+fn halves_are_made_singles_once_and_not_in_every_step() {
+    let nodes = |storage| {
+        let loaded = Loaded::new(&checkpoint("mixtral"), Precision::uniform(storage));
+        loaded.model.placement().nodes()
+    };
+    // The one node more is for the rows of the embedding that a step looks up.
+    assert_eq!(nodes(Storage::F16), nodes(Storage::F32) + 1);
+}
+
 macro_rules! architectures {
     ($($test:ident: $name:literal,)*) => {
         /// Imported with 32 bits, logits and answers are those of transformers.
