@@ -307,6 +307,47 @@ fn an_import_writes_all_that_was_asked_for_or_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_checkpoint_is_a_folder_or_a_file_and_what_is_neither_is_told() -> Result<()> {
+    let scene = Importer::new()?;
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/architectures");
+    let source = tiny.join("qwen3_moe").display().to_string();
+    let import = |args: &[&str]| scene.command(&[&["import"][..], args].concat());
+    for bits in ["4", "8", "16", "32"] {
+        let name = format!("tiny-{bits}");
+        let output = import(&["--name", &name, "--bits", bits, "--json", &source])?.output()?;
+        assert!(output.status.success(), "{bits}: {output:?}");
+        let imported = json(&output.stdout)?;
+        assert_eq!(imported["name"], name);
+        assert_eq!(imported["experts_per_token"], 3);
+        let folder = scene.store().join(&name);
+        for file in [
+            "mote.toml",
+            "model.onnx",
+            "model.onnx.data",
+            "tokenizer.json",
+        ] {
+            assert!(folder.join(file).exists(), "{bits}: {file}");
+        }
+    }
+    std::fs::create_dir(scene.folder.path().join("pickles"))?;
+    std::fs::write(scene.folder.path().join("pickles/model.bin"), "")?;
+    let single = tiny.join("llama/model.safetensors").display().to_string();
+    for (path, told) in [
+        (single.as_str(), "name the folder"),
+        ("pickles", "safetensors"),
+        ("absent", "cannot read absent"),
+    ] {
+        let output = import(&["--name", "refused", path])?.output()?;
+        assert_eq!(output.status.code(), Some(1), "{path}: {output:?}");
+        assert!(String::from_utf8(output.stderr)?.contains(told), "{path}");
+        assert!(!scene.store().join("refused").exists(), "{path}");
+    }
+    let output = import(&["--name", "tiny-3", "--bits", "3", &source])?.output()?;
+    assert_eq!(output.status.code(), Some(USAGE), "{output:?}");
+    Ok(())
+}
+
+#[test]
 fn a_model_that_is_not_what_its_manifest_says_is_not_installed() -> Result<()> {
     let scene = Importer::new()?;
     let altered = scene.folder.path().join("altered");

@@ -18,7 +18,7 @@ use crate::{
         TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
     },
     onnx::{ExternalData, GraphWriter, check_model},
-    options::NAME_BYTES_MAX,
+    options::{CONTEXT_TOKENS_DEFAULT, NAME_BYTES_MAX},
     progress::{Monitor, Progress, Stage},
     recipe::{MoeShape, Recipe},
     source::Source,
@@ -47,13 +47,14 @@ pub fn import(
     let opened = Source::open(&options.source)?;
     let source = opened.checkpoint()?;
     let config = source.config();
-    check_context(options, config)?;
+    let context_tokens = context_tokens(options, config)?;
     check_target(options, config)?;
     let source_digest = opened.digest(&mut monitor)?;
     let recipe = recipe(options, source_digest, config)?;
     let tokenizer = opened.tokenizer(config)?;
     let job = Job {
         options,
+        context_tokens,
         opened: &opened,
         source: &source,
         recipe: recipe.as_ref(),
@@ -87,6 +88,7 @@ pub fn import(
 /// Everything an import has settled before it writes.
 struct Job<'a> {
     options: &'a ImportOptions,
+    context_tokens: usize,
     opened: &'a Source,
     source: &'a Checkpoint<'a>,
     recipe: Option<&'a Recipe>,
@@ -105,7 +107,7 @@ impl Job<'_> {
             source: self.source,
             recipe: self.recipe,
             precision,
-            context_tokens: self.options.context_tokens,
+            context_tokens: self.context_tokens,
         };
         let data = ExternalData::new(folder.file(DATA_FILE)?);
         let mut graph = GraphWriter::new(&self.options.name, data, monitor);
@@ -127,7 +129,7 @@ impl Job<'_> {
             source: &self.describe_source(),
             description: &self.describe(),
             precision,
-            context_tokens: self.options.context_tokens,
+            context_tokens: self.context_tokens,
             config: self.source.config(),
             moe: self.moe(),
             tokenizer: self.tokenizer,
@@ -260,15 +262,14 @@ fn check_name(name: &str) -> Result<(), ImportError> {
     }
 }
 
-fn check_context(options: &ImportOptions, config: &ModelConfig) -> Result<(), ImportError> {
-    if (1..=config.context_tokens).contains(&options.context_tokens) {
-        Ok(())
-    } else {
-        Err(ImportError::Option {
-            option: ImportOption::ContextTokens {
-                tokens_max: config.context_tokens,
-            },
-        })
+fn context_tokens(options: &ImportOptions, config: &ModelConfig) -> Result<usize, ImportError> {
+    let tokens_max = config.context_tokens;
+    match options.context_tokens {
+        None => Ok(tokens_max.min(CONTEXT_TOKENS_DEFAULT)),
+        Some(tokens) if (1..=tokens_max).contains(&tokens) => Ok(tokens),
+        Some(_) => Err(ImportError::Option {
+            option: ImportOption::ContextTokens { tokens_max },
+        }),
     }
 }
 

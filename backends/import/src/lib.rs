@@ -22,6 +22,7 @@ mod import;
 mod manifest;
 pub mod onnx;
 mod options;
+mod pre_tokenizer;
 mod progress;
 mod quantise;
 mod recipe;

@@ -12,7 +12,8 @@ use crate::{
 
 /// Longest model name, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
-/// Context of an imported model when the caller does not say, in tokens.
+/// Context of an imported model when the caller does not say and the checkpoint allows it, in
+/// tokens.
 pub const CONTEXT_TOKENS_DEFAULT: usize = 2048;
 
 /// What an import is asked to do.
@@ -30,8 +31,9 @@ pub struct ImportOptions {
     pub licence: Licence,
     /// Turns the dense checkpoint into a Mixture of Experts.
     pub carve: Option<Carve>,
-    /// Longest context to prepare for, in tokens; at most what the checkpoint allows.
-    pub context_tokens: usize,
+    /// Longest context to prepare for, in tokens; at most what the checkpoint allows. When the
+    /// caller does not say, [`CONTEXT_TOKENS_DEFAULT`] or what the checkpoint allows.
+    pub context_tokens: Option<usize>,
     /// What to write.
     pub target: Target,
     /// Set to make the import stop within one tensor.
@@ -84,7 +86,7 @@ impl ImportOptions {
             name,
             licence: Licence::default(),
             carve: None,
-            context_tokens: CONTEXT_TOKENS_DEFAULT,
+            context_tokens: None,
             target: Target::Mote(Precision::default()),
             cancel: Arc::default(),
         }

@@ -6,17 +6,17 @@ use tokenizers::{
     AddedToken, Tokenizer,
     decoders::byte_level::ByteLevel as ByteLevelDecoder,
     models::bpe::{BPE, Vocab},
-    pre_tokenizers::{
-        PreTokenizerWrapper, byte_level::ByteLevel, digits::Digits, sequence::Sequence,
-    },
+    processors::template::TemplateProcessing,
 };
 
 use crate::{
     gguf::{GgufError, Metadata, required},
+    pre_tokenizer::Cut,
     safetensors::SafetensorsError,
 };
 
 const EOS_KEYS: [&str; 2] = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
+const ADD_BOS_KEY: &str = "tokenizer.ggml.add_bos_token";
 const TYPE_NORMAL: i64 = 1;
 const TYPE_CONTROL: i64 = 3;
 const TYPE_USER_DEFINED: i64 = 4;
@@ -139,7 +139,7 @@ impl TokenizerFiles {
         vocab: usize,
         context_tokens: usize,
     ) -> Result<Self, TokenizerError> {
-        check_kind(metadata)?;
+        let cut = check_kind(metadata)?;
         let tokens = listed(metadata, "tokenizer.ggml.tokens")?;
         if tokens.len() != vocab {
             return Err(TokenizerError::Count {
@@ -148,11 +148,11 @@ impl TokenizerFiles {
                 expected: vocab,
             });
         }
-        let mut tokenizer = Tokenizer::new(bpe(metadata, tokens)?);
-        tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![
-            PreTokenizerWrapper::Digits(Digits::new(true)),
-            PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
-        ])));
+        let mut tokenizer = Tokenizer::new(bpe(metadata, tokens, cut)?);
+        tokenizer
+            .with_normalizer(cut.normalizer())
+            .map_err(TokenizerError::Build)?;
+        tokenizer.with_pre_tokenizer(Some(cut.pre_tokenizer().map_err(TokenizerError::Build)?));
         tokenizer.with_decoder(Some(ByteLevelDecoder::new(true, true, true)));
         for added in added_tokens(metadata, tokens)? {
             let added = [added];
@@ -164,9 +164,13 @@ impl TokenizerFiles {
             .map_err(TokenizerError::Build)?;
         }
         let special = special_tokens(metadata, vocab)?;
+        let begins = metadata.bool(ADD_BOS_KEY)?.unwrap_or(cut.begins);
+        if begins {
+            tokenizer.with_post_processor(Some(beginning(tokens, special.bos)?));
+        }
         Ok(Self {
             tokenizer_json: tokenizer.to_string(false).map_err(TokenizerError::Build)?,
-            tokenizer_config_json: config_json(tokens, &special, context_tokens)?,
+            tokenizer_config_json: config_json(tokens, &special, (context_tokens, begins))?,
             chat_template: metadata
                 .text("tokenizer.chat_template")?
                 .map(ToOwned::to_owned),
@@ -175,7 +179,7 @@ impl TokenizerFiles {
     }
 }
 
-fn check_kind(metadata: &Metadata) -> Result<(), TokenizerError> {
+fn check_kind(metadata: &Metadata) -> Result<Cut, TokenizerError> {
     let text = |key| -> Result<&str, GgufError> { required(key, metadata.text(key)?) };
     match text("tokenizer.ggml.model")? {
         "gpt2" => {}
@@ -185,16 +189,11 @@ fn check_kind(metadata: &Metadata) -> Result<(), TokenizerError> {
             });
         }
     }
-    match text("tokenizer.ggml.pre")? {
-        "smollm" => {}
-        name => {
-            return Err(TokenizerError::UnsupportedPreTokenizer {
-                name: name.to_owned(),
-            });
-        }
-    }
+    let name = text("tokenizer.ggml.pre")?;
+    let cut = Cut::named(name).ok_or_else(|| TokenizerError::UnsupportedPreTokenizer {
+        name: name.to_owned(),
+    })?;
     for key in [
-        "tokenizer.ggml.add_bos_token",
         "tokenizer.ggml.add_eos_token",
         "tokenizer.ggml.add_space_prefix",
     ] {
@@ -202,14 +201,30 @@ fn check_kind(metadata: &Metadata) -> Result<(), TokenizerError> {
             return Err(TokenizerError::UnsupportedFeature { key });
         }
     }
-    Ok(())
+    Ok(cut)
+}
+
+/// Puts the token that begins a sequence before it.
+fn beginning(tokens: &[String], bos: Option<u32>) -> Result<TemplateProcessing, TokenizerError> {
+    let missing = || GgufError::MissingKey {
+        key: "tokenizer.ggml.bos_token_id".to_owned(),
+    };
+    let id = bos.ok_or_else(missing)?;
+    let token = tokens[id as usize].clone();
+    let build = |error: String| TokenizerError::Build(error.into());
+    TemplateProcessing::builder()
+        .try_single(vec![token.clone(), "$A".to_owned()])
+        .map_err(build)?
+        .special_tokens(vec![(token, id)])
+        .build()
+        .map_err(|error| build(error.to_string()))
 }
 
 fn listed<'a>(metadata: &'a Metadata, key: &str) -> Result<&'a [String], GgufError> {
     required(key, metadata.texts(key)?)
 }
 
-fn bpe(metadata: &Metadata, tokens: &[String]) -> Result<BPE, TokenizerError> {
+fn bpe(metadata: &Metadata, tokens: &[String], cut: Cut) -> Result<BPE, TokenizerError> {
     let mut vocab = Vocab::with_capacity(tokens.len());
     for (id, token) in tokens.iter().enumerate() {
         // The vocabulary is bounded far below u32.
@@ -231,6 +246,7 @@ fn bpe(metadata: &Metadata, tokens: &[String]) -> Result<BPE, TokenizerError> {
         .collect::<Result<Vec<_>, _>>()?;
     BPE::builder()
         .vocab_and_merges(vocab, merges)
+        .ignore_merges(cut.whole_tokens)
         .build()
         .map_err(TokenizerError::Build)
 }
@@ -304,12 +320,12 @@ struct TokenizerConfig<'a> {
 fn config_json(
     tokens: &[String],
     special: &SpecialTokens,
-    context_tokens: usize,
+    (context_tokens, begins): (usize, bool),
 ) -> Result<String, TokenizerError> {
     let text = |id: Option<u32>| id.map(|id| tokens[id as usize].as_str());
     let config = TokenizerConfig {
         tokenizer_class: "PreTrainedTokenizerFast",
-        add_bos_token: false,
+        add_bos_token: begins,
         add_prefix_space: false,
         clean_up_tokenization_spaces: false,
         model_max_length: context_tokens,

@@ -192,9 +192,9 @@ pub struct Import {
     /// for both)
     #[arg(long, value_enum, default_value_t = Bits::Eight)]
     pub bits: Bits,
-    /// Tokens of prompt and answer together
-    #[arg(long, default_value_t = 2048)]
-    pub context_tokens: usize,
+    /// Tokens of prompt and answer together [default: 2048, or what the checkpoint allows]
+    #[arg(long)]
+    pub context_tokens: Option<usize>,
     /// Name of the model [default: after the weights and the recipe]
     #[arg(long)]
     pub name: Option<String>,

@@ -83,8 +83,9 @@ pub(super) fn choice(
     Ok(Choice { logits, factor })
 }
 
-/// Adds the part of a softmax over all experts that the chosen have. (What the operators
-/// compute with `normalize_routing_weights` 0 is something else in version 1.31.)
+/// Adds the part of a softmax over all experts that the chosen have. (The operators' own way,
+/// `normalize_routing_weights` 0, gives wrong numbers in whole models with version 1.31.1, and
+/// right ones with 1.32.0.)
 fn chosen_share(
     graph: &mut GraphWriter<'_, '_>,
     prefix: &str,

@@ -270,6 +270,10 @@ fn open(path: &Path) -> Result<(File, u64), SafetensorsError> {
         path: path.to_owned(),
         source,
     };
+    // Opening a pipe would wait for whoever writes to it.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is no file")));
+    }
     let file = File::open(path).map_err(failed)?;
     let bytes = file.metadata().map_err(failed)?.len();
     Ok((file, bytes))

@@ -20,7 +20,7 @@ use tempfile::{TempDir, tempdir};
 const LIBRARY_VARIABLE: &str = "MOTE_TEST_ORT_LIBRARY";
 /// Difference allowed between 32-bit logits, which are between about 3 and 20 in size.
 const ERROR_MAX: f32 = 1e-3;
-/// Longest context of the checkpoints, in tokens.
+/// Longest context of the checkpoints, in tokens, which is taken when nobody says otherwise.
 const CONTEXT_TOKENS: usize = 256;
 
 pub fn checkpoint(name: &str) -> PathBuf {
@@ -75,11 +75,12 @@ impl Loaded {
         let parent = tempdir().expect("temporary folders can be made");
         let folder = parent.path().join("tiny");
         let mut options = ImportOptions::new(source, &folder, "tiny");
-        options.context_tokens = CONTEXT_TOKENS;
         options.target = Target::Mote(precision);
         import(&options, &mut |_| ()).expect("the import succeeds");
         let text = fs::read_to_string(folder.join("mote.toml")).expect("there is a manifest");
         let manifest = Manifest::parse(&text, &folder.join("mote.toml")).expect("it parses");
+        let spec = manifest.text.expect("it is a language model");
+        assert_eq!(spec.context_tokens, CONTEXT_TOKENS);
         let library = std::env::var_os(LIBRARY_VARIABLE).unwrap_or_else(|| {
             panic!("{LIBRARY_VARIABLE} is not set; run the tests with tests/run, which fetches it")
         });
@@ -92,7 +93,7 @@ impl Loaded {
         let model = backend.expect("the library under test").load(&request);
         Self {
             model: model.expect("the model loads"),
-            spec: manifest.text.expect("it is a language model"),
+            spec,
             folder,
             _parent: parent,
         }
@@ -252,6 +253,16 @@ fn check_fewer_bits(name: &str) {
             storage.name()
         );
     }
+}
+
+#[test]
+fn halves_are_made_singles_once_and_not_in_every_step() {
+    let nodes = |storage| {
+        let loaded = Loaded::new(&checkpoint("mixtral"), Precision::uniform(storage));
+        loaded.model.placement().nodes()
+    };
+    // The one node more is for the rows of the embedding that a step looks up.
+    assert_eq!(nodes(Storage::F16), nodes(Storage::F32) + 1);
 }
 
 macro_rules! architectures {

@@ -148,7 +148,7 @@ fn a_recipe_of_another_checkpoint_stops_the_import() {
 #[test]
 fn an_unknown_tokenizer_is_refused_by_name() {
     for (key, value) in [
-        ("tokenizer.ggml.pre", "llama-bpe"),
+        ("tokenizer.ggml.pre", "deepseek-llm"),
         ("tokenizer.ggml.model", "llama"),
     ] {
         let mut file = tiny::metadata(GgufFile::default(), &[key]).meta(key, Meta::Text(value));
@@ -184,8 +184,8 @@ fn impossible_options_are_named() {
         ));
     }
     for change in [
-        (|options| options.context_tokens = 0) as fn(&mut ImportOptions),
-        |options| options.context_tokens = 4097,
+        (|options| options.context_tokens = Some(0)) as fn(&mut ImportOptions),
+        |options| options.context_tokens = Some(4097),
     ] {
         let option = refusal(change);
         assert_eq!(option, ImportOption::ContextTokens { tokens_max: 4096 });

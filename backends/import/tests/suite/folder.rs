@@ -4,6 +4,7 @@ use std::{
     error::Error,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use mote_import::{
@@ -72,7 +73,7 @@ impl Copy {
 
     fn options(&self) -> ImportOptions {
         let mut options = ImportOptions::new(self.0.path(), self.path("out"), "tiny");
-        options.context_tokens = 64;
+        options.context_tokens = Some(64);
         options
     }
 
@@ -466,6 +467,19 @@ fn weights_that_are_no_numbers_are_refused() {
             SafetensorsError::NotFinite { .. }
         ))
     ));
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_is_not_waited_for() {
+    for name in ["model.safetensors", "config.json", "tokenizer.json"] {
+        let copy = Copy::new("llama");
+        fs::remove_file(copy.path(name)).expect("it is there");
+        let made = Command::new("mkfifo").arg(copy.path(name)).status();
+        assert!(made.expect("coreutils are there").success());
+        let refusal = copy.import_refusal();
+        let cause = refusal.source().expect("there is a cause").to_string();
+        assert!(cause.contains(name), "{cause}");
+    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Imported {
             id: "Apache-2.0".to_owned(),
             text: "a licence".to_owned(),
         };
-        options.context_tokens = 256;
+        options.context_tokens = Some(256);
         options.target = Target::Mote(Precision::uniform(storage));
         options.carve = experts_per_token.map(|count| Carve {
             recipe: recipe.bytes().into(),

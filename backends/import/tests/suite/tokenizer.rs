@@ -4,7 +4,10 @@ use mote_import::{ImportOptions, import};
 use tempfile::tempdir;
 use tokenizers::Tokenizer;
 
-use super::tiny::{Checkpoint, tokens};
+use super::{
+    gguf_file::{GgufFile, Meta, Q8_0, Tensor},
+    tiny::{self, Checkpoint, HIDDEN, tokens},
+};
 
 #[test]
 fn special_tokens_digits_and_merges_follow_the_checkpoint() {
@@ -50,4 +53,76 @@ fn special_tokens_digits_and_merges_follow_the_checkpoint() {
             .expect("it exists")
             .starts_with("{% for m in messages %}")
     );
+}
+
+/// The tokenizer rebuilt from byte-level `vocabulary` and merges, cut in the way `pre`.
+fn rebuilt(pre: &str, vocabulary: &[String], merges: &[&str]) -> Tokenizer {
+    let merges: Vec<String> = merges.iter().map(|&merge| merge.to_owned()).collect();
+    let kinds = vec![1; vocabulary.len()];
+    let skip = [
+        "llama.vocab_size",
+        "tokenizer.ggml.pre",
+        "tokenizer.ggml.tokens",
+        "tokenizer.ggml.token_type",
+        "tokenizer.ggml.merges",
+        "tokenizer.ggml.add_bos_token",
+    ];
+    let mut file = tiny::metadata(GgufFile::default(), &skip)
+        .meta("tokenizer.ggml.pre", Meta::Text(pre))
+        .meta("tokenizer.ggml.tokens", Meta::Texts(vocabulary))
+        .meta("tokenizer.ggml.token_type", Meta::I32s(&kinds))
+        .meta("tokenizer.ggml.merges", Meta::Texts(&merges));
+    file.tensors = Checkpoint::new().file.tensors;
+    let embedding = file
+        .tensors
+        .iter_mut()
+        .find(|tensor| tensor.name == "token_embd.weight");
+    *embedding.expect("there is one") = Tensor {
+        name: "token_embd.weight".to_owned(),
+        dims: vec![HIDDEN as u64, vocabulary.len() as u64],
+        kind: Q8_0,
+        data: vec![0; HIDDEN / 32 * 34 * vocabulary.len()],
+        offset: None,
+    };
+    let folder = tempdir().expect("temporary folders can be made");
+    let target = folder.path().join("tiny");
+    let source = file.write(&folder);
+    import(&ImportOptions::new(source, &target, "tiny"), &mut |_| ()).expect("the import succeeds");
+    Tokenizer::from_file(target.join("tokenizer.json")).expect("it loads")
+}
+
+#[test]
+fn text_is_cut_as_each_family_cuts_it() {
+    // A merge joins what is not cut apart: digits, line breaks, an apostrophe and its letter.
+    let merges = [
+        "1 2", "12 3", "123 4", "! Ċ", "Ċ Ċ", "' S", "a b", "Ġ ab", "ĠĠ ab",
+    ];
+    let joined = merges.map(|merge| merge.replace(' ', ""));
+    let single = "<>1234Ċ'SabĠ!Ã©eÌģ".chars().map(String::from);
+    let vocabulary: Vec<String> = single.chain(joined).chain(["ĠĠ".to_owned()]).collect();
+    let text = "ab 1234'S!\n\n e\u{301}";
+    for (pre, expected) in [
+        ("gpt-2", "ab|Ġ|1234|'|S|!|ĊĊ|Ġ|e|Ì|ģ"),
+        ("olmo", "ab|Ġ|1234|'|S|!|ĊĊ|Ġ|Ã|©"),
+        ("smollm", "ab|Ġ|1|2|3|4|'|S|!|ĊĊ|Ġ|e|Ì|ģ"),
+        ("qwen2", "ab|Ġ|1|2|3|4|'S|!Ċ|Ċ|Ġ|Ã|©"),
+        ("llama-bpe", "ab|Ġ|123|4|'S|!Ċ|Ċ|Ġ|e|Ì|ģ"),
+    ] {
+        let tokenizer = rebuilt(pre, &vocabulary, &merges);
+        let encoding = tokenizer.encode(text, false).expect("it encodes");
+        assert_eq!(encoding.get_tokens().join("|"), expected, "{pre}");
+        let decoded = tokenizer.decode(encoding.get_ids(), false);
+        let composed = text.replace("e\u{301}", "\u{e9}");
+        let whole = if expected.ends_with('©') {
+            composed
+        } else {
+            text.to_owned()
+        };
+        assert_eq!(decoded.expect("it decodes"), whole, "{pre}");
+        // Only Llama 3 begins a text with a token of its own, here the one with number 1.
+        let begun = tokenizer.encode(text, true).expect("it encodes");
+        let begins = begun.get_ids().len() > encoding.get_ids().len();
+        assert_eq!(begins, pre == "llama-bpe", "{pre}");
+        assert!(!begins || begun.get_ids()[0] == 1, "{pre}");
+    }
 }

@@ -268,7 +268,11 @@ fn check_kind(path: &Path) -> Result<()> {
         found.find(|path| path.extension().is_some_and(|one| one == extension))
     };
     if let Some(gguf) = having("gguf") {
-        bail!("{} holds GGUF files: name one, such as {}", path.display(), gguf.display());
+        bail!(
+            "{} holds GGUF files: name one, such as {}",
+            path.display(),
+            gguf.display()
+        );
     }
     if let Some(pickle) = having("bin").or(having("pth")).or(having("pt")) {
         bail!(
