@@ -308,6 +308,9 @@ pub struct Generate {
     /// End before this text
     #[arg(long)]
     pub stop: Vec<String>,
+    /// With --json, tell how likely each token was by the model itself, and N of the likeliest (0 to 20)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
+    pub logprobs: Option<u32>,
     /// Print the receipt too
     #[arg(long)]
     pub receipt: bool,

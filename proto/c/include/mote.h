@@ -570,6 +570,14 @@ enum {
   MOTE_FINISH_CONTEXT_FULL = 5
 };
 
+/* A token that could have been taken. */
+typedef struct mote_top_token {
+  uint32_t id;
+  float logprob;    /* natural logarithm of its probability by the model itself */
+  const char *text; /* what it decodes to alone, up to a NUL in it */
+  size_t text_bytes;
+} mote_top_token_t;
+
 /* Something that happened. Fields that do not belong to its kind are 0. Kinds may be added: ignore
  * those you do not know. */
 typedef struct mote_event {
@@ -591,9 +599,14 @@ typedef struct mote_event {
   const uint8_t *png; /* a PNG file. Holds until the next call */
   size_t png_bytes;
   const mote_receipt_t *receipt; /* holds until the generation or transform is freed */
+  int32_t has_logprob; /* not 0: logprob, top and top_count are told, as was asked for */
+  float logprob;       /* natural logarithm of the token's probability by the model itself */
+  const mote_top_token_t *top; /* the likeliest tokens, the likeliest first. Holds until the next call */
+  size_t top_count;
 } mote_event_t;
 
-#define MOTE_EVENT_INIT {sizeof(mote_event_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define MOTE_EVENT_INIT                                                                       \
+  {sizeof(mote_event_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* ---- Text ---- */
 
@@ -632,9 +645,11 @@ typedef struct mote_generate_args {
   const mote_options_t *options;   /* or NULL */
   uint32_t tokens_max; /* of the answer; 0 takes what the context leaves, at most 1,024 */
   uint32_t flags;      /* 0 */
+  int32_t has_logprobs;  /* not 0: events tell how likely each token was, */
+  uint32_t top_logprobs; /* and so many of the likeliest: 0 to 20 */
 } mote_generate_args_t;
 
-#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* An answer while it is written. Freed before its end, it is cancelled. */
 typedef struct mote_generation mote_generation_t;

@@ -48,9 +48,8 @@ fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
     let stop = |(index, stop): (usize, &crate::door::Text<'_>)| {
         Ok(stop.required(format_args!("stop[{index}]"))?.to_owned())
     };
+    let model = args.model.required("model")?;
     Ok(Generate {
-        model: args.model.required("model")?.into(),
-        prompt: prompt(&args)?,
         tokens_max: unless_zero(args.tokens_max),
         sampling: args
             .sampling
@@ -61,7 +60,9 @@ fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
             .enumerate()
             .map(stop)
             .collect::<Result<_, Failure>>()?,
+        logprobs: (args.has_logprobs != 0).then_some(args.top_logprobs),
         options: options(args.options)?,
+        ..Generate::new(model, prompt(&args)?)
     })
 }
 

@@ -133,6 +133,16 @@ structs! {
         options: Given<'a, Options<'a>>,
         tokens_max: u32,
         flags: u32,
+        has_logprobs: i32,
+        top_logprobs: u32,
+    }
+
+    /// A token that could have been taken. Arrays of it are given, so it keeps its size.
+    mote_top_token_t = TopToken {
+        id: u32,
+        logprob: f32,
+        text: *const c_char,
+        text_bytes: usize,
     }
 
     /// A clip to be transformed.
@@ -173,6 +183,10 @@ structs! {
         png: *const u8,
         png_bytes: usize,
         receipt: *const MoteReceipt,
+        has_logprob: i32,
+        logprob: f32,
+        top: *const TopToken,
+        top_count: usize,
     }
 
     /// What a result was computed by, on, and how.

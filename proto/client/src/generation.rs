@@ -6,7 +6,7 @@ use crate::error::ClientError;
 use mote_wire::types::{Done, Generate, Progress, Reply, Request, Token};
 
 /// What happens while an answer is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum GenerationEvent {
     /// The request is in the queue.
     Accepted {

@@ -133,6 +133,7 @@ class Client:
         tokens_max: int = 0,
         stop: str | Iterable[str] = (),
         raw: bool = False,
+        logprobs: int | None = None,
         options=None,
         **sampling,
     ) -> "Generation":
@@ -142,6 +143,8 @@ class Client:
         what the model is to continue as it is. ``tokens_max`` 0 takes what the context leaves,
         at most 1,024.
         ``sampling``: temperature, top_k, top_p, min_p, repetition_penalty, seed; none is greedy.
+        ``logprobs``: keep in the answer's ``tokens`` how likely each token was by the model itself,
+        and so many (0 to 20) of the likeliest.
         """
         body = _schema.message("Generate")(
             model=model,
@@ -149,6 +152,7 @@ class Client:
             tokens_max=tokens_max,
             stop=[stop] if isinstance(stop, str) else stop,
             sampling=sampling,
+            logprobs=logprobs,
         )
         if raw:
             body.prompt = prompt
@@ -285,14 +289,16 @@ def _collect(call: Call, out: Mapping[str, np.ndarray]) -> Outputs:
 class Generation:
     """An answer while it is written: an iterator over pieces of its text.
 
-    Closed or dropped before its end, the work is cancelled. ``token_ids`` grows as it is read;
-    ``receipt`` and ``finish`` (``end_of_answer``, ``stop_string``, ``tokens_max``,
+    Closed or dropped before its end, the work is cancelled. ``token_ids`` grows as it is read, and
+    where logprobs were asked for ``tokens`` (each with ``id``, ``text``, ``logprob`` and ``top``, a list
+    with ``id``, ``text`` and ``logprob``, the likeliest first); ``receipt`` and ``finish`` (``end_of_answer``, ``stop_string``, ``tokens_max``,
     ``context_full``) are there after the end.
     """
 
     def __init__(self, call: Call):
         self._call = call
         self.token_ids: list[int] = []
+        self.tokens: list[Any] = []
         self.receipt: Any = None
         self.finish: str | None = None
 
@@ -310,6 +316,8 @@ class Generation:
             kind, message, _ = answer
             if kind == "token":
                 self.token_ids.append(message.id)
+                if message.HasField("logprob"):
+                    self.tokens.append(message)
                 if message.text:
                     return message.text
             elif kind == "done":

@@ -28,6 +28,8 @@ pub const MESSAGES_MAX: usize = 1024;
 pub const STOPS_MAX: usize = 16;
 /// Bytes of one stop string.
 pub const STOP_BYTES_MAX: usize = 256;
+/// Likeliest tokens told with each token of an answer.
+pub const LOGPROBS_MAX: u32 = 20;
 /// Inputs or outputs named in one request.
 pub const TENSORS_MAX: usize = 256;
 /// Dimensions of a tensor.

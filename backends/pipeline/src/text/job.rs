@@ -1,33 +1,19 @@
 //! [`TextJob`]: one answer in the making.
 
-use super::detokenizer::Detokenizer;
+use super::answer::{Answer, Finish};
 use super::lane::{Lane, PREFILL_CHUNK_TOKENS};
+use super::logprobs::Logprobs;
 use super::model::TextModel;
 use super::pool::{Kept, KvPool};
-use super::request::{TOKENS_DEFAULT, TextPrompt, TextRequest};
-use super::sampler::Sampler;
-use super::stop::{Filtered, StopFilter};
+use super::request::TextRequest;
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
 use mote_api::{Canceller, RunError, StatePlace};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// The model said so.
-    EndOfAnswer,
-    /// A stop string came.
-    StopString,
-    /// The request's limit is reached, or [`TOKENS_DEFAULT`].
-    TokensMax,
-    /// Prompt and answer fill the context.
-    ContextFull,
-}
-
 /// What one step of a text job gave. The answer's text is that of all its tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TextStep {
     /// A chunk of the prompt was computed, or a token of a resumed answer; more is to come.
     Prefill {
@@ -45,6 +31,8 @@ pub enum TextStep {
         id: u32,
         /// Text that became certain with it; whole characters only, often empty.
         text: String,
+        /// How likely it was, when the request asks.
+        logprobs: Option<Box<Logprobs>>,
     },
     /// The answer is complete.
     Finished {
@@ -89,20 +77,12 @@ pub struct TextJob {
     computed: usize,
     answer: Answer,
     logits: Vec<f32>,
+    /// Likeliest tokens to tell with each token.
+    logprobs: Option<usize>,
+    /// The logits as the model gave them, where they are to be told of.
+    raw_logits: Vec<f32>,
     started: bool,
     stats: TextStats,
-}
-
-/// The answer as far as it goes.
-struct Answer {
-    prompt_tokens: usize,
-    tokens_max: usize,
-    /// Why the answer ends at `tokens_max`.
-    at_max: Finish,
-    sampler: Sampler,
-    detokenizer: Detokenizer,
-    stop: StopFilter,
-    finished: Option<Finish>,
 }
 
 impl TextJob {
@@ -118,6 +98,7 @@ impl TextJob {
         request.check()?;
         let mut tokens = model.encode(&request.prompt)?;
         let resume = check_resume(&request, model.spec().vocab)?;
+        let logprobs = request.logprobs;
         let mut answer = Answer::new(model, request, &tokens)?;
         for (index, &id) in resume.iter().enumerate() {
             if answer.finished.is_some() {
@@ -147,6 +128,8 @@ impl TextJob {
             computed,
             answer,
             logits: Vec::new(),
+            logprobs,
+            raw_logits: Vec::new(),
             started: false,
             stats,
         })
@@ -190,7 +173,7 @@ impl TextJob {
         }
         self.started = true;
         let index = self.tokens.len() - self.answer.prompt_tokens;
-        let id = self.answer.sampler.choose(&mut self.logits, index as u64);
+        let id = self.choose(index as u64);
         if id.is_err() {
             self.prompt_logits.clear();
         }
@@ -204,8 +187,25 @@ impl TextJob {
                 index: u32::try_from(index).unwrap_or(u32::MAX),
                 id,
                 text,
+                logprobs: self.logprobs_of(id)?,
             },
         })
+    }
+
+    /// Token number `index` of the answer, by the logits.
+    fn choose(&mut self, index: u64) -> Result<u32, PipelineError> {
+        if self.logprobs.is_some() {
+            self.raw_logits.clone_from(&self.logits);
+        }
+        self.answer.sampler.choose(&mut self.logits, index)
+    }
+
+    /// How likely the token was that was just chosen, if that is asked for.
+    fn logprobs_of(&self, id: u32) -> Result<Option<Box<Logprobs>>, PipelineError> {
+        let tokenizer = self.model.tokenizer();
+        self.logprobs
+            .map(|top| Logprobs::new(tokenizer, &self.raw_logits, id, top).map(Box::new))
+            .transpose()
     }
 
     /// Runs the model once, and fetches logits where they are needed.
@@ -285,68 +285,5 @@ fn check_resume(request: &TextRequest, vocab: usize) -> Result<Vec<u32>, Pipelin
             format!("{} is not below {vocab}", resume[index]),
         )),
         None => Ok(resume.clone()),
-    }
-}
-
-impl Answer {
-    fn new(model: &TextModel, request: TextRequest, prompt: &[u32]) -> Result<Self, PipelineError> {
-        let room = model.spec().context_tokens - prompt.len();
-        let asked = request.tokens_max.unwrap_or(TOKENS_DEFAULT);
-        let mut sampler = Sampler::new(request.sampling, request.seed, model.spec().vocab);
-        prompt.iter().for_each(|&id| sampler.observe(id));
-        let detokenizer = match request.prompt {
-            TextPrompt::Plain(_) => Detokenizer::after(model.tokenizer(), prompt)?,
-            TextPrompt::Messages(_) => Detokenizer::new(),
-        };
-        Ok(Self {
-            prompt_tokens: prompt.len(),
-            tokens_max: asked.min(room),
-            at_max: if asked <= room {
-                Finish::TokensMax
-            } else {
-                Finish::ContextFull
-            },
-            sampler,
-            detokenizer,
-            stop: StopFilter::new(request.stop),
-            finished: None,
-        })
-    }
-
-    /// Takes the next token of the answer and appends it to `tokens`, unless it is an end token;
-    /// gives the text that became certain.
-    fn accept(
-        &mut self,
-        model: &TextModel,
-        tokens: &mut Vec<u32>,
-        id: u32,
-    ) -> Result<String, PipelineError> {
-        if model.spec().eos_token_ids.contains(&id) {
-            return self.finish(model, Finish::EndOfAnswer);
-        }
-        tokens.push(id);
-        self.sampler.observe(id);
-        let piece = self.detokenizer.push(model.tokenizer(), id)?;
-        match self.stop.push(&piece) {
-            Filtered::Stop(text) => {
-                self.finished = Some(Finish::StopString);
-                Ok(text)
-            }
-            Filtered::Pass(text) if tokens.len() - self.prompt_tokens >= self.tokens_max => {
-                Ok(text + &self.finish(model, self.at_max)?)
-            }
-            Filtered::Pass(text) => Ok(text),
-        }
-    }
-
-    /// Ends the answer; gives the text that was held back.
-    fn finish(&mut self, model: &TextModel, reason: Finish) -> Result<String, PipelineError> {
-        let rest = self.detokenizer.finish(model.tokenizer())?;
-        let (reason, text) = match self.stop.push(&rest) {
-            Filtered::Stop(text) => (Finish::StopString, text),
-            Filtered::Pass(text) => (reason, text + &self.stop.finish()),
-        };
-        self.finished = Some(reason);
-        Ok(text)
     }
 }

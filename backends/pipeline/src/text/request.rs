@@ -10,6 +10,8 @@ pub const MESSAGES_MAX: usize = 1024;
 pub const STOP_STRINGS_MAX: usize = 16;
 /// Bytes of one stop string at most.
 pub const STOP_BYTES_MAX: usize = 256;
+/// Likeliest tokens told with each token of an answer at most.
+pub const LOGPROBS_MAX: usize = 20;
 /// Tokens of an answer when the request does not say; fewer when the context leaves fewer.
 pub const TOKENS_DEFAULT: usize = 1024;
 
@@ -63,6 +65,9 @@ pub struct TextRequest {
     pub seed: u64,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    /// Tell the logarithm of each token's probability, and those of so many of the likeliest tokens, at
+    /// most [`LOGPROBS_MAX`]; nothing is computed for it when absent.
+    pub logprobs: Option<usize>,
     /// First tokens of the answer, already given to the client before the job began anew: they
     /// are not given again, and the answer goes on as if it had never been interrupted.
     pub resume_token_ids: Vec<u32>,
@@ -77,6 +82,7 @@ impl TextRequest {
             sampling: Sampling::default(),
             seed: 0,
             stop: Vec::new(),
+            logprobs: None,
             resume_token_ids: Vec::new(),
         }
     }
@@ -90,6 +96,10 @@ impl TextRequest {
         self.sampling.check()?;
         if self.tokens_max == Some(0) {
             return Err(PipelineError::invalid("tokens_max", "is 0"));
+        }
+        if let Some(count) = self.logprobs.filter(|&count| count > LOGPROBS_MAX) {
+            let why = format!("{count} is more than {LOGPROBS_MAX}");
+            return Err(PipelineError::invalid("logprobs", why));
         }
         if self.stop.len() > STOP_STRINGS_MAX {
             let why = format!("{} strings, more than {STOP_STRINGS_MAX}", self.stop.len());

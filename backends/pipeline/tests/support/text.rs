@@ -4,7 +4,8 @@ use super::{Log, Outputs, Run, closure_model, mix, refuse, spec};
 use half::f16;
 use mote_api::{DType, Signature, Tensor, TextSpec};
 use mote_pipeline::{
-    Finish, KvPool, PipelineError, TextJob, TextModel, TextPrompt, TextRequest, TextStats, TextStep,
+    Finish, KvPool, Logprobs, PipelineError, TextJob, TextModel, TextPrompt, TextRequest, TextStats,
+    TextStep,
 };
 use serde_json::json;
 use std::path::Path;
@@ -264,6 +265,7 @@ pub fn plain(text: &str) -> TextRequest {
 pub struct Answer {
     pub ids: Vec<u32>,
     pub texts: Vec<String>,
+    pub logprobs: Vec<Option<Logprobs>>,
     pub reason: Finish,
 }
 
@@ -280,16 +282,29 @@ impl Answer {
 
 /// Runs a job to its end; token indices must count from `first`.
 pub fn finish(job: &mut TextJob, first: usize) -> Result<Answer, PipelineError> {
-    let (mut ids, mut texts) = (Vec::new(), Vec::new());
+    let (mut ids, mut texts, mut told) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         match job.step()? {
             TextStep::Prefill { done, total } => assert!(done < total, "the last chunk answers"),
-            TextStep::Token { index, id, text } => {
+            TextStep::Token {
+                index,
+                id,
+                text,
+                logprobs,
+            } => {
                 assert_eq!(index as usize, first + ids.len());
                 ids.push(id);
                 texts.push(text);
+                told.push(logprobs.map(|logprobs| *logprobs));
             }
-            TextStep::Finished { reason } => return Ok(Answer { ids, texts, reason }),
+            TextStep::Finished { reason } => {
+                return Ok(Answer {
+                    ids,
+                    texts,
+                    logprobs: told,
+                    reason,
+                });
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::ui::Ui;
 use anyhow::{Context, Result};
 use mote_api::Paths;
 use mote_client::Client;
-use mote_wire::types::{ChatMessage, Prompt, Sampling, WorkOptions};
+use mote_wire::types::{ChatMessage, Prompt, WorkOptions};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -156,12 +156,8 @@ fn text(client: &Client, args: &Demo, shown: &mut Shown, ui: &Ui) -> Result<()> 
         content: args.prompt.clone(),
     };
     let request = mote_wire::types::Generate {
-        model: MOE_RECIPE.to_owned(),
-        prompt: Prompt::Messages(vec![message]),
         tokens_max: Some(ANSWER_TOKENS_MAX),
-        sampling: Sampling::default(),
-        stop: Vec::new(),
-        options: WorkOptions::default(),
+        ..mote_wire::types::Generate::new(MOE_RECIPE, Prompt::Messages(vec![message]))
     };
     let answer = generate::stream(client, request, ui)?;
     if !ui.json {

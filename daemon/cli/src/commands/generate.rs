@@ -8,7 +8,7 @@ use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
 use mote_client::{Client, GenerationEvent};
 use mote_wire::limits::PROMPT_BYTES_MAX;
-use mote_wire::types::{ChatMessage, Done, Progress, Prompt, Sampling, Stage};
+use mote_wire::types::{ChatMessage, Done, Progress, Prompt, Sampling, Stage, Token};
 use serde::Serialize;
 use std::io::Read;
 
@@ -17,6 +17,9 @@ use std::io::Read;
 pub struct Answer {
     /// The whole text.
     pub text: String,
+    /// Every token, where it was asked how likely each was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<Token>,
     /// Why it ended, and the receipt.
     #[serde(flatten)]
     pub done: Done,
@@ -63,8 +66,6 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
         Prompt::Messages(system.chain([message("user", text)]).collect())
     };
     Ok(mote_wire::types::Generate {
-        model: args.model.clone(),
-        prompt,
         tokens_max: args.tokens_max,
         sampling: Sampling {
             temperature: args.temperature,
@@ -75,7 +76,9 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
             seed: args.seed,
         },
         stop: args.stop.clone(),
+        logprobs: args.logprobs,
         options: options(&args.work),
+        ..mote_wire::types::Generate::new(&args.model, prompt)
     })
 }
 
@@ -96,7 +99,7 @@ fn from_stdin() -> Result<String> {
 pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> Result<Answer> {
     let spinner = ui.spinner("wait");
     let generation = client.generate(request)?;
-    let mut text = String::new();
+    let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut say = |piece: &str| -> Result<()> {
         spinner.finish_and_clear();
         text.push_str(piece);
@@ -105,9 +108,15 @@ pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> 
     let _watch = interrupt::Watch::start(generation.canceller())?;
     for event in generation {
         match event.map_err(interrupt::or_interrupted)? {
-            GenerationEvent::Token(token) => say(&token.text)?,
+            GenerationEvent::Token(token) => {
+                say(&token.text)?;
+                if token.logprobs.is_some() {
+                    tokens.push(token);
+                }
+            }
             GenerationEvent::Done(done) => {
-                return Ok(Answer { text, done: *done });
+                let done = *done;
+                return Ok(Answer { text, tokens, done });
             }
             GenerationEvent::Progress(progress) => {
                 spinner.set_prefix(stage_text(&progress));

@@ -327,12 +327,14 @@ impl Job {
     /// Sends the text of this token and of those that are there already.
     async fn tokens(&mut self, first: Token) -> Result<Option<Reply>, Stalled> {
         self.set_running().await;
+        let mut scored = Vec::from_iter(score(&first));
         let mut text = first.text;
         let mut tokens = 1;
         let mut put_back = None;
         while text.len() < TEXT_BYTES_PER_SIGNAL_MAX {
             match self.answers.next_now() {
                 Some(Reply::Token(token)) => {
+                    scored.extend(score(&token));
                     text.push_str(&token.text);
                     tokens += 1;
                 }
@@ -353,6 +355,10 @@ impl Job {
             self.admit().await?;
             let body = (text, std::mem::take(&mut self.unsent_tokens));
             self.emit("TokensAdded", &body).await;
+        }
+        if !scored.is_empty() && !self.muted {
+            self.admit().await?;
+            self.emit("LogprobsAdded", &scored).await;
         }
         self.spend(tokens).await;
         Ok(put_back)
@@ -434,6 +440,18 @@ impl Job {
         let mark = self.pace.mark();
         self.plan.told.send_modify(|view| view.mark = mark);
     }
+}
+
+/// A token as `LogprobsAdded` tells it: index, id, logarithm of its probability, text, and id,
+/// logarithm and text of each of the likeliest.
+type Scored = (u32, u32, f64, String, Vec<(u32, f64, String)>);
+
+fn score(token: &Token) -> Option<Scored> {
+    let told = token.logprobs.as_ref()?;
+    let top = told.top.iter();
+    let top = top.map(|top| (top.id, top.logprob.into(), top.text.clone()));
+    let (index, id, text) = (token.index, token.id, token.text.clone());
+    Some((index, id, told.chosen.into(), text, top.collect()))
 }
 
 /// A text in the message or, when it is long, beside it.

@@ -126,12 +126,12 @@ impl Caller {
         let prompt = prompt(messages, options.text("prompt")?)?;
         let model = self.resolve(model)?;
         let generate = Generate {
-            model: model.clone(),
-            prompt,
             tokens_max: options.count("tokens_max")?.filter(|tokens| *tokens > 0),
             sampling: options.sampling()?,
             stop: options.texts("stop")?.unwrap_or_default(),
+            logprobs: options.count("logprobs")?,
             options: options.work(TEXT_CREDIT)?,
+            ..Generate::new(&model, prompt)
         };
         options.finish()?;
         let request = Request::Generate(generate);

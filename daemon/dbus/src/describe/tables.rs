@@ -71,8 +71,9 @@ pub const MANAGER: Interface = Interface {
             &[("model", "s"), ("messages", "a(ss)"), OPTIONS],
             &[("job", "o")],
             "Text that answers messages (role, content). Options of work, and: token s, prompt s (instead of messages), \
-             tokens_max u, temperature d, top_k u, top_p d, min_p d, repetition_penalty d, seed t, stop as, stream b \
-             (false: no TokensAdded), text b (true: the whole text in Finished)",
+             tokens_max u, temperature d, top_k u, top_p d, min_p d, repetition_penalty d, seed t, stop as, \
+             logprobs u (LogprobsAdded tells how likely each token was, and so many of the likeliest), stream b \
+             (false: no TokensAdded or LogprobsAdded), text b (true: the whole text in Finished)",
         ),
         method(
             "TransformClip",
@@ -213,6 +214,12 @@ pub const JOB: Interface = Interface {
             "TokensAdded",
             &[("text", "s"), ("tokens", "u")],
             "Whole characters; tokens counts those in this signal",
+        ),
+        signal(
+            "LogprobsAdded",
+            &[("tokens", "a(uudsa(uds))")],
+            "index, id, natural logarithm of its probability by the model itself, text, and of the likeliest tokens: \
+             id, logarithm, text",
         ),
         signal(
             "ProgressChanged",

@@ -6,7 +6,8 @@ use crate::status::{self, Failure};
 use mote_api::{Canceller, MoeSpec};
 use mote_pipeline::{ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep};
 use mote_wire::types::{
-    Done, FinishReason, Generate, JobReply, Progress, Prompt, Receipt, Stage, Status, Token,
+    Done, FinishReason, Generate, JobReply, Logprobs, Progress, Prompt, Receipt, Stage, Status,
+    Token, TopToken,
 };
 
 /// One answer.
@@ -57,6 +58,7 @@ impl GenerateJob {
             sampling,
             seed,
             stop: generate.stop,
+            logprobs: generate.logprobs.map(|n| n as usize),
             resume_token_ids,
         };
         let job = TextJob::start(text, kv, request).map_err(|error| status::of_step(&error))?;
@@ -92,6 +94,18 @@ impl GenerateJob {
     }
 }
 
+fn logprobs_of(told: mote_pipeline::Logprobs) -> Logprobs {
+    let top = told.top.into_iter().map(|token| TopToken {
+        id: token.id,
+        logprob: token.logprob,
+        text: token.text,
+    });
+    Logprobs {
+        chosen: told.chosen,
+        top: top.collect(),
+    }
+}
+
 impl Job for GenerateJob {
     fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure> {
         match self.job.step().map_err(|error| status::of_step(&error))? {
@@ -104,8 +118,18 @@ impl Job for GenerateJob {
                 }));
                 Ok(Progressed::More)
             }
-            TextStep::Token { index, id, text } => {
-                said.push(JobReply::Token(Token { index, id, text }));
+            TextStep::Token {
+                index,
+                id,
+                text,
+                logprobs,
+            } => {
+                said.push(JobReply::Token(Token {
+                    index,
+                    id,
+                    text,
+                    logprobs: logprobs.map(|told| logprobs_of(*told)),
+                }));
                 Ok(Progressed::More)
             }
             TextStep::Finished { reason } => {

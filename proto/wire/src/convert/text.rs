@@ -1,7 +1,7 @@
 //! Text in, text out.
 
 use super::{Parsed, Place, invalid, limited, name, options, unless_zero};
-use crate::limits::{MESSAGES_MAX, PROMPT_BYTES_MAX, STOP_BYTES_MAX, STOPS_MAX};
+use crate::limits::{LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX, STOP_BYTES_MAX, STOPS_MAX};
 use crate::pb;
 use crate::types::{ChatMessage, Generate, Prompt, Sampling, Status};
 
@@ -12,6 +12,7 @@ pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
         tokens_max: unless_zero(generate.tokens_max),
         sampling: parse_sampling(generate.sampling.unwrap_or_default())?,
         stop: parse_stop(generate.stop)?,
+        logprobs: parse_logprobs(generate.logprobs)?,
         options: options::parse(generate.options)?,
     })
 }
@@ -44,6 +45,7 @@ pub(super) fn write(generate: Generate) -> pb::Generate {
             seed,
         }),
         stop: generate.stop,
+        logprobs: generate.logprobs,
         options: options::write(generate.options),
     }
 }
@@ -86,6 +88,12 @@ fn parse_stop(stop: Vec<String>) -> Parsed<Vec<String>> {
         limited(what, text.len(), STOP_BYTES_MAX)?;
     }
     Ok(stop)
+}
+
+fn parse_logprobs(logprobs: Option<u32>) -> Parsed<Option<u32>> {
+    let count = logprobs.unwrap_or_default();
+    limited("logprobs", count as usize, LOGPROBS_MAX as usize)?;
+    Ok(logprobs)
 }
 
 fn parse_sampling(sampling: pb::Sampling) -> Parsed<Sampling> {

@@ -13,8 +13,8 @@ mod worker;
 
 pub use receipt::{Device, ProviderShare, Reason, Receipt, Rejected};
 pub use reply::{
-    Done, FinishReason, FrameOut, Preview, Progress, Reply, Stage, StreamOpened, StreamResult,
-    Token, Welcome,
+    Done, FinishReason, FrameOut, Logprobs, Preview, Progress, Reply, Stage, StreamOpened, StreamResult,
+    Token, TopToken, Welcome,
 };
 pub use report::{
     CandidateInfo, Capability, Event, EventKind, Explanation, ModelDetails, ModelInfo, PowerReport,

@@ -148,8 +148,26 @@ pub struct Generate {
     pub sampling: Sampling,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    /// Tell how likely each token was, and so many of the likeliest: at most
+    /// [`crate::limits::LOGPROBS_MAX`].
+    pub logprobs: Option<u32>,
     /// Options.
     pub options: WorkOptions,
+}
+
+impl Generate {
+    /// A greedy request with nothing else said.
+    pub fn new(model: impl Into<String>, prompt: Prompt) -> Self {
+        Self {
+            model: model.into(),
+            prompt,
+            tokens_max: None,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            logprobs: None,
+            options: WorkOptions::default(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Generate {

@@ -2,8 +2,8 @@
 //! Descriptors have no place in it but their number.
 
 use mote_wire::types::{
-    ChatMessage, Command, Generate, JobReply, Preview, Prompt, Reply, Request, StartJob, Token,
-    Work, WorkerEvent,
+    ChatMessage, Command, Generate, JobReply, Logprobs, Preview, Prompt, Reply, Request, StartJob,
+    Token, TopToken, Work, WorkerEvent,
 };
 use std::fmt::Write;
 
@@ -86,6 +86,7 @@ fn generate(generate: &Generate) -> String {
         tokens_max,
         sampling,
         stop,
+        logprobs,
         options,
     } = generate;
     let mut text = format!("Generate model {model:?} tokens_max {tokens_max:?} stop {stop:?}\n");
@@ -98,12 +99,32 @@ fn generate(generate: &Generate) -> String {
         }
     }
     let _ = writeln!(text, "{sampling:#?}\n{options:#?}");
+    if let Some(top) = logprobs {
+        text += &format!("logprobs {top}\n");
+    }
     text
 }
 
 fn token(token: &Token) -> String {
-    let Token { index, id, text } = token;
-    format!("Token index {index} id {id} text {text:?}\n")
+    let Token {
+        index,
+        id,
+        text,
+        logprobs,
+    } = token;
+    let mut text = format!("Token index {index} id {id} text {text:?}\n");
+    if let Some(Logprobs { chosen, top }) = logprobs {
+        text += &format!("logprob {chosen}\n");
+        for TopToken {
+            id,
+            logprob,
+            text: own,
+        } in top
+        {
+            text += &format!("top {id} {logprob} {own:?}\n");
+        }
+    }
+    text
 }
 
 fn preview(preview: &Preview) -> String {

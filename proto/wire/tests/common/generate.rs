@@ -179,15 +179,17 @@ fn generate() -> impl Strategy<Value = Generate> {
         some(1..=u32::MAX),
         sampling(),
         stop,
+        some(0..=20u32),
         options(),
     )
         .prop_map(
-            |(model, prompt, tokens_max, sampling, stop, options)| Generate {
+            |(model, prompt, tokens_max, sampling, stop, logprobs, options)| Generate {
                 model,
                 prompt: prompt.map_or_else(Prompt::Plain, conversation),
                 tokens_max,
                 sampling,
                 stop,
+                logprobs,
                 options,
             },
         )
@@ -432,7 +434,18 @@ pub fn status() -> impl Strategy<Value = Status> {
 }
 
 fn token() -> impl Strategy<Value = Token> {
-    (any::<u32>(), any::<u32>(), text()).prop_map(|(index, id, text)| Token { index, id, text })
+    let top = (any::<u32>(), -100.0..=0.0f32, text());
+    let top = top.prop_map(|(id, logprob, text)| TopToken { id, logprob, text });
+    let logprobs = (-100.0..=0.0f32, vec(top, 0..=20))
+        .prop_map(|(chosen, top)| Logprobs { chosen, top });
+    (any::<u32>(), any::<u32>(), text(), of(logprobs)).prop_map(|(index, id, text, logprobs)| {
+        Token {
+            index,
+            id,
+            text,
+            logprobs,
+        }
+    })
 }
 
 fn stage() -> impl Strategy<Value = Stage> {

@@ -156,12 +156,11 @@ fn targets() -> Vec<OutputTarget> {
 fn work_requests() -> Vec<(&'static str, Request)> {
     let generate = |prompt, sampling, stop: &[&str]| {
         Request::Generate(Generate {
-            model: "chat".into(),
-            prompt,
             tokens_max: Some(128),
             sampling,
             stop: stop.iter().map(|stop| (*stop).into()).collect(),
             options: plain_options(),
+            ..Generate::new("chat", prompt)
         })
     };
     let message = |role: &str, content: &str| ChatMessage {
@@ -177,6 +176,14 @@ fn work_requests() -> Vec<(&'static str, Request)> {
         seed: Some(u64::MAX),
     };
     vec![
+        (
+            "request_generate_logprobs",
+            Request::Generate(Generate {
+                logprobs: Some(20),
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
         (
             "request_infer",
             Request::Infer(Infer {
@@ -359,10 +366,20 @@ fn work_replies() -> Vec<(&'static str, Reply)> {
         ("reply_accepted", Reply::Accepted { queue_position: 2 }),
         (
             "reply_token",
+            Reply::Token(Token::new(5, 49_151, " 世界")),
+        ),
+        (
+            "reply_token_logprobs",
             Reply::Token(Token {
-                index: 5,
-                id: 49_151,
-                text: " 世界".into(),
+                logprobs: Some(Logprobs {
+                    chosen: -0.75,
+                    top: vec![TopToken {
+                        id: 7,
+                        logprob: -0.5,
+                        text: " 世".into(),
+                    }],
+                }),
+                ..Token::new(5, 49_151, " 世界")
             }),
         ),
         (
