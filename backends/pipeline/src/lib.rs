@@ -30,7 +30,7 @@ pub use error::PipelineError;
 pub use stream::{PREPARED_MAX, PushId, StreamSession};
 pub use tensor::{NamedTarget, NamedTensor, SESSIONS_MAX, SessionPool, TensorJob, TensorResult};
 pub use text::{
-    ChatTurn, Finish, KvPool, LOGPROBS_MAX, Logprobs, MESSAGES_MAX, POOL_ENTRIES_MAX,
+    BIAS_MAX, ChatTurn, Finish, KvPool, LOGIT_BIAS_MAX, LOGPROBS_MAX, Logprobs, MESSAGES_MAX, POOL_ENTRIES_MAX,
     PREFILL_CHUNK_TOKENS, PROMPT_BYTES_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling,
-    TOKENS_DEFAULT, TextJob, TextModel, TextPrompt, TextRequest, TextStats, TextStep, TopToken,
+    TOKENS_DEFAULT, TextJob, TextModel, TextPrompt, TextRequest, TextStats, TextStep, TokenBias, TopToken,
 };

@@ -3,7 +3,8 @@
 mod support;
 
 use mote_pipeline::{
-    KvPool, LOGPROBS_MAX, Logprobs, PipelineError, Sampling, TextJob, TextRequest,
+    BIAS_MAX, KvPool, LOGIT_BIAS_MAX, LOGPROBS_MAX, Logprobs, PipelineError, Sampling, TextJob,
+    TextRequest, TokenBias,
 };
 use support::text::{EOS, Next, VOCAB, answer, answer_with, logits_after, open, plain};
 
@@ -112,4 +113,84 @@ fn refused(change: impl Fn(&mut TextRequest)) -> String {
 fn more_than_may_be_told_is_refused() {
     let field = refused(|request| request.logprobs = Some(LOGPROBS_MAX + 1));
     assert_eq!(field, "logprobs");
+}
+
+/// By its definition: the likeliest token after the bias, token by token.
+fn biased_reference(prompt: &str, bias: &[TokenBias], count: usize) -> Vec<u32> {
+    let mut tokens: Vec<u32> = prompt.bytes().map(u32::from).collect();
+    for _ in 0..count {
+        let mut logits = logits_after(&Next::Hash, &tokens);
+        for bias in bias {
+            logits[bias.id as usize] += bias.bias;
+        }
+        let best = (0..VOCAB).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
+        tokens.push(best.expect("a vocabulary") as u32);
+    }
+    tokens.split_off(prompt.len())
+}
+
+#[test]
+fn a_bias_is_added_to_logits_and_changes_nothing_that_is_told() {
+    let (model, _) = open(Next::Hash);
+    let all: Vec<TokenBias> = (0..LOGIT_BIAS_MAX.min(VOCAB) as u32)
+        .map(|id| TokenBias {
+            id,
+            bias: if id == EOS { -BIAS_MAX } else { (id % 7) as f32 / 3.0 },
+        })
+        .collect();
+    let mut request = plain("Tell");
+    request.tokens_max = Some(20);
+    request.logit_bias = all.clone();
+    let have = answer(&model, &request);
+    assert_eq!(have.ids, biased_reference("Tell", &all, 20));
+    // What is told is from before the bias.
+    request.logprobs = Some(1);
+    let told = answer(&model, &request);
+    let first = told.logprobs[0].as_ref().expect("asked for");
+    let logits = logits_after(&Next::Hash, &"Tell".bytes().map(u32::from).collect::<Vec<_>>());
+    assert_told(first, &logits, told.ids[0], 1);
+    // An answer that goes on after an interruption is biased as before.
+    request.resume_token_ids = have.ids[..7].to_vec();
+    let (rest, _) = answer_with(&model, &mut KvPool::new(0), &request);
+    assert_eq!(rest.ids, have.ids[7..]);
+}
+
+#[test]
+fn a_token_can_be_forced_and_ruled_out_also_where_tokens_are_drawn() {
+    let (model, _) = open(Next::Hash);
+    for sampling in [Sampling::default(), shaped()] {
+        let mut request = plain("Q");
+        request.tokens_max = Some(30);
+        request.sampling = Sampling {
+            repetition_penalty: None,
+            ..sampling
+        };
+        let bias = |id, bias| TokenBias { id, bias };
+        request.logit_bias = vec![bias(65, BIAS_MAX)];
+        assert_eq!(answer(&model, &request).ids, [65; 30]);
+        request.logit_bias = (0..VOCAB as u32)
+            .filter(|&id| id != 66 && id != 67)
+            .map(|id| bias(id, -BIAS_MAX))
+            .collect();
+        let ids = answer(&model, &request).ids;
+        assert!(ids.len() == 30 && ids.iter().all(|id| [66, 67].contains(id)));
+    }
+}
+
+#[test]
+fn biases_that_do_not_hold_are_refused_by_index() {
+    let bias = |id: u32, bias: f32| TokenBias { id, bias };
+    let cases = [
+        (vec![bias(1, 0.0); 2], "logit_bias[1]"),
+        (vec![bias(0, 1.0), bias(1, f32::NAN)], "logit_bias[1]"),
+        (vec![bias(0, 100.5)], "logit_bias[0]"),
+        (vec![bias(VOCAB as u32, 1.0)], "logit_bias[0]"),
+        (
+            (0..=LOGIT_BIAS_MAX as u32).map(|id| bias(id, 1.0)).collect(),
+            "logit_bias",
+        ),
+    ];
+    for (given, want) in cases {
+        assert_eq!(refused(|request| request.logit_bias = given.clone()), want);
+    }
 }

@@ -632,6 +632,12 @@ typedef struct mote_sampling {
 
 #define MOTE_SAMPLING_INIT {sizeof(mote_sampling_t), 0, 0, 0, 0, 0, 0, 0}
 
+/* Added to a token's logit before anything else shapes the draw. */
+typedef struct mote_logit_bias {
+  uint32_t token_id;
+  float bias; /* -100 (ruled out) to 100 (forced) */
+} mote_logit_bias_t;
+
 /* Text to be answered: either messages, put through the model's chat template, or a prompt. */
 typedef struct mote_generate_args {
   size_t size;
@@ -647,9 +653,11 @@ typedef struct mote_generate_args {
   uint32_t flags;      /* 0 */
   int32_t has_logprobs;  /* not 0: events tell how likely each token was, */
   uint32_t top_logprobs; /* and so many of the likeliest: 0 to 20 */
+  const mote_logit_bias_t *logit_bias; /* each token once, at most 1,024 */
+  size_t logit_bias_count;
 } mote_generate_args_t;
 
-#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* An answer while it is written. Freed before its end, it is cancelled. */
 typedef struct mote_generation mote_generation_t;

@@ -49,6 +49,11 @@ fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
         Ok(stop.required(format_args!("stop[{index}]"))?.to_owned())
     };
     let model = args.model.required("model")?;
+    let bias = args.logit_bias.take(args.logit_bias_count, "logit_bias")?;
+    let bias = bias.iter().map(|given| mote_client::LogitBias {
+        token_id: given.token_id,
+        bias: given.bias,
+    });
     Ok(Generate {
         tokens_max: unless_zero(args.tokens_max),
         sampling: args
@@ -60,6 +65,7 @@ fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
             .enumerate()
             .map(stop)
             .collect::<Result<_, Failure>>()?,
+        logit_bias: bias.collect(),
         logprobs: (args.has_logprobs != 0).then_some(args.top_logprobs),
         options: options(args.options)?,
         ..Generate::new(model, prompt(&args)?)

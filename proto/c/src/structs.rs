@@ -120,6 +120,12 @@ structs! {
         repetition_penalty: f32,
     }
 
+    /// A token's bias. Arrays of it are passed, so it keeps its size.
+    mote_logit_bias_t = LogitBias {
+        token_id: u32,
+        bias: f32,
+    }
+
     /// Text to be answered.
     mote_generate_args_t = GenerateArgs<'a> {
         size: usize,
@@ -135,6 +141,8 @@ structs! {
         flags: u32,
         has_logprobs: i32,
         top_logprobs: u32,
+        logit_bias: List<'a, LogitBias>,
+        logit_bias_count: usize,
     }
 
     /// A token that could have been taken. Arrays of it are given, so it keeps its size.

@@ -134,6 +134,7 @@ class Client:
         stop: str | Iterable[str] = (),
         raw: bool = False,
         logprobs: int | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         options=None,
         **sampling,
     ) -> "Generation":
@@ -144,7 +145,8 @@ class Client:
         at most 1,024.
         ``sampling``: temperature, top_k, top_p, min_p, repetition_penalty, seed; none is greedy.
         ``logprobs``: keep in the answer's ``tokens`` how likely each token was by the model itself,
-        and so many (0 to 20) of the likeliest.
+        and so many (0 to 20) of the likeliest. ``logit_bias``: what is added to a token's logit first, by
+        token id, from -100 (ruled out) to 100 (forced).
         """
         body = _schema.message("Generate")(
             model=model,
@@ -154,6 +156,8 @@ class Client:
             sampling=sampling,
             logprobs=logprobs,
         )
+        for token_id, bias in (logit_bias or {}).items():
+            body.logit_bias.add(token_id=token_id, bias=bias)
         if raw:
             body.prompt = prompt
         else:

@@ -30,6 +30,10 @@ pub const STOPS_MAX: usize = 16;
 pub const STOP_BYTES_MAX: usize = 256;
 /// Likeliest tokens told with each token of an answer.
 pub const LOGPROBS_MAX: u32 = 20;
+/// Tokens of one request with a bias.
+pub const LOGIT_BIAS_MAX: usize = 1024;
+/// A bias, up or down.
+pub const BIAS_MAX: f32 = 100.0;
 /// Inputs or outputs named in one request.
 pub const TENSORS_MAX: usize = 256;
 /// Dimensions of a tensor.

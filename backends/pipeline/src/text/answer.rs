@@ -36,7 +36,8 @@ impl Answer {
     pub fn new(model: &TextModel, request: TextRequest, prompt: &[u32]) -> Result<Self, PipelineError> {
         let room = model.spec().context_tokens - prompt.len();
         let asked = request.tokens_max.unwrap_or(TOKENS_DEFAULT);
-        let mut sampler = Sampler::new(request.sampling, request.seed, model.spec().vocab);
+        let sampler = Sampler::new(request.sampling, request.seed, model.spec().vocab);
+        let mut sampler = sampler.biased(request.logit_bias);
         prompt.iter().for_each(|&id| sampler.observe(id));
         let detokenizer = match request.prompt {
             TextPrompt::Plain(_) => Detokenizer::after(model.tokenizer(), prompt)?,

@@ -278,12 +278,23 @@ fn next_chunk(start: usize, prompt_tokens: usize) -> usize {
 }
 
 fn check_resume(request: &TextRequest, vocab: usize) -> Result<Vec<u32>, PipelineError> {
+    let bias = request.logit_bias.iter().map(|bias| bias.id);
+    check_ids("logit_bias", bias, vocab)?;
     let resume = &request.resume_token_ids;
-    match resume.iter().position(|&id| id as usize >= vocab) {
-        Some(index) => Err(PipelineError::invalid(
-            format!("resume_token_ids[{index}]"),
-            format!("{} is not below {vocab}", resume[index]),
+    check_ids("resume_token_ids", resume.iter().copied(), vocab)?;
+    Ok(resume.clone())
+}
+
+fn check_ids(
+    field: &str,
+    ids: impl Iterator<Item = u32>,
+    vocab: usize,
+) -> Result<(), PipelineError> {
+    match ids.enumerate().find(|&(_, id)| id as usize >= vocab) {
+        Some((index, id)) => Err(PipelineError::invalid(
+            format!("{field}[{index}]"),
+            format!("{id} is not below {vocab}"),
         )),
-        None => Ok(resume.clone()),
+        None => Ok(()),
     }
 }

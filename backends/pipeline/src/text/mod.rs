@@ -40,6 +40,6 @@ pub use logprobs::{Logprobs, TopToken};
 pub use model::TextModel;
 pub use pool::{KvPool, POOL_ENTRIES_MAX};
 pub use request::{
-    ChatTurn, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling,
-    TOKENS_DEFAULT, TextPrompt, TextRequest,
+    BIAS_MAX, ChatTurn, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX,
+    STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, TOKENS_DEFAULT, TextPrompt, TextRequest, TokenBias,
 };

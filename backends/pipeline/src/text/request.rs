@@ -1,6 +1,7 @@
 //! What a text job is asked for.
 
 use crate::PipelineError;
+use std::collections::HashSet;
 
 /// Bytes of a plain prompt, or of all messages together, at most.
 pub const PROMPT_BYTES_MAX: usize = 2 << 20;
@@ -12,6 +13,10 @@ pub const STOP_STRINGS_MAX: usize = 16;
 pub const STOP_BYTES_MAX: usize = 256;
 /// Likeliest tokens told with each token of an answer at most.
 pub const LOGPROBS_MAX: usize = 20;
+/// Tokens of one request with a bias at most.
+pub const LOGIT_BIAS_MAX: usize = 1024;
+/// A bias is at most this, up or down: enough to force a token or to rule it out.
+pub const BIAS_MAX: f32 = 100.0;
 /// Tokens of an answer when the request does not say; fewer when the context leaves fewer.
 pub const TOKENS_DEFAULT: usize = 1024;
 
@@ -35,7 +40,7 @@ pub enum TextPrompt {
 
 /// How tokens are chosen; all absent is greedy.
 ///
-/// Steps in the order of Hugging Face transformers: repetition penalty (on every token of prompt
+/// Steps in the order of Hugging Face transformers, after the request's bias: repetition penalty (on every token of prompt
 /// and answer so far), temperature, top-k, top-p, min-p, draw. Without temperature, top-k, top-p
 /// and min-p, or with temperature 0, the likeliest token is taken after the penalty.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -52,6 +57,15 @@ pub struct Sampling {
     pub repetition_penalty: Option<f32>,
 }
 
+/// How much likelier a token is made, or how much less likely.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenBias {
+    /// Token; below the model's vocabulary.
+    pub id: u32,
+    /// What is added to its logit; from −[`BIAS_MAX`] to [`BIAS_MAX`].
+    pub bias: f32,
+}
+
 /// A request for text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextRequest {
@@ -65,6 +79,9 @@ pub struct TextRequest {
     pub seed: u64,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    /// Added to logits before anything else shapes the draw; each token once, at most
+    /// [`LOGIT_BIAS_MAX`] of them.
+    pub logit_bias: Vec<TokenBias>,
     /// Tell the logarithm of each token's probability, and those of so many of the likeliest tokens, at
     /// most [`LOGPROBS_MAX`]; nothing is computed for it when absent.
     pub logprobs: Option<usize>,
@@ -82,6 +99,7 @@ impl TextRequest {
             sampling: Sampling::default(),
             seed: 0,
             stop: Vec::new(),
+            logit_bias: Vec::new(),
             logprobs: None,
             resume_token_ids: Vec::new(),
         }
@@ -97,6 +115,7 @@ impl TextRequest {
         if self.tokens_max == Some(0) {
             return Err(PipelineError::invalid("tokens_max", "is 0"));
         }
+        self.check_bias()?;
         if let Some(count) = self.logprobs.filter(|&count| count > LOGPROBS_MAX) {
             let why = format!("{count} is more than {LOGPROBS_MAX}");
             return Err(PipelineError::invalid("logprobs", why));
@@ -110,6 +129,25 @@ impl TextRequest {
                 let why = format!("{} bytes are not 1 to {STOP_BYTES_MAX}", stop.len());
                 return Err(PipelineError::invalid(format!("stop[{index}]"), why));
             }
+        }
+        Ok(())
+    }
+
+    fn check_bias(&self) -> Result<(), PipelineError> {
+        let count = self.logit_bias.len();
+        if count > LOGIT_BIAS_MAX {
+            let why = format!("{count} tokens, more than {LOGIT_BIAS_MAX}");
+            return Err(PipelineError::invalid("logit_bias", why));
+        }
+        let mut seen = HashSet::with_capacity(count);
+        for (index, &TokenBias { id, bias }) in self.logit_bias.iter().enumerate() {
+            let in_range = (-BIAS_MAX..=BIAS_MAX).contains(&bias);
+            let why = match seen.insert(id) {
+                false => format!("token {id} is there twice"),
+                true if !in_range => format!("{bias} is not in −{BIAS_MAX} to {BIAS_MAX}"),
+                true => continue,
+            };
+            return Err(PipelineError::invalid(format!("logit_bias[{index}]"), why));
         }
         Ok(())
     }

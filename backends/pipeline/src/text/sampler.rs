@@ -1,7 +1,7 @@
 //! Chooses tokens from logits.
 
 use super::philox;
-use super::request::Sampling;
+use super::request::{Sampling, TokenBias};
 use crate::PipelineError;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -44,6 +44,7 @@ impl Eq for Candidate {}
 pub(crate) struct Sampler {
     sampling: Sampling,
     seed: u64,
+    bias: Vec<TokenBias>,
     /// Which tokens have been seen, and the same as a list; empty without a penalty.
     is_seen: Vec<bool>,
     seen: Vec<u32>,
@@ -57,10 +58,16 @@ impl Sampler {
         Self {
             sampling,
             seed,
+            bias: Vec::new(),
             is_seen: vec![false; if penalised { vocab } else { 0 }],
             seen: Vec::new(),
             weights: Vec::new(),
         }
+    }
+
+    /// With this added to logits first.
+    pub fn biased(self, bias: Vec<TokenBias>) -> Self {
+        Self { bias, ..self }
     }
 
     /// Tells of a token of prompt or answer.
@@ -75,6 +82,11 @@ impl Sampler {
     /// Chooses token number `index` of the answer; the same logits, seed and index give the same
     /// token. `logits` holds one value per token of the vocabulary and is changed.
     pub fn choose(&mut self, logits: &mut [f32], index: u64) -> Result<u32, PipelineError> {
+        for &TokenBias { id, bias } in &self.bias {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit += bias;
+            }
+        }
         self.penalise(logits);
         let logit_max = maximum(logits)?;
         let Some(temperature) = self.sampling.drawing_temperature() else {

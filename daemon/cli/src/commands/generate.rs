@@ -77,6 +77,7 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
         },
         stop: args.stop.clone(),
         logprobs: args.logprobs,
+        logit_bias: args.logit_bias.clone(),
         options: options(&args.work),
         ..mote_wire::types::Generate::new(&args.model, prompt)
     })

@@ -4,9 +4,9 @@ use super::{Job, Pools, Progressed};
 use crate::load::LoadedModel;
 use crate::status::{self, Failure};
 use mote_api::{Canceller, MoeSpec};
-use mote_pipeline::{ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep};
+use mote_pipeline::{ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep, TokenBias};
 use mote_wire::types::{
-    Done, FinishReason, Generate, JobReply, Logprobs, Progress, Prompt, Receipt, Stage, Status,
+    Done, FinishReason, Generate, JobReply, LogitBias, Logprobs, Progress, Prompt, Receipt, Stage, Status,
     Token, TopToken,
 };
 
@@ -58,6 +58,11 @@ impl GenerateJob {
             sampling,
             seed,
             stop: generate.stop,
+            logit_bias: generate
+                .logit_bias
+                .into_iter()
+                .map(|LogitBias { token_id, bias }| TokenBias { id: token_id, bias })
+                .collect(),
             logprobs: generate.logprobs.map(|n| n as usize),
             resume_token_ids,
         };

@@ -1,9 +1,13 @@
 //! Text in, text out.
 
 use super::{Parsed, Place, invalid, limited, name, options, unless_zero};
-use crate::limits::{LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX, STOP_BYTES_MAX, STOPS_MAX};
+use crate::limits::{
+    BIAS_MAX, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX, STOP_BYTES_MAX,
+    STOPS_MAX,
+};
 use crate::pb;
-use crate::types::{ChatMessage, Generate, Prompt, Sampling, Status};
+use crate::types::{ChatMessage, Generate, LogitBias, Prompt, Sampling, Status};
+use std::collections::HashSet;
 
 pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
     Ok(Generate {
@@ -13,6 +17,7 @@ pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
         sampling: parse_sampling(generate.sampling.unwrap_or_default())?,
         stop: parse_stop(generate.stop)?,
         logprobs: parse_logprobs(generate.logprobs)?,
+        logit_bias: parse_bias(generate.logit_bias)?,
         options: options::parse(generate.options)?,
     })
 }
@@ -46,6 +51,7 @@ pub(super) fn write(generate: Generate) -> pb::Generate {
         }),
         stop: generate.stop,
         logprobs: generate.logprobs,
+        logit_bias: generate.logit_bias.into_iter().map(write_bias).collect(),
         options: options::write(generate.options),
     }
 }
@@ -94,6 +100,31 @@ fn parse_logprobs(logprobs: Option<u32>) -> Parsed<Option<u32>> {
     let count = logprobs.unwrap_or_default();
     limited("logprobs", count as usize, LOGPROBS_MAX as usize)?;
     Ok(logprobs)
+}
+
+fn parse_bias(given: Vec<pb::LogitBias>) -> Parsed<Vec<LogitBias>> {
+    limited("logit_bias", given.len(), LOGIT_BIAS_MAX)?;
+    let mut seen = HashSet::with_capacity(given.len());
+    let parse = |(index, bias): (usize, pb::LogitBias)| {
+        let at = Place {
+            list: "logit_bias",
+            index,
+        };
+        let pb::LogitBias { token_id, bias } = bias;
+        if !seen.insert(token_id) {
+            return Err(invalid(at.field("token_id"), "it is there twice"));
+        }
+        // No comparison holds of a NaN, so the range refuses it too.
+        if !(-BIAS_MAX..=BIAS_MAX).contains(&bias) {
+            return Err(invalid(at.field("bias"), "it is not from -100 to 100"));
+        }
+        Ok(LogitBias { token_id, bias })
+    };
+    given.into_iter().enumerate().map(parse).collect()
+}
+
+fn write_bias(LogitBias { token_id, bias }: LogitBias) -> pb::LogitBias {
+    pb::LogitBias { token_id, bias }
 }
 
 fn parse_sampling(sampling: pb::Sampling) -> Parsed<Sampling> {

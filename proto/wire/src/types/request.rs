@@ -151,6 +151,9 @@ pub struct Generate {
     /// Tell how likely each token was, and so many of the likeliest: at most
     /// [`crate::limits::LOGPROBS_MAX`].
     pub logprobs: Option<u32>,
+    /// Added to logits before anything else shapes the draw; ids unique, at most
+    /// [`crate::limits::LOGIT_BIAS_MAX`].
+    pub logit_bias: Vec<LogitBias>,
     /// Options.
     pub options: WorkOptions,
 }
@@ -165,6 +168,7 @@ impl Generate {
             sampling: Sampling::default(),
             stop: Vec::new(),
             logprobs: None,
+            logit_bias: Vec::new(),
             options: WorkOptions::default(),
         }
     }
@@ -195,6 +199,15 @@ pub struct ChatMessage {
     pub role: String,
     /// Text.
     pub content: String,
+}
+
+/// How much likelier a token is made, or how much less likely.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogitBias {
+    /// Id in the vocabulary.
+    pub token_id: u32,
+    /// Within [`crate::limits::BIAS_MAX`].
+    pub bias: f32,
 }
 
 /// How tokens are drawn; all `None` is greedy.

@@ -2,7 +2,7 @@
 //! Descriptors have no place in it but their number.
 
 use mote_wire::types::{
-    ChatMessage, Command, Generate, JobReply, Logprobs, Preview, Prompt, Reply, Request, StartJob,
+    ChatMessage, Command, Generate, JobReply, LogitBias, Logprobs, Preview, Prompt, Reply, Request, StartJob,
     Token, TopToken, Work, WorkerEvent,
 };
 use std::fmt::Write;
@@ -87,6 +87,7 @@ fn generate(generate: &Generate) -> String {
         sampling,
         stop,
         logprobs,
+        logit_bias,
         options,
     } = generate;
     let mut text = format!("Generate model {model:?} tokens_max {tokens_max:?} stop {stop:?}\n");
@@ -101,6 +102,9 @@ fn generate(generate: &Generate) -> String {
     let _ = writeln!(text, "{sampling:#?}\n{options:#?}");
     if let Some(top) = logprobs {
         text += &format!("logprobs {top}\n");
+    }
+    for LogitBias { token_id, bias } in logit_bias {
+        text += &format!("bias {token_id} {bias}\n");
     }
     text
 }

@@ -179,17 +179,21 @@ fn generate() -> impl Strategy<Value = Generate> {
         some(1..=u32::MAX),
         sampling(),
         stop,
-        some(0..=20u32),
+        (some(0..=20u32), btree_map(any::<u32>(), -100.0..=100.0f32, 0..9)),
         options(),
     )
         .prop_map(
-            |(model, prompt, tokens_max, sampling, stop, logprobs, options)| Generate {
+            |(model, prompt, tokens_max, sampling, stop, (logprobs, bias), options)| Generate {
                 model,
                 prompt: prompt.map_or_else(Prompt::Plain, conversation),
                 tokens_max,
                 sampling,
                 stop,
                 logprobs,
+                logit_bias: bias
+                    .into_iter()
+                    .map(|(token_id, bias)| LogitBias { token_id, bias })
+                    .collect(),
                 options,
             },
         )

@@ -185,6 +185,17 @@ fn work_requests() -> Vec<(&'static str, Request)> {
             }),
         ),
         (
+            "request_generate_bias",
+            Request::Generate(Generate {
+                logit_bias: vec![LogitBias {
+                    token_id: 13,
+                    bias: -100.0,
+                }],
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
             "request_infer",
             Request::Infer(Infer {
                 model: "resnet".into(),
