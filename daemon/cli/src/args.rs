@@ -312,6 +312,12 @@ pub struct Generate {
     /// Make a token likelier, or less likely: from -100 (ruled out) to 100 (forced)
     #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias)]
     pub logit_bias: Vec<LogitBias>,
+    /// Have the answer be JSON that the JSON schema in this file describes
+    #[arg(long, value_name = "FILE", conflicts_with = "regex")]
+    pub json_schema: Option<PathBuf>,
+    /// Have this regular expression match the answer as a whole
+    #[arg(long)]
+    pub regex: Option<String>,
     /// With --json, tell how likely each token was by the model itself, and N of the likeliest (0 to 20)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub logprobs: Option<u32>,

@@ -1,7 +1,7 @@
 //! The `options` every method ends in.
 
 use crate::limits::OPTIONS_MAX;
-use mote_wire::types::{LogitBias, Priority, Sampling, Status, WorkOptions};
+use mote_wire::types::{Constraint, LogitBias, Priority, Sampling, Status, WorkOptions};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use zbus::{OwnedVariant, Variant};
@@ -151,6 +151,15 @@ impl Options {
             threads_max: self.count("threads_max")?.filter(|threads| *threads > 0),
             credit,
         })
+    }
+
+    /// What form an answer must have.
+    pub fn constraint(&mut self) -> Result<Option<Constraint>, Status> {
+        match (self.text("json_schema")?, self.text("regex")?) {
+            (Some(_), Some(_)) => Err(invalid("regex", "there is json_schema as well")),
+            (Some(schema), None) => Ok(Some(Constraint::JsonSchema(schema))),
+            (None, regex) => Ok(regex.map(Constraint::Regex)),
+        }
     }
 
     /// How tokens are drawn.

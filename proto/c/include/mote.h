@@ -655,9 +655,11 @@ typedef struct mote_generate_args {
   uint32_t top_logprobs; /* and so many of the likeliest: 0 to 20 */
   const mote_logit_bias_t *logit_bias; /* each token once, at most 1,024 */
   size_t logit_bias_count;
+  const char *json_schema; /* the answer is JSON that this JSON schema describes; or NULL */
+  const char *regex; /* or it is a text that this, in Rust's syntax, matches as a whole; or NULL */
 } mote_generate_args_t;
 
-#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* An answer while it is written. Freed before its end, it is cancelled. */
 typedef struct mote_generation mote_generation_t;

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::job::{self, Job, JobEvent};
 use crate::options::{no_flags, options, unless_zero};
 use crate::structs::{Event, GenerateArgs, Sampling};
-use mote_client::{ChatMessage, Generate, Generation, GenerationEvent, Prompt};
+use mote_client::{ChatMessage, Constraint, Generate, Generation, GenerationEvent, Prompt};
 
 /// An answer while it is written.
 pub struct MoteGeneration(Job<Generation>);
@@ -65,11 +65,24 @@ fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
             .enumerate()
             .map(stop)
             .collect::<Result<_, Failure>>()?,
+        constraint: constraint(&args)?,
         logit_bias: bias.collect(),
         logprobs: (args.has_logprobs != 0).then_some(args.top_logprobs),
         options: options(args.options)?,
         ..Generate::new(model, prompt(&args)?)
     })
+}
+
+fn constraint(args: &GenerateArgs<'_>) -> Result<Option<Constraint>, Failure> {
+    let schema = args.json_schema.optional("json_schema")?;
+    match (schema, args.regex.optional("regex")?) {
+        (Some(_), Some(_)) => {
+            let why = "is given, and json_schema as well";
+            Err(Failure::invalid("regex", why))
+        }
+        (Some(schema), None) => Ok(Some(Constraint::JsonSchema(schema.into()))),
+        (None, regex) => Ok(regex.map(|regex| Constraint::Regex(regex.into()))),
+    }
 }
 
 fn prompt(args: &GenerateArgs<'_>) -> Result<Prompt, Failure> {

@@ -143,6 +143,8 @@ structs! {
         top_logprobs: u32,
         logit_bias: List<'a, LogitBias>,
         logit_bias_count: usize,
+        json_schema: Text<'a>,
+        regex: Text<'a>,
     }
 
     /// A token that could have been taken. Arrays of it are given, so it keeps its size.

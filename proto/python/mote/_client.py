@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from contextlib import ExitStack
@@ -135,6 +136,8 @@ class Client:
         raw: bool = False,
         logprobs: int | None = None,
         logit_bias: Mapping[int, float] | None = None,
+        json_schema: Mapping[str, Any] | str | None = None,
+        regex: str | None = None,
         options=None,
         **sampling,
     ) -> "Generation":
@@ -146,7 +149,8 @@ class Client:
         ``sampling``: temperature, top_k, top_p, min_p, repetition_penalty, seed; none is greedy.
         ``logprobs``: keep in the answer's ``tokens`` how likely each token was by the model itself,
         and so many (0 to 20) of the likeliest. ``logit_bias``: what is added to a token's logit first, by
-        token id, from -100 (ruled out) to 100 (forced).
+        token id, from -100 (ruled out) to 100 (forced). ``json_schema`` (a schema, or its text) or
+        ``regex``: what form the answer must have.
         """
         body = _schema.message("Generate")(
             model=model,
@@ -156,6 +160,13 @@ class Client:
             sampling=sampling,
             logprobs=logprobs,
         )
+        if json_schema is not None and regex is not None:
+            raise ValueError("both json_schema and regex are given")
+        if json_schema is not None:
+            is_text = isinstance(json_schema, str)
+            body.constraint.json_schema = json_schema if is_text else json.dumps(json_schema)
+        if regex is not None:
+            body.constraint.regex = regex
         for token_id, bias in (logit_bias or {}).items():
             body.logit_bias.add(token_id=token_id, bias=bias)
         if raw:

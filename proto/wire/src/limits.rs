@@ -34,6 +34,8 @@ pub const LOGPROBS_MAX: u32 = 20;
 pub const LOGIT_BIAS_MAX: usize = 1024;
 /// A bias, up or down.
 pub const BIAS_MAX: f32 = 100.0;
+/// Bytes of what an answer's form is described by.
+pub const CONSTRAINT_BYTES_MAX: usize = 64 << 10;
 /// Inputs or outputs named in one request.
 pub const TENSORS_MAX: usize = 256;
 /// Dimensions of a tensor.

@@ -1,5 +1,6 @@
 //! [`Answer`]: what is said so far, and whether it goes on.
 
+use super::constraint::Grammar;
 use super::detokenizer::Detokenizer;
 use super::model::TextModel;
 use super::request::{TOKENS_DEFAULT, TextPrompt, TextRequest};
@@ -10,7 +11,7 @@ use crate::PipelineError;
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model said so.
+    /// The model said so, or its constraint is complete.
     EndOfAnswer,
     /// A stop string came.
     StopString,
@@ -26,9 +27,10 @@ pub(crate) struct Answer {
     tokens_max: usize,
     /// Why the answer ends at `tokens_max`.
     at_max: Finish,
-    pub sampler: Sampler,
+    sampler: Sampler,
     detokenizer: Detokenizer,
     stop: StopFilter,
+    grammar: Option<Grammar>,
     pub finished: Option<Finish>,
 }
 
@@ -39,6 +41,9 @@ impl Answer {
         let sampler = Sampler::new(request.sampling, request.seed, model.spec().vocab);
         let mut sampler = sampler.biased(request.logit_bias);
         prompt.iter().for_each(|&id| sampler.observe(id));
+        let grammar = request.constraint.as_ref();
+        let grammar = grammar.map(|constraint| model.grammars()?.begin(constraint));
+        let grammar = grammar.transpose()?;
         let detokenizer = match request.prompt {
             TextPrompt::Plain(_) => Detokenizer::after(model.tokenizer(), prompt)?,
             TextPrompt::Messages(_) => Detokenizer::new(),
@@ -54,8 +59,17 @@ impl Answer {
             sampler,
             detokenizer,
             stop: StopFilter::new(request.stop),
+            grammar,
             finished: None,
         })
+    }
+
+    /// Chooses the next token, which is number `index` of the answer. `logits` are changed.
+    pub fn choose(&mut self, logits: &mut [f32], index: u64) -> Result<u32, PipelineError> {
+        if let Some(grammar) = &mut self.grammar {
+            grammar.mask(logits, None)?;
+        }
+        self.sampler.choose(logits, index)
     }
 
     /// Takes the next token of the answer and appends it to `tokens`, unless it is an end token;
@@ -69,6 +83,9 @@ impl Answer {
         if model.spec().eos_token_ids.contains(&id) {
             return self.finish(model, Finish::EndOfAnswer);
         }
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(id)?;
+        }
         tokens.push(id);
         self.sampler.observe(id);
         let piece = self.detokenizer.push(model.tokenizer(), id)?;
@@ -76,6 +93,9 @@ impl Answer {
             Filtered::Stop(text) => {
                 self.finished = Some(Finish::StopString);
                 Ok(text)
+            }
+            Filtered::Pass(text) if self.grammar.as_ref().is_some_and(Grammar::is_complete) => {
+                Ok(text + &self.finish(model, Finish::EndOfAnswer)?)
             }
             Filtered::Pass(text) if tokens.len() - self.prompt_tokens >= self.tokens_max => {
                 Ok(text + &self.finish(model, self.at_max)?)

@@ -108,7 +108,8 @@ impl TextJob {
                     "comes after the answer's end",
                 ));
             }
-            answer.accept(model, &mut tokens, id)?;
+            let accepted = answer.accept(model, &mut tokens, id);
+            accepted.map_err(|error| not_resumed(index, error))?;
         }
         let kept = cache.take(model, &tokens, answer.prompt_tokens)?;
         let computed = kept.tokens.len();
@@ -197,7 +198,7 @@ impl TextJob {
         if self.logprobs.is_some() {
             self.raw_logits.clone_from(&self.logits);
         }
-        self.answer.sampler.choose(&mut self.logits, index)
+        self.answer.choose(&mut self.logits, index)
     }
 
     /// How likely the token was that was just chosen, if that is asked for.
@@ -283,6 +284,17 @@ fn check_resume(request: &TextRequest, vocab: usize) -> Result<Vec<u32>, Pipelin
     let resume = &request.resume_token_ids;
     check_ids("resume_token_ids", resume.iter().copied(), vocab)?;
     Ok(resume.clone())
+}
+
+/// Why the answer cannot go on after token number `index` that it is said to have.
+fn not_resumed(index: usize, error: PipelineError) -> PipelineError {
+    match error {
+        PipelineError::Grammar(_) => {
+            let field = format!("resume_token_ids[{index}]");
+            PipelineError::invalid(field, "does not keep to the constraint")
+        }
+        other => other,
+    }
 }
 
 fn check_ids(

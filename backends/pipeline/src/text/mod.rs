@@ -16,6 +16,7 @@
 //! the one that is cached, or when nothing is.
 
 mod answer;
+mod constraint;
 mod detokenizer;
 mod files;
 mod graph;
@@ -30,6 +31,7 @@ mod sampler;
 mod stop;
 mod strftime;
 mod template;
+mod vocabulary;
 
 pub use answer::Finish;
 pub(crate) use graph::TextGraph;
@@ -40,6 +42,6 @@ pub use logprobs::{Logprobs, TopToken};
 pub use model::TextModel;
 pub use pool::{KvPool, POOL_ENTRIES_MAX};
 pub use request::{
-    BIAS_MAX, ChatTurn, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX,
-    STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, TOKENS_DEFAULT, TextPrompt, TextRequest, TokenBias,
+    BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX,
+    SCHEMA_DEPTH_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, TOKENS_DEFAULT, TextPrompt, TextRequest, TokenBias,
 };

@@ -1,5 +1,6 @@
 //! [`TextModel`].
 
+use super::constraint::Grammars;
 use super::files;
 use super::graph::TextGraph;
 use super::lane::Lane;
@@ -8,7 +9,7 @@ use super::template::ChatTemplate;
 use crate::PipelineError;
 use mote_api::{Model, TextSpec};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokenizers::Tokenizer;
 
 /// A text model with its tokenizer and chat template.
@@ -18,6 +19,8 @@ pub struct TextModel {
     graph: Arc<TextGraph>,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    /// Made for the first request with a constraint.
+    grammars: OnceLock<Grammars>,
 }
 
 impl TextModel {
@@ -53,6 +56,7 @@ impl TextModel {
             graph,
             tokenizer,
             template,
+            grammars: OnceLock::new(),
         })
     }
 
@@ -70,6 +74,15 @@ impl TextModel {
 
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// What makes grammars over this model's tokens.
+    pub(crate) fn grammars(&self) -> Result<&Grammars, PipelineError> {
+        if let Some(grammars) = self.grammars.get() {
+            return Ok(grammars);
+        }
+        let made = Grammars::new(&self.tokenizer, &self.spec)?;
+        Ok(self.grammars.get_or_init(|| made))
     }
 
     pub(crate) fn lane(&self) -> Result<Lane, PipelineError> {

@@ -17,6 +17,10 @@ pub const LOGPROBS_MAX: usize = 20;
 pub const LOGIT_BIAS_MAX: usize = 1024;
 /// A bias is at most this, up or down: enough to force a token or to rule it out.
 pub const BIAS_MAX: f32 = 100.0;
+/// Bytes of a constraint at most.
+pub const CONSTRAINT_BYTES_MAX: usize = 64 << 10;
+/// Levels of lists and objects in a JSON schema at most.
+pub const SCHEMA_DEPTH_MAX: usize = 64;
 /// Tokens of an answer when the request does not say; fewer when the context leaves fewer.
 pub const TOKENS_DEFAULT: usize = 1024;
 
@@ -40,7 +44,8 @@ pub enum TextPrompt {
 
 /// How tokens are chosen; all absent is greedy.
 ///
-/// Steps in the order of Hugging Face transformers, after the request's bias: repetition penalty (on every token of prompt
+/// Steps in the order of Hugging Face transformers, after the request's constraint
+/// and bias: repetition penalty (on every token of prompt
 /// and answer so far), temperature, top-k, top-p, min-p, draw. Without temperature, top-k, top-p
 /// and min-p, or with temperature 0, the likeliest token is taken after the penalty.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -66,6 +71,15 @@ pub struct TokenBias {
     pub bias: f32,
 }
 
+/// What form the answer must have. Stop strings and limits may still end it early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Constraint {
+    /// JSON that this JSON schema describes.
+    JsonSchema(String),
+    /// A text that this regular expression, in Rust's syntax, matches as a whole.
+    Regex(String),
+}
+
 /// A request for text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextRequest {
@@ -79,6 +93,9 @@ pub struct TextRequest {
     pub seed: u64,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    /// Only tokens that keep to this are taken, and the answer ends when it is complete; at most
+    /// [`CONSTRAINT_BYTES_MAX`].
+    pub constraint: Option<Constraint>,
     /// Added to logits before anything else shapes the draw; each token once, at most
     /// [`LOGIT_BIAS_MAX`] of them.
     pub logit_bias: Vec<TokenBias>,
@@ -99,6 +116,7 @@ impl TextRequest {
             sampling: Sampling::default(),
             seed: 0,
             stop: Vec::new(),
+            constraint: None,
             logit_bias: Vec::new(),
             logprobs: None,
             resume_token_ids: Vec::new(),
@@ -116,6 +134,9 @@ impl TextRequest {
             return Err(PipelineError::invalid("tokens_max", "is 0"));
         }
         self.check_bias()?;
+        if let Some(constraint) = &self.constraint {
+            constraint.check()?;
+        }
         if let Some(count) = self.logprobs.filter(|&count| count > LOGPROBS_MAX) {
             let why = format!("{count} is more than {LOGPROBS_MAX}");
             return Err(PipelineError::invalid("logprobs", why));

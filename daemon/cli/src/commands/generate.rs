@@ -7,10 +7,12 @@ use crate::ui::Ui;
 use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
 use mote_client::{Client, GenerationEvent};
-use mote_wire::limits::PROMPT_BYTES_MAX;
-use mote_wire::types::{ChatMessage, Done, Progress, Prompt, Sampling, Stage, Token};
+use mote_wire::limits::{CONSTRAINT_BYTES_MAX, PROMPT_BYTES_MAX};
+use mote_wire::types::{ChatMessage, Constraint, Done, Progress, Prompt, Sampling, Stage, Token};
 use serde::Serialize;
+use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 /// An answer and what came with it.
 #[derive(Serialize)]
@@ -77,10 +79,33 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
         },
         stop: args.stop.clone(),
         logprobs: args.logprobs,
+        constraint: constraint(args)?,
         logit_bias: args.logit_bias.clone(),
         options: options(&args.work),
         ..mote_wire::types::Generate::new(&args.model, prompt)
     })
+}
+
+fn constraint(args: &Generate) -> Result<Option<Constraint>> {
+    let Some(file) = &args.json_schema else {
+        return Ok(args.regex.clone().map(Constraint::Regex));
+    };
+    let schema = from_file(file, CONSTRAINT_BYTES_MAX)?;
+    Ok(Some(Constraint::JsonSchema(schema)))
+}
+
+/// The text of a file of at most so many bytes.
+fn from_file(file: &Path, bytes_max: usize) -> Result<String> {
+    let mut text = String::new();
+    let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    opened
+        .take(bytes_max as u64 + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {}", file.display()))?;
+    if text.len() > bytes_max {
+        bail!("{} is longer than {bytes_max} bytes", file.display());
+    }
+    Ok(text)
 }
 
 fn from_stdin() -> Result<String> {

@@ -130,6 +130,7 @@ impl Caller {
             sampling: options.sampling()?,
             stop: options.texts("stop")?.unwrap_or_default(),
             logprobs: options.count("logprobs")?,
+            constraint: options.constraint()?,
             logit_bias: options.bias("logit_bias")?,
             options: options.work(TEXT_CREDIT)?,
             ..Generate::new(&model, prompt)

@@ -1,7 +1,7 @@
 //! Work as it is kept until it is done.
 
 use mote_wire::types::{
-    BufferRange, Generate, Infer, Prompt, Tensor, TensorData, TransformClip, Work, WorkOptions,
+    BufferRange, Constraint, Generate, Infer, Prompt, Tensor, TensorData, TransformClip, Work, WorkOptions,
 };
 use std::io;
 
@@ -42,7 +42,12 @@ pub fn kept_bytes(work: &Work) -> usize {
                     .map(|message| message.role.len() + message.content.len())
                     .sum(),
             };
-            prompt + generate.stop.iter().map(String::len).sum::<usize>()
+            let constraint = match &generate.constraint {
+                Some(Constraint::JsonSchema(text) | Constraint::Regex(text)) => text.len(),
+                None => 0,
+            };
+            let bias = size_of_val(&generate.logit_bias[..]);
+            prompt + constraint + bias + generate.stop.iter().map(String::len).sum::<usize>()
         }
         Work::TransformClip(_) => 0,
     }

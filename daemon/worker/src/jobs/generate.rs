@@ -6,7 +6,7 @@ use crate::status::{self, Failure};
 use mote_api::{Canceller, MoeSpec};
 use mote_pipeline::{ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep, TokenBias};
 use mote_wire::types::{
-    Done, FinishReason, Generate, JobReply, LogitBias, Logprobs, Progress, Prompt, Receipt, Stage, Status,
+    Constraint, Done, FinishReason, Generate, JobReply, LogitBias, Logprobs, Progress, Prompt, Receipt, Stage, Status,
     Token, TopToken,
 };
 
@@ -58,6 +58,10 @@ impl GenerateJob {
             sampling,
             seed,
             stop: generate.stop,
+            constraint: generate.constraint.map(|constraint| match constraint {
+                Constraint::JsonSchema(schema) => mote_pipeline::Constraint::JsonSchema(schema),
+                Constraint::Regex(regex) => mote_pipeline::Constraint::Regex(regex),
+            }),
             logit_bias: generate
                 .logit_bias
                 .into_iter()

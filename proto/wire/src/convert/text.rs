@@ -1,12 +1,13 @@
 //! Text in, text out.
 
-use super::{Parsed, Place, invalid, limited, name, options, unless_zero};
+use super::{Parsed, Place, invalid, limited, name, options, required, unless_zero};
 use crate::limits::{
-    BIAS_MAX, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX, STOP_BYTES_MAX,
-    STOPS_MAX,
+    BIAS_MAX, CONSTRAINT_BYTES_MAX, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX,
+    STOP_BYTES_MAX, STOPS_MAX,
 };
 use crate::pb;
-use crate::types::{ChatMessage, Generate, LogitBias, Prompt, Sampling, Status};
+use crate::pb::constraint::Kind;
+use crate::types::{ChatMessage, Constraint, Generate, LogitBias, Prompt, Sampling, Status};
 use std::collections::HashSet;
 
 pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
@@ -18,6 +19,7 @@ pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
         stop: parse_stop(generate.stop)?,
         logprobs: parse_logprobs(generate.logprobs)?,
         logit_bias: parse_bias(generate.logit_bias)?,
+        constraint: generate.constraint.map(parse_constraint).transpose()?,
         options: options::parse(generate.options)?,
     })
 }
@@ -52,6 +54,7 @@ pub(super) fn write(generate: Generate) -> pb::Generate {
         stop: generate.stop,
         logprobs: generate.logprobs,
         logit_bias: generate.logit_bias.into_iter().map(write_bias).collect(),
+        constraint: generate.constraint.map(write_constraint),
         options: options::write(generate.options),
     }
 }
@@ -125,6 +128,31 @@ fn parse_bias(given: Vec<pb::LogitBias>) -> Parsed<Vec<LogitBias>> {
 
 fn write_bias(LogitBias { token_id, bias }: LogitBias) -> pb::LogitBias {
     pb::LogitBias { token_id, bias }
+}
+
+fn parse_constraint(constraint: pb::Constraint) -> Parsed<Constraint> {
+    let kind = required("constraint.kind", constraint.kind)?;
+    let (field, text) = match &kind {
+        Kind::JsonSchema(schema) => ("constraint.json_schema", schema),
+        Kind::Regex(regex) => ("constraint.regex", regex),
+    };
+    if text.is_empty() {
+        return Err(invalid(field, "it is empty"));
+    }
+    let what = format_args!("bytes of {field}");
+    limited(what, text.len(), CONSTRAINT_BYTES_MAX)?;
+    Ok(match kind {
+        Kind::JsonSchema(schema) => Constraint::JsonSchema(schema),
+        Kind::Regex(regex) => Constraint::Regex(regex),
+    })
+}
+
+fn write_constraint(constraint: Constraint) -> pb::Constraint {
+    let kind = match constraint {
+        Constraint::JsonSchema(schema) => Kind::JsonSchema(schema),
+        Constraint::Regex(regex) => Kind::Regex(regex),
+    };
+    pb::Constraint { kind: Some(kind) }
 }
 
 fn parse_sampling(sampling: pb::Sampling) -> Parsed<Sampling> {

@@ -22,7 +22,7 @@ pub use report::{
     WorkerState,
 };
 pub use request::{
-    ChatMessage, ClipFormat, Generate, Hello, Infer, LogitBias, OpenStream, Priority, Prompt, RegisterBuffer,
+    ChatMessage, ClipFormat, Constraint, Generate, Hello, Infer, LogitBias, OpenStream, Priority, Prompt, RegisterBuffer,
     Request, Sampling, StreamPush, TransformClip, WorkOptions,
 };
 pub use status::Status;

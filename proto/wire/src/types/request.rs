@@ -154,6 +154,8 @@ pub struct Generate {
     /// Added to logits before anything else shapes the draw; ids unique, at most
     /// [`crate::limits::LOGIT_BIAS_MAX`].
     pub logit_bias: Vec<LogitBias>,
+    /// What form the answer must have.
+    pub constraint: Option<Constraint>,
     /// Options.
     pub options: WorkOptions,
 }
@@ -169,6 +171,7 @@ impl Generate {
             stop: Vec::new(),
             logprobs: None,
             logit_bias: Vec::new(),
+            constraint: None,
             options: WorkOptions::default(),
         }
     }
@@ -208,6 +211,25 @@ pub struct LogitBias {
     pub token_id: u32,
     /// Within [`crate::limits::BIAS_MAX`].
     pub bias: f32,
+}
+
+/// What form an answer must have; at most [`crate::limits::CONSTRAINT_BYTES_MAX`], not empty.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Constraint {
+    /// JSON that this JSON schema describes.
+    JsonSchema(String),
+    /// A text that this regular expression matches as a whole.
+    Regex(String),
+}
+
+impl std::fmt::Debug for Constraint {
+    /// What a caller asks never reaches a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::JsonSchema(_) => "JsonSchema(..)",
+            Self::Regex(_) => "Regex(..)",
+        })
+    }
 }
 
 /// How tokens are drawn; all `None` is greedy.

@@ -2,7 +2,7 @@
 //! Descriptors have no place in it but their number.
 
 use mote_wire::types::{
-    ChatMessage, Command, Generate, JobReply, LogitBias, Logprobs, Preview, Prompt, Reply, Request, StartJob,
+    ChatMessage, Command, Constraint, Generate, JobReply, LogitBias, Logprobs, Preview, Prompt, Reply, Request, StartJob,
     Token, TopToken, Work, WorkerEvent,
 };
 use std::fmt::Write;
@@ -88,6 +88,7 @@ fn generate(generate: &Generate) -> String {
         stop,
         logprobs,
         logit_bias,
+        constraint,
         options,
     } = generate;
     let mut text = format!("Generate model {model:?} tokens_max {tokens_max:?} stop {stop:?}\n");
@@ -102,6 +103,11 @@ fn generate(generate: &Generate) -> String {
     let _ = writeln!(text, "{sampling:#?}\n{options:#?}");
     if let Some(top) = logprobs {
         text += &format!("logprobs {top}\n");
+    }
+    match constraint {
+        Some(Constraint::JsonSchema(schema)) => text += &format!("json_schema {schema:?}\n"),
+        Some(Constraint::Regex(regex)) => text += &format!("regex {regex:?}\n"),
+        None => {}
     }
     for LogitBias { token_id, bias } in logit_bias {
         text += &format!("bias {token_id} {bias}\n");

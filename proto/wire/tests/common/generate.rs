@@ -179,24 +179,40 @@ fn generate() -> impl Strategy<Value = Generate> {
         some(1..=u32::MAX),
         sampling(),
         stop,
-        (some(0..=20u32), btree_map(any::<u32>(), -100.0..=100.0f32, 0..9)),
+        shape(),
         options(),
     )
         .prop_map(
-            |(model, prompt, tokens_max, sampling, stop, (logprobs, bias), options)| Generate {
+            |(model, prompt, tokens_max, sampling, stop, shape, options)| Generate {
                 model,
                 prompt: prompt.map_or_else(Prompt::Plain, conversation),
                 tokens_max,
                 sampling,
                 stop,
-                logprobs,
-                logit_bias: bias
-                    .into_iter()
-                    .map(|(token_id, bias)| LogitBias { token_id, bias })
-                    .collect(),
                 options,
+                ..shape
             },
         )
+}
+
+/// What else a request says of its answer.
+fn shape() -> impl Strategy<Value = Generate> {
+    let constraint = prop_oneof![
+        "\\PC{1,20}".prop_map(Constraint::JsonSchema),
+        "\\PC{1,20}".prop_map(Constraint::Regex),
+    ];
+    let bias = btree_map(any::<u32>(), -100.0..=100.0f32, 0..9);
+    let bias = bias.prop_map(|bias| {
+        let bias = bias.into_iter();
+        bias.map(|(token_id, bias)| LogitBias { token_id, bias })
+            .collect()
+    });
+    (some(0..=20u32), bias, of(constraint)).prop_map(|(logprobs, logit_bias, constraint)| Generate {
+        logprobs,
+        logit_bias,
+        constraint,
+        ..Generate::new("", Prompt::Plain(String::new()))
+    })
 }
 
 fn conversation(messages: Vec<(String, String)>) -> Prompt {

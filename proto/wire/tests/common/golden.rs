@@ -196,6 +196,22 @@ fn work_requests() -> Vec<(&'static str, Request)> {
             }),
         ),
         (
+            "request_generate_json_schema",
+            Request::Generate(Generate {
+                constraint: Some(Constraint::JsonSchema("{\"type\":\"object\"}".into())),
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
+            "request_generate_regex",
+            Request::Generate(Generate {
+                constraint: Some(Constraint::Regex("[0-9]+".into())),
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
             "request_infer",
             Request::Infer(Infer {
                 model: "resnet".into(),
