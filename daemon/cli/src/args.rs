@@ -318,6 +318,12 @@ pub struct Generate {
     /// Have this regular expression match the answer as a whole
     #[arg(long)]
     pub regex: Option<String>,
+    /// Tell the model's reasoning apart from its answer: on standard error, or as a field of --json
+    #[arg(long)]
+    pub reasoning: bool,
+    /// Have the model end its reasoning after so many tokens
+    #[arg(long, value_name = "N", requires = "reasoning")]
+    pub reasoning_tokens_max: Option<u32>,
     /// With --json, tell how likely each token was by the model itself, and N of the likeliest (0 to 20)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub logprobs: Option<u32>,

@@ -1,7 +1,7 @@
 //! The `options` every method ends in.
 
 use crate::limits::OPTIONS_MAX;
-use mote_wire::types::{Constraint, LogitBias, Priority, Sampling, Status, WorkOptions};
+use mote_wire::types::{Constraint, LogitBias, Priority, Reasoning, Sampling, Status, WorkOptions};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use zbus::{OwnedVariant, Variant};
@@ -160,6 +160,17 @@ impl Options {
             (Some(schema), None) => Ok(Some(Constraint::JsonSchema(schema))),
             (None, regex) => Ok(regex.map(Constraint::Regex)),
         }
+    }
+
+    /// Whether reasoning is told apart, and how much of it there may be.
+    pub fn reasoning(&mut self) -> Result<Option<Reasoning>, Status> {
+        let is_apart = self.flag("reasoning")?.unwrap_or(false);
+        let tokens_max = self.count("reasoning_tokens_max")?;
+        if tokens_max.is_some() && !is_apart {
+            let why = "it takes the option reasoning";
+            return Err(invalid("reasoning_tokens_max", why));
+        }
+        Ok(is_apart.then_some(Reasoning { tokens_max }))
     }
 
     /// How tokens are drawn.

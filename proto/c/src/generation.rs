@@ -2,13 +2,14 @@
 
 use crate::call::{Out, call, free, give};
 use crate::client::{MoteClient, client};
+use crate::codes::{MOTE_REASONING_APART, MOTE_REASONING_IN_TEXT, MOTE_REASONING_LIMITED};
 use crate::door::{Filled, Given};
 use crate::error::MoteError;
 use crate::failure::Failure;
 use crate::job::{self, Job, JobEvent};
 use crate::options::{no_flags, options, unless_zero};
 use crate::structs::{Event, GenerateArgs, Sampling};
-use mote_client::{ChatMessage, Constraint, Generate, Generation, GenerationEvent, Prompt};
+use mote_client::{ChatMessage, Constraint, Generate, Generation, GenerationEvent, Prompt, Reasoning};
 
 /// An answer while it is written.
 pub struct MoteGeneration(Job<Generation>);
@@ -66,11 +67,22 @@ fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
             .map(stop)
             .collect::<Result<_, Failure>>()?,
         constraint: constraint(&args)?,
+        reasoning: reasoning(&args)?,
         logit_bias: bias.collect(),
         logprobs: (args.has_logprobs != 0).then_some(args.top_logprobs),
         options: options(args.options)?,
         ..Generate::new(model, prompt(&args)?)
     })
+}
+
+fn reasoning(args: &GenerateArgs<'_>) -> Result<Option<Reasoning>, Failure> {
+    let tokens_max = match args.reasoning {
+        MOTE_REASONING_IN_TEXT => return Ok(None),
+        MOTE_REASONING_APART => None,
+        MOTE_REASONING_LIMITED => Some(args.reasoning_tokens_max),
+        _ => return Err(Failure::invalid("reasoning", "is none of MOTE_REASONING_*")),
+    };
+    Ok(Some(Reasoning { tokens_max }))
 }
 
 fn constraint(args: &GenerateArgs<'_>) -> Result<Option<Constraint>, Failure> {

@@ -23,6 +23,7 @@ struct Work<I> {
     events: I,
     /// Text or picture of the event that C was told last.
     content: Vec<u8>,
+    reasoning: Vec<u8>,
     /// The likeliest tokens of the event that C was told last, and their texts.
     top: Vec<TopToken>,
     top_texts: Vec<CString>,
@@ -46,6 +47,7 @@ where
         let work = Work {
             events,
             content: Vec::new(),
+            reasoning: Vec::new(),
             top: Vec::new(),
             top_texts: Vec::new(),
         };
@@ -97,12 +99,18 @@ impl<I> Work<I> {
         self.content.clear();
         self.content.extend_from_slice(token.text.as_bytes());
         self.content.push(0);
+        let reasoning_bytes = token.reasoning.len();
+        self.reasoning = token.reasoning.into_bytes();
+        self.reasoning.push(0);
         let told = Event {
             kind: MOTE_EVENT_TOKEN,
             token_index: token.index,
             token_id: token.id,
             text: self.content.as_ptr().cast(),
             text_bytes: token.text.len(),
+            reasoning: self.reasoning.as_ptr().cast(),
+            reasoning_bytes,
+            is_reasoning: token.is_reasoning.into(),
             ..EMPTY
         };
         match token.logprobs {
@@ -203,6 +211,9 @@ const EMPTY: Event = Event {
     logprob: 0.0,
     top: ptr::null(),
     top_count: 0,
+    reasoning: ptr::null(),
+    reasoning_bytes: 0,
+    is_reasoning: 0,
 };
 
 fn stage_number(stage: Stage) -> i32 {

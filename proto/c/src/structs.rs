@@ -145,6 +145,8 @@ structs! {
         logit_bias_count: usize,
         json_schema: Text<'a>,
         regex: Text<'a>,
+        reasoning: i32,
+        reasoning_tokens_max: u32,
     }
 
     /// A token that could have been taken. Arrays of it are given, so it keeps its size.
@@ -197,6 +199,9 @@ structs! {
         logprob: f32,
         top: *const TopToken,
         top_count: usize,
+        reasoning: *const c_char,
+        reasoning_bytes: usize,
+        is_reasoning: u64,
     }
 
     /// What a result was computed by, on, and how.
@@ -243,6 +248,7 @@ structs! {
         measured_at_s: u64,
         host_cpu_us: u64,
         measured: u64,
+        reasoning_tokens: u64,
     }
 }
 

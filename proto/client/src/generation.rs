@@ -46,7 +46,8 @@ impl Generation {
         self.call.canceller()
     }
 
-    /// Waits for the end: the whole text, its tail included, and what computed it.
+    /// Waits for the end: the whole text of the answer, its tail included, and what computed it.
+    /// Reasoning that was asked for apart is left out.
     pub fn text(self) -> Result<(String, Box<Done>), ClientError> {
         let mut text = String::new();
         for event in self {

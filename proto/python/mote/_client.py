@@ -138,6 +138,8 @@ class Client:
         logit_bias: Mapping[int, float] | None = None,
         json_schema: Mapping[str, Any] | str | None = None,
         regex: str | None = None,
+        reasoning: bool = False,
+        reasoning_tokens_max: int | None = None,
         options=None,
         **sampling,
     ) -> "Generation":
@@ -150,7 +152,9 @@ class Client:
         ``logprobs``: keep in the answer's ``tokens`` how likely each token was by the model itself,
         and so many (0 to 20) of the likeliest. ``logit_bias``: what is added to a token's logit first, by
         token id, from -100 (ruled out) to 100 (forced). ``json_schema`` (a schema, or its text) or
-        ``regex``: what form the answer must have.
+        ``regex``: what form the answer must have. ``reasoning``: tell what the model writes between its
+        tags ahead of its answer apart, as the answer's ``reasoning``; ``reasoning_tokens_max`` of it at
+        most.
         """
         body = _schema.message("Generate")(
             model=model,
@@ -160,6 +164,12 @@ class Client:
             sampling=sampling,
             logprobs=logprobs,
         )
+        if reasoning:
+            body.reasoning.SetInParent()
+            if reasoning_tokens_max is not None:
+                body.reasoning.tokens_max = reasoning_tokens_max
+        elif reasoning_tokens_max is not None:
+            raise ValueError("reasoning_tokens_max takes reasoning=True")
         if json_schema is not None and regex is not None:
             raise ValueError("both json_schema and regex are given")
         if json_schema is not None:
@@ -306,7 +316,8 @@ class Generation:
 
     Closed or dropped before its end, the work is cancelled. ``token_ids`` grows as it is read, and
     where logprobs were asked for ``tokens`` (each with ``id``, ``text``, ``logprob`` and ``top``, a list
-    with ``id``, ``text`` and ``logprob``, the likeliest first); ``receipt`` and ``finish`` (``end_of_answer``, ``stop_string``, ``tokens_max``,
+    with ``id``, ``text`` and ``logprob``, the likeliest first), and ``reasoning`` where that was asked for
+    apart; ``receipt`` and ``finish`` (``end_of_answer``, ``stop_string``, ``tokens_max``,
     ``context_full``) are there after the end.
     """
 
@@ -314,6 +325,7 @@ class Generation:
         self._call = call
         self.token_ids: list[int] = []
         self.tokens: list[Any] = []
+        self.reasoning = ""
         self.receipt: Any = None
         self.finish: str | None = None
 
@@ -331,6 +343,7 @@ class Generation:
             kind, message, _ = answer
             if kind == "token":
                 self.token_ids.append(message.id)
+                self.reasoning += message.reasoning
                 if message.HasField("logprob"):
                     self.tokens.append(message)
                 if message.text:

@@ -29,8 +29,12 @@ pub enum TextStep {
         index: u32,
         /// Token.
         id: u32,
-        /// Text that became certain with it; whole characters only, often empty.
+        /// Text of the answer that became certain with it; whole characters only, often empty.
         text: String,
+        /// Text of the reasoning likewise, when the request asks for it apart.
+        reasoning: String,
+        /// Whether the token is of the reasoning or one of its tags.
+        is_reasoning: bool,
         /// How likely it was, when the request asks.
         logprobs: Option<Box<Logprobs>>,
     },
@@ -50,6 +54,8 @@ pub struct TextStats {
     pub cached_tokens: u64,
     /// Tokens of the answer, those of a resumed answer included; an end token is not counted.
     pub generated_tokens: u64,
+    /// Those of them that are reasoning, tags included; 0 when it is not asked for apart.
+    pub reasoning_tokens: u64,
     /// Wall time of the steps up to the first token.
     pub prefill_us: u64,
     /// Wall time of the steps after it.
@@ -96,10 +102,10 @@ impl TextJob {
         request: TextRequest,
     ) -> Result<Self, PipelineError> {
         request.check()?;
-        let mut tokens = model.encode(&request.prompt)?;
+        let (mut tokens, prompt_tail) = model.encode(&request.prompt)?;
         let resume = check_resume(&request, model.spec().vocab)?;
         let logprobs = request.logprobs;
-        let mut answer = Answer::new(model, request, &tokens)?;
+        let mut answer = Answer::new(model, request, &tokens, &prompt_tail)?;
         for (index, &id) in resume.iter().enumerate() {
             if answer.finished.is_some() {
                 let field = format!("resume_token_ids[{index}]");
@@ -117,6 +123,7 @@ impl TextJob {
             prompt_tokens: answer.prompt_tokens as u64,
             cached_tokens: computed as u64,
             generated_tokens: (tokens.len() - answer.prompt_tokens) as u64,
+            reasoning_tokens: answer.reasoning_tokens(),
             ..TextStats::default()
         };
         Ok(Self {
@@ -179,15 +186,18 @@ impl TextJob {
             self.prompt_logits.clear();
         }
         let id = id?;
-        let text = self.answer.accept(&self.model, &mut self.tokens, id)?;
+        let said = self.answer.accept(&self.model, &mut self.tokens, id)?;
         let grown = self.tokens.len() - self.answer.prompt_tokens;
         self.stats.generated_tokens = grown as u64;
+        self.stats.reasoning_tokens = self.answer.reasoning_tokens();
         Ok(match self.answer.finished {
-            Some(reason) if grown == index && text.is_empty() => TextStep::Finished { reason },
+            Some(reason) if grown == index && said.is_silent() => TextStep::Finished { reason },
             _ => TextStep::Token {
                 index: u32::try_from(index).unwrap_or(u32::MAX),
                 id,
-                text,
+                text: said.text,
+                reasoning: said.reasoning,
+                is_reasoning: said.is_reasoning,
                 logprobs: self.logprobs_of(id)?,
             },
         })
@@ -198,7 +208,7 @@ impl TextJob {
         if self.logprobs.is_some() {
             self.raw_logits.clone_from(&self.logits);
         }
-        self.answer.choose(&mut self.logits, index)
+        self.answer.choose(&self.model, &mut self.logits, index)
     }
 
     /// How likely the token was that was just chosen, if that is asked for.

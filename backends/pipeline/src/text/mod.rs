@@ -26,6 +26,7 @@ mod logprobs;
 mod model;
 mod philox;
 mod pool;
+mod reasoning;
 mod request;
 mod sampler;
 mod stop;
@@ -43,5 +44,5 @@ pub use model::TextModel;
 pub use pool::{KvPool, POOL_ENTRIES_MAX};
 pub use request::{
     BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX,
-    SCHEMA_DEPTH_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, TOKENS_DEFAULT, TextPrompt, TextRequest, TokenBias,
+    Reasoning, SCHEMA_DEPTH_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, TOKENS_DEFAULT, TextPrompt, TextRequest, TokenBias,
 };

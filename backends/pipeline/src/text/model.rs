@@ -12,6 +12,9 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokenizers::Tokenizer;
 
+/// Bytes at the end of a prompt that say whether it opens the reasoning.
+const TAIL_BYTES: usize = 256;
+
 /// A text model with its tokenizer and chat template.
 pub struct TextModel {
     model: Arc<dyn Model>,
@@ -89,16 +92,21 @@ impl TextModel {
         Lane::new(self.model.as_ref(), &self.graph, self.spec.vocab)
     }
 
-    /// The tokens of a prompt, at least one and fewer than the context holds.
-    pub(crate) fn encode(&self, prompt: &TextPrompt) -> Result<Vec<u32>, PipelineError> {
+    /// The tokens of a prompt, at least one and fewer than the context holds; and how its text ends.
+    pub(crate) fn encode(&self, prompt: &TextPrompt) -> Result<(Vec<u32>, String), PipelineError> {
+        let tail;
         let (field, encoding) = match prompt {
-            TextPrompt::Plain(text) => ("prompt", self.tokenizer.encode_fast(text.as_str(), true)),
+            TextPrompt::Plain(text) => {
+                tail = tail_of(text);
+                ("prompt", self.tokenizer.encode_fast(text.as_str(), true))
+            }
             TextPrompt::Messages(turns) => {
                 let Some(template) = &self.template else {
                     let why = "the model has no chat template; send a plain prompt";
                     return Err(PipelineError::invalid("messages", why));
                 };
                 let text = template.render(turns)?;
+                tail = tail_of(&text);
                 // The template writes the special tokens itself.
                 ("messages", self.tokenizer.encode_fast(text, false))
             }
@@ -123,6 +131,11 @@ impl TextModel {
                 context_tokens: self.spec.context_tokens as u64,
             });
         }
-        Ok(ids)
+        Ok((ids, tail))
     }
+}
+
+fn tail_of(text: &str) -> String {
+    let start = text.len().saturating_sub(TAIL_BYTES);
+    text[text.ceil_char_boundary(start)..].to_owned()
 }

@@ -80,6 +80,13 @@ pub enum Constraint {
     Regex(String),
 }
 
+/// What is to be done with reasoning that the model writes between its tags, ahead of its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reasoning {
+    /// Tokens between the tags at most; then the closing one is forced. 0 forces it at once.
+    pub tokens_max: Option<usize>,
+}
+
 /// A request for text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextRequest {
@@ -96,6 +103,9 @@ pub struct TextRequest {
     /// Only tokens that keep to this are taken, and the answer ends when it is complete; at most
     /// [`CONSTRAINT_BYTES_MAX`].
     pub constraint: Option<Constraint>,
+    /// Give reasoning apart from the answer. Stop strings and the constraint are then those of the
+    /// answer alone. When absent, reasoning and tags are text like any other.
+    pub reasoning: Option<Reasoning>,
     /// Added to logits before anything else shapes the draw; each token once, at most
     /// [`LOGIT_BIAS_MAX`] of them.
     pub logit_bias: Vec<TokenBias>,
@@ -117,6 +127,7 @@ impl TextRequest {
             seed: 0,
             stop: Vec::new(),
             constraint: None,
+            reasoning: None,
             logit_bias: Vec::new(),
             logprobs: None,
             resume_token_ids: Vec::new(),

@@ -63,6 +63,7 @@ pub fn text_spec() -> TextSpec {
         head_dim: 2,
         bos_token_id: None,
         eos_token_ids: vec![EOS],
+        reasoning: None,
         moe: None,
     }
 }
@@ -150,7 +151,7 @@ fn extent(form: Form, run: &Run<'_>, length: usize) -> Result<(usize, usize), mo
 }
 
 /// Every element of a cache at a position holds the token there, times layer and part.
-fn compute(form: Form, next: &Next, run: &Run<'_>) -> Outputs {
+pub fn compute(form: Form, next: &Next, run: &Run<'_>) -> Outputs {
     let ids = run.inputs[0].read::<i64>()?;
     let (past, total) = extent(form, run, ids.len())?;
     if total > CONTEXT {
@@ -265,6 +266,9 @@ pub fn plain(text: &str) -> TextRequest {
 pub struct Answer {
     pub ids: Vec<u32>,
     pub texts: Vec<String>,
+    /// Texts of the reasoning, and whether each token is of it.
+    pub reasonings: Vec<String>,
+    pub marks: Vec<bool>,
     pub logprobs: Vec<Option<Logprobs>>,
     pub reason: Finish,
 }
@@ -283,6 +287,7 @@ impl Answer {
 /// Runs a job to its end; token indices must count from `first`.
 pub fn finish(job: &mut TextJob, first: usize) -> Result<Answer, PipelineError> {
     let (mut ids, mut texts, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reasonings, mut marks) = (Vec::new(), Vec::new());
     loop {
         match job.step()? {
             TextStep::Prefill { done, total } => assert!(done < total, "the last chunk answers"),
@@ -290,17 +295,23 @@ pub fn finish(job: &mut TextJob, first: usize) -> Result<Answer, PipelineError> 
                 index,
                 id,
                 text,
+                reasoning,
+                is_reasoning,
                 logprobs,
             } => {
                 assert_eq!(index as usize, first + ids.len());
                 ids.push(id);
                 texts.push(text);
+                reasonings.push(reasoning);
+                marks.push(is_reasoning);
                 told.push(logprobs.map(|logprobs| *logprobs));
             }
             TextStep::Finished { reason } => {
                 return Ok(Answer {
                     ids,
                     texts,
+                    reasonings,
+                    marks,
                     logprobs: told,
                     reason,
                 });

@@ -8,7 +8,7 @@ use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
 use mote_client::{Client, GenerationEvent};
 use mote_wire::limits::{CONSTRAINT_BYTES_MAX, PROMPT_BYTES_MAX};
-use mote_wire::types::{ChatMessage, Constraint, Done, Progress, Prompt, Sampling, Stage, Token};
+use mote_wire::types::{ChatMessage, Constraint, Done, Progress, Prompt, Reasoning, Sampling, Stage, Token};
 use serde::Serialize;
 use std::fs::File;
 use std::io::Read;
@@ -19,6 +19,9 @@ use std::path::Path;
 pub struct Answer {
     /// The whole text.
     pub text: String,
+    /// What the model wrote ahead of it, where that was asked for apart.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
     /// Every token, where it was asked how likely each was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<Token>,
@@ -80,6 +83,9 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
         stop: args.stop.clone(),
         logprobs: args.logprobs,
         constraint: constraint(args)?,
+        reasoning: args.reasoning.then_some(Reasoning {
+            tokens_max: args.reasoning_tokens_max,
+        }),
         logit_bias: args.logit_bias.clone(),
         options: options(&args.work),
         ..mote_wire::types::Generate::new(&args.model, prompt)
@@ -126,23 +132,33 @@ pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> 
     let spinner = ui.spinner("wait");
     let generation = client.generate(request)?;
     let (mut text, mut tokens) = (String::new(), Vec::new());
-    let mut say = |piece: &str| -> Result<()> {
-        spinner.finish_and_clear();
-        text.push_str(piece);
-        if ui.json { Ok(()) } else { ui.stream(piece) }
-    };
+    let mut reasoning = String::new();
     let _watch = interrupt::Watch::start(generation.canceller())?;
     for event in generation {
         match event.map_err(interrupt::or_interrupted)? {
             GenerationEvent::Token(token) => {
-                say(&token.text)?;
+                spinner.finish_and_clear();
+                ui.aside(&token.reasoning);
+                reasoning.push_str(&token.reasoning);
+                if text.is_empty() && !reasoning.is_empty() && !token.text.is_empty() {
+                    ui.aside("\n\n");
+                }
+                text.push_str(&token.text);
+                if !ui.json {
+                    ui.stream(&token.text)?;
+                }
                 if token.logprobs.is_some() {
                     tokens.push(token);
                 }
             }
             GenerationEvent::Done(done) => {
                 let done = *done;
-                return Ok(Answer { text, tokens, done });
+                return Ok(Answer {
+                    text,
+                    reasoning,
+                    tokens,
+                    done,
+                });
             }
             GenerationEvent::Progress(progress) => {
                 spinner.set_prefix(stage_text(&progress));

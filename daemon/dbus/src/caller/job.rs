@@ -328,13 +328,15 @@ impl Job {
     async fn tokens(&mut self, first: Token) -> Result<Option<Reply>, Stalled> {
         self.set_running().await;
         let mut scored = Vec::from_iter(score(&first));
+        let mut reasoning = first.reasoning;
         let mut text = first.text;
         let mut tokens = 1;
         let mut put_back = None;
-        while text.len() < TEXT_BYTES_PER_SIGNAL_MAX {
+        while text.len() + reasoning.len() < TEXT_BYTES_PER_SIGNAL_MAX {
             match self.answers.next_now() {
                 Some(Reply::Token(token)) => {
                     scored.extend(score(&token));
+                    reasoning.push_str(&token.reasoning);
                     text.push_str(&token.text);
                     tokens += 1;
                 }
@@ -350,6 +352,11 @@ impl Job {
             if !self.cut {
                 self.text.push_str(&text);
             }
+        }
+        // It comes ahead of the answer, also where one batch has both.
+        if !reasoning.is_empty() && !self.muted {
+            self.admit().await?;
+            self.emit("ReasoningAdded", &reasoning).await;
         }
         if !text.is_empty() && !self.muted {
             self.admit().await?;

@@ -131,6 +131,7 @@ impl Caller {
             stop: options.texts("stop")?.unwrap_or_default(),
             logprobs: options.count("logprobs")?,
             constraint: options.constraint()?,
+            reasoning: options.reasoning()?,
             logit_bias: options.bias("logit_bias")?,
             options: options.work(TEXT_CREDIT)?,
             ..Generate::new(&model, prompt)

@@ -72,8 +72,8 @@ pub const MANAGER: Interface = Interface {
             &[("job", "o")],
             "Text that answers messages (role, content). Options of work, and: token s, prompt s (instead of messages), \
              tokens_max u, temperature d, top_k u, top_p d, min_p d, repetition_penalty d, seed t, stop as, \
-             json_schema s or regex s (what form the answer must have), logit_bias a{ud} (by token, -100 to 100), logprobs u (LogprobsAdded tells how likely each token was, and so many of the likeliest), stream b \
-             (false: no TokensAdded or LogprobsAdded), text b (true: the whole text in Finished)",
+             reasoning b (true: ReasoningAdded tells it apart), reasoning_tokens_max u, json_schema s or regex s (what form the answer must have), logit_bias a{ud} (by token, -100 to 100), logprobs u (LogprobsAdded tells how likely each token was, and so many of the likeliest), stream b \
+             (false: no TokensAdded, ReasoningAdded or LogprobsAdded), text b (true: the whole text in Finished)",
         ),
         method(
             "TransformClip",
@@ -214,6 +214,11 @@ pub const JOB: Interface = Interface {
             "TokensAdded",
             &[("text", "s"), ("tokens", "u")],
             "Whole characters; tokens counts those in this signal",
+        ),
+        signal(
+            "ReasoningAdded",
+            &[("text", "s")],
+            "Of what the model writes ahead of its answer; its tokens count in TokensAdded",
         ),
         signal(
             "LogprobsAdded",

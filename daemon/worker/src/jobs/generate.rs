@@ -62,6 +62,9 @@ impl GenerateJob {
                 Constraint::JsonSchema(schema) => mote_pipeline::Constraint::JsonSchema(schema),
                 Constraint::Regex(regex) => mote_pipeline::Constraint::Regex(regex),
             }),
+            reasoning: generate.reasoning.map(|asked| mote_pipeline::Reasoning {
+                tokens_max: asked.tokens_max.map(|n| n as usize),
+            }),
             logit_bias: generate
                 .logit_bias
                 .into_iter()
@@ -94,6 +97,7 @@ impl GenerateJob {
             prompt_tokens: stats.prompt_tokens,
             cached_tokens: stats.cached_tokens,
             generated_tokens: stats.generated_tokens,
+            reasoning_tokens: stats.reasoning_tokens,
             bytes_copied: stats.bytes_copied,
             seed: self.seed,
             experts: self.moe.as_ref().map(|moe| count(moe.experts)),
@@ -131,12 +135,16 @@ impl Job for GenerateJob {
                 index,
                 id,
                 text,
+                reasoning,
+                is_reasoning,
                 logprobs,
             } => {
                 said.push(JobReply::Token(Token {
                     index,
                     id,
                     text,
+                    reasoning,
+                    is_reasoning,
                     logprobs: logprobs.map(|told| logprobs_of(*told)),
                 }));
                 Ok(Progressed::More)

@@ -113,6 +113,8 @@ pub(super) fn parse_token(token: pb::Token) -> Parsed<Token> {
         text,
         logprob,
         top,
+        reasoning,
+        is_reasoning,
     } = token;
     limited("top", top.len(), LOGPROBS_MAX as usize)?;
     let parse = |pb::TopToken { id, logprob, text }| TopToken { id, logprob, text };
@@ -124,6 +126,8 @@ pub(super) fn parse_token(token: pb::Token) -> Parsed<Token> {
         index,
         id,
         text,
+        reasoning,
+        is_reasoning,
         logprobs,
     })
 }
@@ -133,6 +137,8 @@ pub(super) fn write_token(token: Token) -> pb::Token {
         index,
         id,
         text,
+        reasoning,
+        is_reasoning,
         logprobs,
     } = token;
     let write = |TopToken { id, logprob, text }| pb::TopToken { id, logprob, text };
@@ -146,6 +152,8 @@ pub(super) fn write_token(token: Token) -> pb::Token {
         text,
         logprob,
         top: top.into_iter().map(write).collect(),
+        reasoning,
+        is_reasoning,
     }
 }
 

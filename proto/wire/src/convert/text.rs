@@ -7,7 +7,7 @@ use crate::limits::{
 };
 use crate::pb;
 use crate::pb::constraint::Kind;
-use crate::types::{ChatMessage, Constraint, Generate, LogitBias, Prompt, Sampling, Status};
+use crate::types::{ChatMessage, Constraint, Generate, LogitBias, Prompt, Reasoning, Sampling, Status};
 use std::collections::HashSet;
 
 pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
@@ -20,6 +20,7 @@ pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
         logprobs: parse_logprobs(generate.logprobs)?,
         logit_bias: parse_bias(generate.logit_bias)?,
         constraint: generate.constraint.map(parse_constraint).transpose()?,
+        reasoning: generate.reasoning.map(parse_reasoning),
         options: options::parse(generate.options)?,
     })
 }
@@ -55,6 +56,7 @@ pub(super) fn write(generate: Generate) -> pb::Generate {
         logprobs: generate.logprobs,
         logit_bias: generate.logit_bias.into_iter().map(write_bias).collect(),
         constraint: generate.constraint.map(write_constraint),
+        reasoning: generate.reasoning.map(write_reasoning),
         options: options::write(generate.options),
     }
 }
@@ -153,6 +155,14 @@ fn write_constraint(constraint: Constraint) -> pb::Constraint {
         Constraint::Regex(regex) => Kind::Regex(regex),
     };
     pb::Constraint { kind: Some(kind) }
+}
+
+fn parse_reasoning(pb::Reasoning { tokens_max }: pb::Reasoning) -> Reasoning {
+    Reasoning { tokens_max }
+}
+
+fn write_reasoning(Reasoning { tokens_max }: Reasoning) -> pb::Reasoning {
+    pb::Reasoning { tokens_max }
 }
 
 fn parse_sampling(sampling: pb::Sampling) -> Parsed<Sampling> {

@@ -23,7 +23,7 @@ pub use report::{
 };
 pub use request::{
     ChatMessage, ClipFormat, Constraint, Generate, Hello, Infer, LogitBias, OpenStream, Priority, Prompt, RegisterBuffer,
-    Request, Sampling, StreamPush, TransformClip, WorkOptions,
+    Reasoning, Request, Sampling, StreamPush, TransformClip, WorkOptions,
 };
 pub use status::Status;
 pub use tensor::{BufferRange, DType, OutputTarget, Tensor, TensorData, TensorSpec};

@@ -67,6 +67,12 @@ pub struct Token {
     pub id: u32,
     /// Whole characters; empty while one is incomplete.
     pub text: String,
+    /// Text of the reasoning likewise, when the request asks for it apart; the other is then the
+    /// answer's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
+    /// Whether it is of the reasoning, or one of its tags.
+    pub is_reasoning: bool,
     /// How likely it was, when the request asks.
     pub logprobs: Option<Logprobs>,
 }
@@ -78,6 +84,8 @@ impl Token {
             index,
             id,
             text: text.into(),
+            reasoning: String::new(),
+            is_reasoning: false,
             logprobs: None,
         }
     }

@@ -156,6 +156,8 @@ pub struct Generate {
     pub logit_bias: Vec<LogitBias>,
     /// What form the answer must have.
     pub constraint: Option<Constraint>,
+    /// Tell reasoning apart from the answer.
+    pub reasoning: Option<Reasoning>,
     /// Options.
     pub options: WorkOptions,
 }
@@ -172,6 +174,7 @@ impl Generate {
             logprobs: None,
             logit_bias: Vec::new(),
             constraint: None,
+            reasoning: None,
             options: WorkOptions::default(),
         }
     }
@@ -213,15 +216,6 @@ pub struct LogitBias {
     pub bias: f32,
 }
 
-/// What form an answer must have; at most [`crate::limits::CONSTRAINT_BYTES_MAX`], not empty.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Constraint {
-    /// JSON that this JSON schema describes.
-    JsonSchema(String),
-    /// A text that this regular expression matches as a whole.
-    Regex(String),
-}
-
 impl std::fmt::Debug for Constraint {
     /// What a caller asks never reaches a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -230,6 +224,22 @@ impl std::fmt::Debug for Constraint {
             Self::Regex(_) => "Regex(..)",
         })
     }
+}
+
+/// What is to be done with what a model writes between its tags ahead of its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reasoning {
+    /// Tokens between the tags at most; then the closing one is forced.
+    pub tokens_max: Option<u32>,
+}
+
+/// What form an answer must have; at most [`crate::limits::CONSTRAINT_BYTES_MAX`], not empty.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Constraint {
+    /// JSON that this JSON schema describes.
+    JsonSchema(String),
+    /// A text that this regular expression matches as a whole.
+    Regex(String),
 }
 
 /// How tokens are drawn; all `None` is greedy.

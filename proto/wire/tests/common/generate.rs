@@ -207,12 +207,16 @@ fn shape() -> impl Strategy<Value = Generate> {
         bias.map(|(token_id, bias)| LogitBias { token_id, bias })
             .collect()
     });
-    (some(0..=20u32), bias, of(constraint)).prop_map(|(logprobs, logit_bias, constraint)| Generate {
-        logprobs,
-        logit_bias,
-        constraint,
-        ..Generate::new("", Prompt::Plain(String::new()))
-    })
+    let reasoning = of(any::<u32>()).prop_map(|tokens_max| Reasoning { tokens_max });
+    (some(0..=20u32), bias, of(constraint), of(reasoning)).prop_map(
+        |(logprobs, logit_bias, constraint, reasoning)| Generate {
+            logprobs,
+            logit_bias,
+            constraint,
+            reasoning,
+            ..Generate::new("", Prompt::Plain(String::new()))
+        },
+    )
 }
 
 fn conversation(messages: Vec<(String, String)>) -> Prompt {
@@ -383,6 +387,7 @@ fn receipt() -> impl Strategy<Value = Receipt> {
                 prompt_tokens: longs[9],
                 cached_tokens: longs[10],
                 generated_tokens: longs[11],
+                reasoning_tokens: longs[10],
                 frames_in: longs[12],
                 frames_out: longs[13],
                 bytes_copied: longs[14],
@@ -458,14 +463,17 @@ fn token() -> impl Strategy<Value = Token> {
     let top = top.prop_map(|(id, logprob, text)| TopToken { id, logprob, text });
     let logprobs = (-100.0..=0.0f32, vec(top, 0..=20))
         .prop_map(|(chosen, top)| Logprobs { chosen, top });
-    (any::<u32>(), any::<u32>(), text(), of(logprobs)).prop_map(|(index, id, text, logprobs)| {
-        Token {
+    let reasoning = (text(), any::<bool>());
+    (any::<u32>(), any::<u32>(), text(), reasoning, of(logprobs)).prop_map(
+        |(index, id, text, (reasoning, is_reasoning), logprobs)| Token {
             index,
             id,
             text,
+            reasoning,
+            is_reasoning,
             logprobs,
-        }
-    })
+        },
+    )
 }
 
 fn stage() -> impl Strategy<Value = Stage> {

@@ -212,6 +212,16 @@ fn work_requests() -> Vec<(&'static str, Request)> {
             }),
         ),
         (
+            "request_generate_reasoning",
+            Request::Generate(Generate {
+                reasoning: Some(Reasoning {
+                    tokens_max: Some(256),
+                }),
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
             "request_infer",
             Request::Infer(Infer {
                 model: "resnet".into(),
@@ -394,6 +404,14 @@ fn work_replies() -> Vec<(&'static str, Reply)> {
         (
             "reply_token",
             Reply::Token(Token::new(5, 49_151, " 世界")),
+        ),
+        (
+            "reply_token_reasoning",
+            Reply::Token(Token {
+                reasoning: "Then ".into(),
+                is_reasoning: true,
+                ..Token::new(5, 49_151, "")
+            }),
         ),
         (
             "reply_token_logprobs",
