@@ -162,19 +162,16 @@ fn chat_says_what_the_rust_client_hears() -> Result<()> {
     command.args(["-r", &SEED.to_string(), CHAT_MODEL, QUESTION]);
     let said = String::from_utf8(done(&mut command)?.stdout)?;
     let request = Generate {
-        model: CHAT_MODEL.into(),
-        prompt: Prompt::Messages(vec![ChatMessage {
-            role: "user".into(),
-            content: QUESTION.into(),
-        }]),
         tokens_max: Some(TOKENS),
         sampling: Sampling {
             temperature: Some(TEMPERATURE),
             seed: Some(SEED),
             ..Sampling::default()
         },
-        stop: Vec::new(),
-        options: WorkOptions::default(),
+        ..Generate::new(
+            CHAT_MODEL,
+            Prompt::Messages(vec![ChatMessage::new("user", QUESTION)]),
+        )
     };
     let (heard, done) = daemon.client()?.generate(request)?.text()?;
     assert!(done.receipt.generated_tokens > 0);

@@ -135,7 +135,11 @@ fn a_bias_is_added_to_logits_and_changes_nothing_that_is_told() {
     let all: Vec<TokenBias> = (0..LOGIT_BIAS_MAX.min(VOCAB) as u32)
         .map(|id| TokenBias {
             id,
-            bias: if id == EOS { -BIAS_MAX } else { (id % 7) as f32 / 3.0 },
+            bias: if id == EOS {
+                -BIAS_MAX
+            } else {
+                (id % 7) as f32 / 3.0
+            },
         })
         .collect();
     let mut request = plain("Tell");
@@ -147,7 +151,10 @@ fn a_bias_is_added_to_logits_and_changes_nothing_that_is_told() {
     request.logprobs = Some(1);
     let told = answer(&model, &request);
     let first = told.logprobs[0].as_ref().expect("asked for");
-    let logits = logits_after(&Next::Hash, &"Tell".bytes().map(u32::from).collect::<Vec<_>>());
+    let logits = logits_after(
+        &Next::Hash,
+        &"Tell".bytes().map(u32::from).collect::<Vec<_>>(),
+    );
     assert_told(first, &logits, told.ids[0], 1);
     // An answer that goes on after an interruption is biased as before.
     request.resume_token_ids = have.ids[..7].to_vec();
@@ -186,7 +193,9 @@ fn biases_that_do_not_hold_are_refused_by_index() {
         (vec![bias(0, 100.5)], "logit_bias[0]"),
         (vec![bias(VOCAB as u32, 1.0)], "logit_bias[0]"),
         (
-            (0..=LOGIT_BIAS_MAX as u32).map(|id| bias(id, 1.0)).collect(),
+            (0..=LOGIT_BIAS_MAX as u32)
+                .map(|id| bias(id, 1.0))
+                .collect(),
             "logit_bias",
         ),
     ];

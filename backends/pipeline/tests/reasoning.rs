@@ -141,10 +141,7 @@ fn an_answer_without_reasoning_is_an_answer_and_one_that_never_ends_its_reasonin
 #[test]
 fn the_template_may_have_opened_or_closed_the_reasoning() {
     let body = "{% for m in messages %}{{ m.content }}{% endfor %}";
-    let turn = ChatTurn {
-        role: "user".into(),
-        content: "Q".into(),
-    };
+    let turn = ChatTurn::new("user", "Q");
     for known in ALL {
         for (tail, want) in [
             ("<think>\n", ("so", "yes")),

@@ -312,6 +312,9 @@ pub struct Generate {
     /// Make a token likelier, or less likely: from -100 (ruled out) to 100 (forced)
     #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias)]
     pub logit_bias: Vec<LogitBias>,
+    /// Tell the model of the tools in this file: a JSON list, as its chat template wants it
+    #[arg(long, value_name = "FILE", conflicts_with = "raw")]
+    pub tools: Option<PathBuf>,
     /// Have the answer be JSON that the JSON schema in this file describes
     #[arg(long, value_name = "FILE", conflicts_with = "regex")]
     pub json_schema: Option<PathBuf>,

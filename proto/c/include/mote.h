@@ -671,9 +671,12 @@ typedef struct mote_generate_args {
   const char *regex; /* or it is a text that this, in Rust's syntax, matches as a whole; or NULL */
   int32_t reasoning; /* MOTE_REASONING_* */
   uint32_t reasoning_tokens_max; /* with MOTE_REASONING_LIMITED: between the tags at most */
+  const char *tools_json; /* a JSON list of tools for the model's chat template; or NULL */
+  const char *const *message_fields; /* or NULL; of each message, a JSON object whose fields the chat
+                                        template sees too: tool_calls, tool_call_id, ...; or NULL */
 } mote_generate_args_t;
 
-#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* An answer while it is written. Freed before its end, it is cancelled. */
 typedef struct mote_generation mote_generation_t;

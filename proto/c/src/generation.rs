@@ -9,7 +9,9 @@ use crate::failure::Failure;
 use crate::job::{self, Job, JobEvent};
 use crate::options::{no_flags, options, unless_zero};
 use crate::structs::{Event, GenerateArgs, Sampling};
-use mote_client::{ChatMessage, Constraint, Generate, Generation, GenerationEvent, Prompt, Reasoning};
+use mote_client::{
+    ChatMessage, Constraint, Generate, Generation, GenerationEvent, Prompt, Reasoning,
+};
 
 /// An answer while it is written.
 pub struct MoteGeneration(Job<Generation>);
@@ -68,6 +70,7 @@ fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
             .collect::<Result<_, Failure>>()?,
         constraint: constraint(&args)?,
         reasoning: reasoning(&args)?,
+        tools_json: args.tools_json.optional("tools_json")?.map(str::to_owned),
         logit_bias: bias.collect(),
         logprobs: (args.has_logprobs != 0).then_some(args.top_logprobs),
         options: options(args.options)?,
@@ -107,6 +110,10 @@ fn prompt(args: &GenerateArgs<'_>) -> Result<Prompt, Failure> {
         (Some(prompt), []) => Ok(Prompt::Plain(prompt.into())),
         (Some(_), _) => Err(Failure::invalid("prompt", "is given, and messages as well")),
         (None, messages) => {
+            let fields = match args.message_fields.is_null() {
+                true => &[],
+                false => args.message_fields.take(messages.len(), "message_fields")?,
+            };
             let mut conversation = Vec::with_capacity(messages.len());
             for (index, message) in messages.iter().enumerate() {
                 let role = message
@@ -115,9 +122,14 @@ fn prompt(args: &GenerateArgs<'_>) -> Result<Prompt, Failure> {
                 let content = message
                     .content
                     .required(format_args!("messages[{index}].content"))?;
+                let fields = match fields.get(index) {
+                    Some(fields) => fields.optional(format_args!("message_fields[{index}]"))?,
+                    None => None,
+                };
                 conversation.push(ChatMessage {
                     role: role.into(),
                     content: content.into(),
+                    fields_json: fields.map(str::to_owned),
                 });
             }
             Ok(Prompt::Messages(conversation))

@@ -7,7 +7,9 @@ use crate::error::MoteError;
 use crate::failure::Failure;
 use crate::receipt::MoteReceipt;
 use crate::structs::{Event, TopToken};
-use mote_client::{Canceller, ClientError, Done, FinishReason, Logprobs, Preview, Progress, Stage, Token};
+use mote_client::{
+    Canceller, ClientError, Done, FinishReason, Logprobs, Preview, Progress, Stage, Token,
+};
 use std::ffi::CString;
 use std::ptr;
 use std::sync::{Mutex, OnceLock, PoisonError};

@@ -147,6 +147,8 @@ structs! {
         regex: Text<'a>,
         reasoning: i32,
         reasoning_tokens_max: u32,
+        tools_json: Text<'a>,
+        message_fields: List<'a, Text<'a>>,
     }
 
     /// A token that could have been taken. Arrays of it are given, so it keeps its size.

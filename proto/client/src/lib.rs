@@ -65,9 +65,10 @@ pub use watch::Watch;
 
 pub use mote_wire::limits::Limits;
 pub use mote_wire::types::{
-    BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, Constraint, DType, Device, Done, Event,
-    EventKind, Explanation, FinishReason, Generate, LogitBias, Logprobs, ModelDetails, ModelInfo, PowerReport, Preview,
-    Priority, Progress, Prompt, ProviderShare, Reason, Reasoning, Receipt, Rejected, Sampling, Sandbox,
-    SandboxPart, SandboxState, Stage, Status, StatusReport, TensorSpec, Token, TopToken, TransformClip,
-    TrialInfo, VariantInfo, WorkOptions, WorkerInfo, WorkerState,
+    BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, Constraint, DType, Device,
+    Done, Event, EventKind, Explanation, FinishReason, Generate, LogitBias, Logprobs, ModelDetails,
+    ModelInfo, PowerReport, Preview, Priority, Progress, Prompt, ProviderShare, Reason, Reasoning,
+    Receipt, Rejected, Sampling, Sandbox, SandboxPart, SandboxState, Stage, Status, StatusReport,
+    TensorSpec, Token, TopToken, TransformClip, TrialInfo, VariantInfo, WorkOptions, WorkerInfo,
+    WorkerState,
 };

@@ -129,7 +129,7 @@ class Client:
     def generate(
         self,
         model: str,
-        prompt: str | Iterable[Mapping[str, str]],
+        prompt: str | Iterable[Mapping[str, Any]],
         *,
         tokens_max: int = 0,
         stop: str | Iterable[str] = (),
@@ -140,13 +140,15 @@ class Client:
         regex: str | None = None,
         reasoning: bool = False,
         reasoning_tokens_max: int | None = None,
+        tools: Iterable[Mapping[str, Any]] | str | None = None,
         options=None,
         **sampling,
     ) -> "Generation":
         """Streams an answer: an iterator over pieces of text.
 
         ``prompt`` is one user message, or a list of ``{"role": …, "content": …}``, or with ``raw``
-        what the model is to continue as it is. ``tokens_max`` 0 takes what the context leaves,
+        what the model is to continue as it is. Other keys of a message (``tool_calls``, ``tool_call_id``,
+        …) and ``tools`` go to the model's chat template as they are. ``tokens_max`` 0 takes what the context leaves,
         at most 1,024.
         ``sampling``: temperature, top_k, top_p, min_p, repetition_penalty, seed; none is greedy.
         ``logprobs``: keep in the answer's ``tokens`` how likely each token was by the model itself,
@@ -164,6 +166,8 @@ class Client:
             sampling=sampling,
             logprobs=logprobs,
         )
+        if tools is not None:
+            body.tools_json = tools if isinstance(tools, str) else json.dumps(list(tools))
         if reasoning:
             body.reasoning.SetInParent()
             if reasoning_tokens_max is not None:
@@ -184,7 +188,12 @@ class Client:
         else:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
             for message in messages:
-                body.messages.add(role=message["role"], content=message["content"])
+                others = {key: message[key] for key in message if key not in ("role", "content")}
+                body.messages.add(
+                    role=message["role"],
+                    content=message.get("content") or "",
+                    fields_json=json.dumps(others) if others else "",
+                )
         return Generation(Call(self._link, "generate", body))
 
     # ---- Clips ----

@@ -102,7 +102,7 @@ impl TextJob {
         request: TextRequest,
     ) -> Result<Self, PipelineError> {
         request.check()?;
-        let (mut tokens, prompt_tail) = model.encode(&request.prompt)?;
+        let (mut tokens, prompt_tail) = model.encode(&request.prompt, request.tools.as_deref())?;
         let resume = check_resume(&request, model.spec().vocab)?;
         let logprobs = request.logprobs;
         let mut answer = Answer::new(model, request, &tokens, &prompt_tail)?;

@@ -43,6 +43,7 @@ pub use logprobs::{Logprobs, TopToken};
 pub use model::TextModel;
 pub use pool::{KvPool, POOL_ENTRIES_MAX};
 pub use request::{
-    BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX,
-    Reasoning, SCHEMA_DEPTH_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, TOKENS_DEFAULT, TextPrompt, TextRequest, TokenBias,
+    BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, LOGIT_BIAS_MAX, LOGPROBS_MAX,
+    MESSAGES_MAX, PROMPT_BYTES_MAX, Reasoning, SCHEMA_DEPTH_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX,
+    Sampling, TOKENS_DEFAULT, TOOLS_BYTES_MAX, TextPrompt, TextRequest, TokenBias,
 };

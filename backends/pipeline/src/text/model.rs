@@ -93,9 +93,17 @@ impl TextModel {
     }
 
     /// The tokens of a prompt, at least one and fewer than the context holds; and how its text ends.
-    pub(crate) fn encode(&self, prompt: &TextPrompt) -> Result<(Vec<u32>, String), PipelineError> {
+    pub(crate) fn encode(
+        &self,
+        prompt: &TextPrompt,
+        tools: Option<&str>,
+    ) -> Result<(Vec<u32>, String), PipelineError> {
         let tail;
         let (field, encoding) = match prompt {
+            TextPrompt::Plain(_) if tools.is_some() => {
+                let why = "are given to the chat template; send messages";
+                return Err(PipelineError::invalid("tools", why));
+            }
             TextPrompt::Plain(text) => {
                 tail = tail_of(text);
                 ("prompt", self.tokenizer.encode_fast(text.as_str(), true))
@@ -105,7 +113,7 @@ impl TextModel {
                     let why = "the model has no chat template; send a plain prompt";
                     return Err(PipelineError::invalid("messages", why));
                 };
-                let text = template.render(turns)?;
+                let text = template.render(turns, tools)?;
                 tail = tail_of(&text);
                 // The template writes the special tokens itself.
                 ("messages", self.tokenizer.encode_fast(text, false))

@@ -21,6 +21,8 @@ pub const BIAS_MAX: f32 = 100.0;
 pub const CONSTRAINT_BYTES_MAX: usize = 64 << 10;
 /// Levels of lists and objects in a JSON schema at most.
 pub const SCHEMA_DEPTH_MAX: usize = 64;
+/// Bytes of the description of tools at most.
+pub const TOOLS_BYTES_MAX: usize = 256 << 10;
 /// Tokens of an answer when the request does not say; fewer when the context leaves fewer.
 pub const TOKENS_DEFAULT: usize = 1024;
 
@@ -31,6 +33,24 @@ pub struct ChatTurn {
     pub role: String,
     /// Text.
     pub content: String,
+    /// A JSON object whose fields the template sees beside these: `tool_calls`, `tool_call_id`, `name`,
+    /// `reasoning_content`, …
+    pub fields: Option<String>,
+}
+
+impl ChatTurn {
+    /// A message that is text alone.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            role: role.into(),
+            content: content.into(),
+            fields: None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.role.len() + self.content.len() + self.fields.as_ref().map_or(0, String::len)
+    }
 }
 
 /// What comes before the answer.
@@ -92,6 +112,9 @@ pub struct Reasoning {
 pub struct TextRequest {
     /// What comes before the answer.
     pub prompt: TextPrompt,
+    /// A JSON list of the tools that the answer may call, each an object, as the chat template wants it;
+    /// at most [`TOOLS_BYTES_MAX`]. Calls come as text of the answer, written as the model was taught.
+    pub tools: Option<String>,
     /// Tokens of the answer at most; [`TOKENS_DEFAULT`] when absent.
     pub tokens_max: Option<usize>,
     /// How tokens are chosen.
@@ -122,6 +145,7 @@ impl TextRequest {
     pub fn new(prompt: TextPrompt) -> Self {
         Self {
             prompt,
+            tools: None,
             tokens_max: None,
             sampling: Sampling::default(),
             seed: 0,
@@ -140,6 +164,10 @@ impl TextRequest {
     /// [`PipelineError::Invalid`] names the field.
     pub fn check(&self) -> Result<(), PipelineError> {
         self.check_prompt()?;
+        if let Some(tools) = self.tools.as_ref().filter(|t| t.len() > TOOLS_BYTES_MAX) {
+            let why = format!("{} bytes, more than {TOOLS_BYTES_MAX}", tools.len());
+            return Err(PipelineError::invalid("tools", why));
+        }
         self.sampling.check()?;
         if self.tokens_max == Some(0) {
             return Err(PipelineError::invalid("tokens_max", "is 0"));
@@ -192,7 +220,7 @@ impl TextRequest {
                     let why = format!("{} messages are not 1 to {MESSAGES_MAX}", turns.len());
                     return Err(PipelineError::invalid("messages", why));
                 }
-                let bytes = turns.iter().map(|t| t.role.len() + t.content.len()).sum();
+                let bytes = turns.iter().map(ChatTurn::bytes).sum();
                 ("messages", bytes)
             }
         };

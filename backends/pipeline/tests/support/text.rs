@@ -4,8 +4,8 @@ use super::{Log, Outputs, Run, closure_model, mix, refuse, spec};
 use half::f16;
 use mote_api::{DType, Signature, Tensor, TextSpec};
 use mote_pipeline::{
-    Finish, KvPool, Logprobs, PipelineError, TextJob, TextModel, TextPrompt, TextRequest, TextStats,
-    TextStep,
+    Finish, KvPool, Logprobs, PipelineError, TextJob, TextModel, TextPrompt, TextRequest,
+    TextStats, TextStep,
 };
 use serde_json::json;
 use std::path::Path;

@@ -151,10 +151,7 @@ fn file_kind(client: &Client, shown: &mut Shown, ui: &Ui) -> Result<()> {
 fn text(client: &Client, args: &Demo, shown: &mut Shown, ui: &Ui) -> Result<()> {
     heading(ui, "a Mixture of Experts answers");
     ui.note(format!("> {}\n", args.prompt));
-    let message = ChatMessage {
-        role: "user".into(),
-        content: args.prompt.clone(),
-    };
+    let message = ChatMessage::new("user", &args.prompt);
     let request = mote_wire::types::Generate {
         tokens_max: Some(ANSWER_TOKENS_MAX),
         ..mote_wire::types::Generate::new(MOE_RECIPE, Prompt::Messages(vec![message]))

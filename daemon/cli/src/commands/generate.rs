@@ -7,8 +7,10 @@ use crate::ui::Ui;
 use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
 use mote_client::{Client, GenerationEvent};
-use mote_wire::limits::{CONSTRAINT_BYTES_MAX, PROMPT_BYTES_MAX};
-use mote_wire::types::{ChatMessage, Constraint, Done, Progress, Prompt, Reasoning, Sampling, Stage, Token};
+use mote_wire::limits::{CONSTRAINT_BYTES_MAX, PROMPT_BYTES_MAX, TOOLS_BYTES_MAX};
+use mote_wire::types::{
+    ChatMessage, Constraint, Done, Progress, Prompt, Reasoning, Sampling, Stage, Token,
+};
 use serde::Serialize;
 use std::fs::File;
 use std::io::Read;
@@ -57,18 +59,14 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
     };
     let is_blank = text.trim().is_empty() && !args.raw;
     ensure!(!text.is_empty() && !is_blank, "the prompt is empty");
-    let message = |role: &str, content: String| ChatMessage {
-        role: role.into(),
-        content,
-    };
     let prompt = if args.raw {
         Prompt::Plain(text)
     } else {
         let system = args
             .system
             .iter()
-            .map(|system| message("system", system.clone()));
-        Prompt::Messages(system.chain([message("user", text)]).collect())
+            .map(|system| ChatMessage::new("system", system));
+        Prompt::Messages(system.chain([ChatMessage::new("user", text)]).collect())
     };
     Ok(mote_wire::types::Generate {
         tokens_max: args.tokens_max,
@@ -83,6 +81,11 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
         stop: args.stop.clone(),
         logprobs: args.logprobs,
         constraint: constraint(args)?,
+        tools_json: args
+            .tools
+            .as_ref()
+            .map(|file| from_file(file, TOOLS_BYTES_MAX))
+            .transpose()?,
         reasoning: args.reasoning.then_some(Reasoning {
             tokens_max: args.reasoning_tokens_max,
         }),

@@ -5,8 +5,8 @@ use mote_api::{
     Precision, ProviderShare, Rejection, Task, Variant,
 };
 use mote_wire::types::{
-    Command, Done, Generate, Infer, JobReply, LoadModel, Loaded, Prompt, Reply, Request,
-    Status, StatusReport, Token, WorkOptions, WorkerEvent,
+    Command, Done, Generate, Infer, JobReply, LoadModel, Loaded, Prompt, Reply, Request, Status,
+    StatusReport, Token, WorkOptions, WorkerEvent,
 };
 use moted::BUILD_ID;
 use moted::catalogue::{Catalogue, Entry, Found};

@@ -4,10 +4,12 @@ use super::{Job, Pools, Progressed};
 use crate::load::LoadedModel;
 use crate::status::{self, Failure};
 use mote_api::{Canceller, MoeSpec};
-use mote_pipeline::{ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep, TokenBias};
+use mote_pipeline::{
+    ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep, TokenBias,
+};
 use mote_wire::types::{
-    Constraint, Done, FinishReason, Generate, JobReply, LogitBias, Logprobs, Progress, Prompt, Receipt, Stage, Status,
-    Token, TopToken,
+    Constraint, Done, FinishReason, Generate, JobReply, LogitBias, Logprobs, Progress, Prompt,
+    Receipt, Stage, Status, Token, TopToken,
 };
 
 /// One answer.
@@ -39,6 +41,7 @@ impl GenerateJob {
                     .map(|message| ChatTurn {
                         role: message.role,
                         content: message.content,
+                        fields: message.fields_json,
                     })
                     .collect(),
             ),
@@ -54,6 +57,7 @@ impl GenerateJob {
         let draws = sampling.draws();
         let request = TextRequest {
             prompt,
+            tools: generate.tools_json,
             tokens_max: generate.tokens_max.map(|n| n as usize),
             sampling,
             seed,

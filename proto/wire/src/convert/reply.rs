@@ -1,7 +1,8 @@
 //! Answers.
 
 use super::{
-    FdSource, Parsed, event, invalid, limited, receipt, report, required, status, tensor, unless_zero,
+    FdSource, Parsed, event, invalid, limited, receipt, report, required, status, tensor,
+    unless_zero,
 };
 use crate::limits::{LOGPROBS_MAX, Limits};
 use crate::pb;

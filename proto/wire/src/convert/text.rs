@@ -3,11 +3,13 @@
 use super::{Parsed, Place, invalid, limited, name, options, required, unless_zero};
 use crate::limits::{
     BIAS_MAX, CONSTRAINT_BYTES_MAX, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX,
-    STOP_BYTES_MAX, STOPS_MAX,
+    STOP_BYTES_MAX, STOPS_MAX, TOOLS_BYTES_MAX,
 };
 use crate::pb;
 use crate::pb::constraint::Kind;
-use crate::types::{ChatMessage, Constraint, Generate, LogitBias, Prompt, Reasoning, Sampling, Status};
+use crate::types::{
+    ChatMessage, Constraint, Generate, LogitBias, Prompt, Reasoning, Sampling, Status,
+};
 use std::collections::HashSet;
 
 pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
@@ -21,6 +23,7 @@ pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
         logit_bias: parse_bias(generate.logit_bias)?,
         constraint: generate.constraint.map(parse_constraint).transpose()?,
         reasoning: generate.reasoning.map(parse_reasoning),
+        tools_json: parse_tools(generate.tools_json)?,
         options: options::parse(generate.options)?,
     })
 }
@@ -30,7 +33,11 @@ pub(super) fn write(generate: Generate) -> pb::Generate {
         Prompt::Messages(messages) => (messages, String::new()),
         Prompt::Plain(prompt) => (Vec::new(), prompt),
     };
-    let write_message = |ChatMessage { role, content }| pb::ChatMessage { role, content };
+    let write_message = |message: ChatMessage| pb::ChatMessage {
+        role: message.role,
+        content: message.content,
+        fields_json: message.fields_json.unwrap_or_default(),
+    };
     let Sampling {
         temperature,
         top_k,
@@ -57,6 +64,7 @@ pub(super) fn write(generate: Generate) -> pb::Generate {
         logit_bias: generate.logit_bias.into_iter().map(write_bias).collect(),
         constraint: generate.constraint.map(write_constraint),
         reasoning: generate.reasoning.map(write_reasoning),
+        tools_json: generate.tools_json.unwrap_or_default(),
         options: options::write(generate.options),
     }
 }
@@ -73,7 +81,10 @@ fn parse_prompt(messages: Vec<pb::ChatMessage>, prompt: String) -> Parsed<Prompt
         return Err(invalid("prompt", "there are messages as well"));
     }
     limited("messages", messages.len(), MESSAGES_MAX)?;
-    let bytes = messages.iter().map(|message| message.content.len()).sum();
+    let bytes = messages
+        .iter()
+        .map(|message| message.content.len() + message.fields_json.len())
+        .sum();
     limited("bytes of messages", bytes, PROMPT_BYTES_MAX)?;
     let parse = |(index, message): (usize, pb::ChatMessage)| {
         let at = Place {
@@ -83,6 +94,7 @@ fn parse_prompt(messages: Vec<pb::ChatMessage>, prompt: String) -> Parsed<Prompt
         Ok(ChatMessage {
             role: name(at.field("role"), message.role)?,
             content: message.content,
+            fields_json: unless_zero(message.fields_json),
         })
     };
     let messages = messages.into_iter().enumerate().map(parse);
@@ -155,6 +167,11 @@ fn write_constraint(constraint: Constraint) -> pb::Constraint {
         Constraint::Regex(regex) => Kind::Regex(regex),
     };
     pb::Constraint { kind: Some(kind) }
+}
+
+fn parse_tools(tools: String) -> Parsed<Option<String>> {
+    limited("bytes of tools_json", tools.len(), TOOLS_BYTES_MAX)?;
+    Ok(unless_zero(tools))
 }
 
 fn parse_reasoning(pb::Reasoning { tokens_max }: pb::Reasoning) -> Reasoning {

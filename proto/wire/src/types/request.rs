@@ -158,6 +158,8 @@ pub struct Generate {
     pub constraint: Option<Constraint>,
     /// Tell reasoning apart from the answer.
     pub reasoning: Option<Reasoning>,
+    /// A JSON list of tools for the chat template; at most [`crate::limits::TOOLS_BYTES_MAX`].
+    pub tools_json: Option<String>,
     /// Options.
     pub options: WorkOptions,
 }
@@ -175,6 +177,7 @@ impl Generate {
             logit_bias: Vec::new(),
             constraint: None,
             reasoning: None,
+            tools_json: None,
             options: WorkOptions::default(),
         }
     }
@@ -205,6 +208,25 @@ pub struct ChatMessage {
     pub role: String,
     /// Text.
     pub content: String,
+    /// A JSON object whose fields the template sees beside these.
+    pub fields_json: Option<String>,
+}
+
+impl ChatMessage {
+    /// A message that is text alone.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            role: role.into(),
+            content: content.into(),
+            fields_json: None,
+        }
+    }
+
+    /// Bytes of its texts.
+    pub fn bytes(&self) -> usize {
+        let fields = self.fields_json.as_ref().map_or(0, String::len);
+        self.role.len() + self.content.len() + fields
+    }
 }
 
 /// How much likelier a token is made, or how much less likely.

@@ -2,8 +2,8 @@
 //! Descriptors have no place in it but their number.
 
 use mote_wire::types::{
-    ChatMessage, Command, Constraint, Generate, JobReply, LogitBias, Logprobs, Preview, Prompt, Reasoning, Reply, Request,
-    StartJob,     Token, TopToken, Work, WorkerEvent,
+    ChatMessage, Command, Constraint, Generate, JobReply, LogitBias, Logprobs, Preview, Prompt,
+    Reasoning, Reply, Request, StartJob, Token, TopToken, Work, WorkerEvent,
 };
 use std::fmt::Write;
 
@@ -91,20 +91,32 @@ fn generate(generate: &Generate) -> String {
         logit_bias,
         constraint,
         reasoning,
+        tools_json,
         options,
     } = generate;
     let mut text = format!("Generate model {model:?} tokens_max {tokens_max:?} stop {stop:?}\n");
     match prompt {
         Prompt::Plain(prompt) => text += &format!("prompt {prompt:?}\n"),
         Prompt::Messages(messages) => {
-            for ChatMessage { role, content } in messages {
+            for ChatMessage {
+                role,
+                content,
+                fields_json,
+            } in messages
+            {
                 text += &format!("message {role:?} {content:?}\n");
+                if let Some(fields) = fields_json {
+                    text += &format!("fields {fields:?}\n");
+                }
             }
         }
     }
     let _ = writeln!(text, "{sampling:#?}\n{options:#?}");
     if let Some(top) = logprobs {
         text += &format!("logprobs {top}\n");
+    }
+    if let Some(tools) = tools_json {
+        text += &format!("tools {tools:?}\n");
     }
     if let Some(Reasoning { tokens_max }) = reasoning {
         text += &format!("reasoning tokens_max {tokens_max:?}\n");

@@ -169,7 +169,7 @@ fn sampling() -> impl Strategy<Value = Sampling> {
 fn generate() -> impl Strategy<Value = Generate> {
     // A conversation or a plain prompt, as types that can be shown.
     let prompt = prop_oneof![
-        vec((name(), text()), 1..4).prop_map(Ok),
+        vec((name(), text(), of("\\PC{1,20}")), 1..4).prop_map(Ok),
         (text(), "x").prop_map(|(text, one)| Err(text + &one)),
     ];
     let stop = vec("\\PC{1,20}", 0..=4);
@@ -208,19 +208,25 @@ fn shape() -> impl Strategy<Value = Generate> {
             .collect()
     });
     let reasoning = of(any::<u32>()).prop_map(|tokens_max| Reasoning { tokens_max });
-    (some(0..=20u32), bias, of(constraint), of(reasoning)).prop_map(
-        |(logprobs, logit_bias, constraint, reasoning)| Generate {
+    let tools = of("\\PC{1,20}");
+    (some(0..=20u32), bias, of(constraint), of(reasoning), tools).prop_map(
+        |(logprobs, logit_bias, constraint, reasoning, tools_json)| Generate {
             logprobs,
             logit_bias,
             constraint,
             reasoning,
+            tools_json,
             ..Generate::new("", Prompt::Plain(String::new()))
         },
     )
 }
 
-fn conversation(messages: Vec<(String, String)>) -> Prompt {
-    let message = |(role, content)| ChatMessage { role, content };
+fn conversation(messages: Vec<(String, String, Option<String>)>) -> Prompt {
+    let message = |(role, content, fields_json)| ChatMessage {
+        role,
+        content,
+        fields_json,
+    };
     Prompt::Messages(messages.into_iter().map(message).collect())
 }
 
@@ -461,8 +467,8 @@ pub fn status() -> impl Strategy<Value = Status> {
 fn token() -> impl Strategy<Value = Token> {
     let top = (any::<u32>(), -100.0..=0.0f32, text());
     let top = top.prop_map(|(id, logprob, text)| TopToken { id, logprob, text });
-    let logprobs = (-100.0..=0.0f32, vec(top, 0..=20))
-        .prop_map(|(chosen, top)| Logprobs { chosen, top });
+    let logprobs =
+        (-100.0..=0.0f32, vec(top, 0..=20)).prop_map(|(chosen, top)| Logprobs { chosen, top });
     let reasoning = (text(), any::<bool>());
     (any::<u32>(), any::<u32>(), text(), reasoning, of(logprobs)).prop_map(
         |(index, id, text, (reasoning, is_reasoning), logprobs)| Token {

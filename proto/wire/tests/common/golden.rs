@@ -163,10 +163,7 @@ fn work_requests() -> Vec<(&'static str, Request)> {
             ..Generate::new("chat", prompt)
         })
     };
-    let message = |role: &str, content: &str| ChatMessage {
-        role: role.into(),
-        content: content.into(),
-    };
+    let message = |role: &str, content: &str| ChatMessage::new(role, content);
     let sampling = Sampling {
         temperature: Some(0.75),
         top_k: Some(40),
@@ -219,6 +216,23 @@ fn work_requests() -> Vec<(&'static str, Request)> {
                 }),
                 options: plain_options(),
                 ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
+            "request_generate_tools",
+            Request::Generate(Generate {
+                tools_json: Some("[{\"name\":\"sky\"}]".into()),
+                options: plain_options(),
+                ..Generate::new(
+                    "chat",
+                    Prompt::Messages(vec![
+                        message("user", "Rain?"),
+                        ChatMessage {
+                            fields_json: Some("{\"tool_call_id\":\"1\"}".into()),
+                            ..message("tool", "wet")
+                        },
+                    ]),
+                )
             }),
         ),
         (
@@ -401,10 +415,7 @@ fn work_replies() -> Vec<(&'static str, Reply)> {
     };
     vec![
         ("reply_accepted", Reply::Accepted { queue_position: 2 }),
-        (
-            "reply_token",
-            Reply::Token(Token::new(5, 49_151, " 世界")),
-        ),
+        ("reply_token", Reply::Token(Token::new(5, 49_151, " 世界"))),
         (
             "reply_token_reasoning",
             Reply::Token(Token {
