@@ -180,6 +180,17 @@ fn chat_says_what_the_rust_client_hears() -> Result<()> {
 }
 
 #[test]
+fn chat_answers_in_the_form_of_a_schema() -> Result<()> {
+    let (workshop, daemon) = (Workshop::new()?, real()?);
+    let mut command = chat(&workshop, &daemon)?;
+    let schema = r#"{"enum": ["yes", "no"]}"#;
+    command.args(["-j", schema, CHAT_MODEL, QUESTION]);
+    let said = String::from_utf8(done(&mut command)?.stdout)?;
+    ensure!(["\"yes\"\n", "\"no\"\n"].contains(&&*said), "{said:?}");
+    Ok(())
+}
+
+#[test]
 fn chat_says_why_it_cannot() -> Result<()> {
     let (workshop, daemon) = (Workshop::new()?, real()?);
     let output = chat(&workshop, &daemon)?

@@ -35,7 +35,8 @@ impl Client {
     pub fn generate(&self, mut request: Generate) -> Result<Generation, ClientError> {
         let credit = credit_of(&request.options);
         request.options.credit = credit;
-        let call = Call::open(&self.link, Request::Generate(request), credit)?;
+        let request = Request::Generate(Box::new(request));
+        let call = Call::open(&self.link, request, credit)?;
         Ok(Generation { call })
     }
 }

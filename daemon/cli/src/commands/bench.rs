@@ -14,7 +14,7 @@ use crate::interrupt;
 use crate::ui::{Ui, bytes_text};
 use anyhow::{Context, Result};
 use mote_client::Client;
-use mote_wire::types::{Prompt, Receipt, WorkOptions};
+use mote_wire::types::{Prompt, Receipt};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 

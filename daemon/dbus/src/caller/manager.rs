@@ -139,7 +139,7 @@ impl Caller {
             ..Generate::new(&model, prompt)
         };
         options.finish()?;
-        let request = Request::Generate(generate);
+        let request = Request::Generate(Box::new(generate));
         self.start_job(call, token, (model, request), (stream, text, TEXT_CREDIT))
     }
 

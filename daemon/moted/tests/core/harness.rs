@@ -567,10 +567,10 @@ pub fn options() -> WorkOptions {
 }
 
 pub fn generate_with(model: &str, options: WorkOptions) -> Request {
-    Request::Generate(Generate {
+    Request::Generate(Box::new(Generate {
         options,
         ..Generate::new(model, Prompt::Plain("hello".into()))
-    })
+    }))
 }
 
 pub fn generate(model: &str) -> Request {

@@ -283,13 +283,13 @@ impl Client {
     }
 
     pub fn generate(&mut self, model: &str) -> u64 {
-        self.ask(Request::Generate(Generate {
+        self.ask(Request::Generate(Box::new(Generate {
             options: WorkOptions {
                 credit: 256,
                 ..WorkOptions::default()
             },
             ..Generate::new(model, Prompt::Plain("hello".into()))
-        }))
+        })))
     }
 
     pub fn status(&mut self) -> StatusReport {

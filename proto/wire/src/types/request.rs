@@ -36,7 +36,7 @@ pub enum Request {
     OpenStream(OpenStream),
     StreamPush(StreamPush),
     StreamClose,
-    Generate(Generate),
+    Generate(Box<Generate>),
     TransformClip(TransformClip),
     Cancel {
         target: u64,

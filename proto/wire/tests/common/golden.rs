@@ -153,9 +153,13 @@ fn targets() -> Vec<OutputTarget> {
     }]
 }
 
+fn asked(generate: Generate) -> Request {
+    Request::Generate(Box::new(generate))
+}
+
 fn work_requests() -> Vec<(&'static str, Request)> {
     let generate = |prompt, sampling, stop: &[&str]| {
-        Request::Generate(Generate {
+        asked(Generate {
             tokens_max: Some(128),
             sampling,
             stop: stop.iter().map(|stop| (*stop).into()).collect(),
@@ -175,7 +179,7 @@ fn work_requests() -> Vec<(&'static str, Request)> {
     vec![
         (
             "request_generate_logprobs",
-            Request::Generate(Generate {
+            asked(Generate {
                 logprobs: Some(20),
                 options: plain_options(),
                 ..Generate::new("chat", Prompt::Plain("Once".into()))
@@ -183,7 +187,7 @@ fn work_requests() -> Vec<(&'static str, Request)> {
         ),
         (
             "request_generate_bias",
-            Request::Generate(Generate {
+            asked(Generate {
                 logit_bias: vec![LogitBias {
                     token_id: 13,
                     bias: -100.0,
@@ -194,7 +198,7 @@ fn work_requests() -> Vec<(&'static str, Request)> {
         ),
         (
             "request_generate_json_schema",
-            Request::Generate(Generate {
+            asked(Generate {
                 constraint: Some(Constraint::JsonSchema("{\"type\":\"object\"}".into())),
                 options: plain_options(),
                 ..Generate::new("chat", Prompt::Plain("Once".into()))
@@ -202,7 +206,7 @@ fn work_requests() -> Vec<(&'static str, Request)> {
         ),
         (
             "request_generate_regex",
-            Request::Generate(Generate {
+            asked(Generate {
                 constraint: Some(Constraint::Regex("[0-9]+".into())),
                 options: plain_options(),
                 ..Generate::new("chat", Prompt::Plain("Once".into()))
@@ -210,7 +214,7 @@ fn work_requests() -> Vec<(&'static str, Request)> {
         ),
         (
             "request_generate_reasoning",
-            Request::Generate(Generate {
+            asked(Generate {
                 reasoning: Some(Reasoning {
                     tokens_max: Some(256),
                 }),
@@ -220,7 +224,7 @@ fn work_requests() -> Vec<(&'static str, Request)> {
         ),
         (
             "request_generate_tools",
-            Request::Generate(Generate {
+            asked(Generate {
                 tools_json: Some("[{\"name\":\"sky\"}]".into()),
                 options: plain_options(),
                 ..Generate::new(
