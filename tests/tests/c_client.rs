@@ -162,23 +162,31 @@ fn chat_says_what_the_rust_client_hears() -> Result<()> {
     command.args(["-r", &SEED.to_string(), CHAT_MODEL, QUESTION]);
     let said = String::from_utf8(done(&mut command)?.stdout)?;
     let request = Generate {
-        model: CHAT_MODEL.into(),
-        prompt: Prompt::Messages(vec![ChatMessage {
-            role: "user".into(),
-            content: QUESTION.into(),
-        }]),
         tokens_max: Some(TOKENS),
         sampling: Sampling {
             temperature: Some(TEMPERATURE),
             seed: Some(SEED),
             ..Sampling::default()
         },
-        stop: Vec::new(),
-        options: WorkOptions::default(),
+        ..Generate::new(
+            CHAT_MODEL,
+            Prompt::Messages(vec![ChatMessage::new("user", QUESTION)]),
+        )
     };
     let (heard, done) = daemon.client()?.generate(request)?.text()?;
     assert!(done.receipt.generated_tokens > 0);
     assert_eq!(said, format!("{heard}\n"));
+    Ok(())
+}
+
+#[test]
+fn chat_answers_in_the_form_of_a_schema() -> Result<()> {
+    let (workshop, daemon) = (Workshop::new()?, real()?);
+    let mut command = chat(&workshop, &daemon)?;
+    let schema = r#"{"enum": ["yes", "no"]}"#;
+    command.args(["-j", schema, CHAT_MODEL, QUESTION]);
+    let said = String::from_utf8(done(&mut command)?.stdout)?;
+    ensure!(["\"yes\"\n", "\"no\"\n"].contains(&&*said), "{said:?}");
     Ok(())
 }
 

@@ -44,8 +44,8 @@ pub use error::{BackendError, LoadError, ProbeError, RunError};
 pub use flavour::{Flavour, FlavourError, FlavourFile, Plugin, RUNTIME_FILE_NAME, TRACT_FLAVOUR};
 pub use manifest::{
     BackendKind, CheckInput, CheckSpec, ClipSpec, ConstantInput, InputHint, MANIFEST_BYTES_MAX,
-    MANIFEST_FILE_NAME, Manifest, ManifestError, MoeSpec, Precision, StateTensor, StreamSpec, Task,
-    TextSpec, Variant,
+    MANIFEST_FILE_NAME, Manifest, ManifestError, MoeSpec, Precision, ReasoningTags, StateTensor,
+    StreamSpec, Task, TextSpec, Variant,
 };
 pub use memory::{Access, Buffer, BufferOrigin, MemoryError};
 pub use paths::Paths;

@@ -12,6 +12,8 @@ pub const MANIFEST_FILE_NAME: &str = "mote.toml";
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 const VARIANTS_MAX: usize = 64;
 const NAME_BYTES_MAX: usize = 128;
+/// Bytes of a tag around reasoning.
+const TAG_BYTES_MAX: usize = 64;
 const DIMENSIONS_MAX: usize = 64;
 const DIMENSION_MAX: usize = 1 << 24;
 
@@ -216,9 +218,43 @@ pub struct TextSpec {
     pub bos_token_id: Option<u32>,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
+    /// What the model writes its reasoning between; `<think>` and `</think>` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<ReasoningTags>,
     /// For a Mixture of Experts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moe: Option<MoeSpec>,
+}
+
+/// What a model writes its reasoning between, ahead of its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReasoningTags {
+    /// Begins it; the chat template may have written it already.
+    pub open: String,
+    /// Ends it.
+    pub close: String,
+}
+
+impl Default for ReasoningTags {
+    fn default() -> Self {
+        Self {
+            open: "<think>".into(),
+            close: "</think>".into(),
+        }
+    }
+}
+
+impl ReasoningTags {
+    fn check(&self) -> Result<(), (String, String)> {
+        for (field, tag) in [("open", &self.open), ("close", &self.close)] {
+            if !(1..=TAG_BYTES_MAX).contains(&tag.len()) || tag.trim() != tag {
+                let why = format!("{tag:?} is not 1 to {TAG_BYTES_MAX} bytes without space around");
+                return Err((format!("text.reasoning.{field}"), why));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Shape of a Mixture of Experts.
@@ -498,6 +534,9 @@ impl Manifest {
             if sizes.contains(&0) || sizes.iter().any(|&size| size > 1 << 24) {
                 return Err(("text".into(), "a size is zero or absurd".into()));
             }
+            if let Some(tags) = &text.reasoning {
+                tags.check()?;
+            }
             let files = std::iter::once(&text.tokenizer).chain(&text.chat_template);
             if !files.into_iter().all(|file| stays_inside(file)) {
                 return Err(("text".into(), "a file leaves the folder".into()));
@@ -587,6 +626,25 @@ mod tests {
             );
         }
         assert!(parse(&GOOD.replace("precision", "prescision")).is_err());
+    }
+
+    #[test]
+    fn tags_around_reasoning_are_those_of_the_manifest() {
+        let with = |section: &str| {
+            let text = "task = \"text-generation\"\n[text]\ntokenizer = \"t.json\"\n\
+                context_tokens = 8\nvocab = 8\nlayers = 1\nkv_heads = 1\nhead_dim = 1\n\
+                eos_token_ids = [1]\n";
+            let text = GOOD.replace("task = \"tensor\"\n", &format!("{text}{section}"));
+            parse(&text).map(|manifest| manifest.text.expect("a text model").reasoning)
+        };
+        assert_eq!(with(""), Ok(None));
+        let tags = with("[text.reasoning]\nopen = \"<r>\"\nclose = \"</r>\"\n").expect("good");
+        assert_eq!(tags.expect("tags").close, "</r>");
+        for (open, close) in [("", "x"), ("x", " y"), ("x", &"y".repeat(65))] {
+            let section = format!("[text.reasoning]\nopen = {open:?}\nclose = {close:?}\n");
+            let message = with(&section).expect_err("must be refused");
+            assert!(message.contains("text.reasoning."), "{message}");
+        }
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub enum PipelineError {
     /// The tokenizer failed on tokens that the model gave.
     #[error("cannot turn tokens into text")]
     Detokenize(#[source] tokenizers::Error),
+    /// The constraint's grammar failed on the answer, or could not be made.
+    #[error("cannot follow the constraint")]
+    Grammar(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No token can be chosen from what the model computed.
     #[error("the model's logits {why}")]
     Logits { why: &'static str },

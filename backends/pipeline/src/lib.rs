@@ -12,7 +12,8 @@
 //! * [`Check`], before all others
 //!
 //! Dependencies: `tokenizers` reads the ecosystem's `tokenizer.json`; `minijinja` renders its chat
-//! templates; `half` converts 16-bit logits; `serde_json` reads `tokenizer_config.json`.
+//! templates; `llguidance` follows grammars; `half` converts 16-bit logits; `serde_json` reads `tokenizer_config.json`, tools
+//! and schemas.
 #![forbid(unsafe_code)]
 
 mod binding;
@@ -30,7 +31,9 @@ pub use error::PipelineError;
 pub use stream::{PREPARED_MAX, PushId, StreamSession};
 pub use tensor::{NamedTarget, NamedTensor, SESSIONS_MAX, SessionPool, TensorJob, TensorResult};
 pub use text::{
-    ChatTurn, Finish, KvPool, MESSAGES_MAX, POOL_ENTRIES_MAX, PREFILL_CHUNK_TOKENS,
-    PROMPT_BYTES_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, TOKENS_DEFAULT, TextJob,
-    TextModel, TextPrompt, TextRequest, TextStats, TextStep,
+    BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, Finish, KvPool, LOGIT_BIAS_MAX,
+    LOGPROBS_MAX, Logprobs, MESSAGES_MAX, POOL_ENTRIES_MAX, PREFILL_CHUNK_TOKENS, PROMPT_BYTES_MAX,
+    Reasoning, SCHEMA_DEPTH_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, TOKENS_DEFAULT,
+    TOOLS_BYTES_MAX, TextJob, TextModel, TextPrompt, TextRequest, TextStats, TextStep, TokenBias,
+    TopToken,
 };

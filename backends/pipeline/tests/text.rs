@@ -377,10 +377,7 @@ fn encoded(text: &str) -> Vec<u32> {
 fn a_conversation_that_goes_on_computes_only_what_is_new() {
     let (model, _) = open(Next::Hash);
     let mut pool = KvPool::new(2);
-    let turn = |role: &str, content: &str| ChatTurn {
-        role: role.into(),
-        content: content.into(),
-    };
+    let turn = |role: &str, content: &str| ChatTurn::new(role, content);
     let mut turns = vec![turn("user", &letters(150))];
     let mut request = TextRequest::new(TextPrompt::Messages(turns.clone()));
     request.tokens_max = Some(4);
@@ -421,10 +418,7 @@ fn templates_are_encoded_with_their_special_tokens() {
         }
     }
     let (model, _) = open(Next::Hash);
-    let turns = vec![ChatTurn {
-        role: "user".into(),
-        content: "hi".into(),
-    }];
+    let turns = vec![ChatTurn::new("user", "hi")];
     let mut request = TextRequest::new(TextPrompt::Messages(turns));
     request.tokens_max = Some(8);
     assert_eq!(
@@ -727,10 +721,7 @@ fn special_tokens_reach_the_template_from_the_config_or_the_manifest() {
             Ok(vec![Some(logits), None, None, None, None])
         });
         let model = Arc::new(TextModel::open(folder.path(), &spec, model).expect("opens"));
-        let turns = vec![ChatTurn {
-            role: "user".into(),
-            content: "Q".into(),
-        }];
+        let turns = vec![ChatTurn::new("user", "Q")];
         let mut request = TextRequest::new(TextPrompt::Messages(turns));
         request.tokens_max = Some(1);
         let sum: u32 = want

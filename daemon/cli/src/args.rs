@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mote_wire::types::LogitBias;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -314,6 +315,27 @@ pub struct Generate {
     /// End before this text
     #[arg(long)]
     pub stop: Vec<String>,
+    /// Make a token likelier, or less likely: from -100 (ruled out) to 100 (forced)
+    #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias)]
+    pub logit_bias: Vec<LogitBias>,
+    /// Tell the model of the tools in this file: a JSON list, as its chat template wants it
+    #[arg(long, value_name = "FILE", conflicts_with = "raw")]
+    pub tools: Option<PathBuf>,
+    /// Have the answer be JSON that the JSON schema in this file describes
+    #[arg(long, value_name = "FILE", conflicts_with = "regex")]
+    pub json_schema: Option<PathBuf>,
+    /// Have this regular expression match the answer as a whole
+    #[arg(long)]
+    pub regex: Option<String>,
+    /// Tell the model's reasoning apart from its answer: on standard error, or as a field of --json
+    #[arg(long)]
+    pub reasoning: bool,
+    /// Have the model end its reasoning after so many tokens
+    #[arg(long, value_name = "N", requires = "reasoning")]
+    pub reasoning_tokens_max: Option<u32>,
+    /// With --json, tell how likely each token was by the model itself, and N of the likeliest (0 to 20)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
+    pub logprobs: Option<u32>,
     /// Print the receipt too
     #[arg(long)]
     pub receipt: bool,
@@ -359,6 +381,18 @@ pub struct Clip {
     pub receipt: bool,
     #[command(flatten)]
     pub work: Work,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a bias is written ID=BIAS, as in 13=-100")]
+struct LogitBiasError;
+
+fn logit_bias(text: &str) -> Result<LogitBias, LogitBiasError> {
+    let (token_id, bias) = text.split_once('=').ok_or(LogitBiasError)?;
+    Ok(LogitBias {
+        token_id: token_id.parse().map_err(|_| LogitBiasError)?,
+        bias: bias.parse().map_err(|_| LogitBiasError)?,
+    })
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -108,8 +108,12 @@ fn verification_text(receipt: &Receipt) -> String {
 fn tokens_text(receipt: &Receipt) -> String {
     let rate = |tokens: u64, us: u64| tokens as f64 * 1e6 / us.max(1) as f64;
     let computed = receipt.prompt_tokens.saturating_sub(receipt.cached_tokens);
+    let reasoning = match receipt.reasoning_tokens {
+        0 => String::new(),
+        tokens => format!(" ({tokens} of reasoning)"),
+    };
     format!(
-        "{} prompt ({} cached) at {:.0}/s, {} answered at {:.1}/s",
+        "{} prompt ({} cached) at {:.0}/s, {} answered{reasoning} at {:.1}/s",
         receipt.prompt_tokens,
         receipt.cached_tokens,
         rate(computed, receipt.prefill_us),

@@ -32,6 +32,14 @@ impl Ui {
         }
     }
 
+    /// A piece of streamed text that is not the result.
+    pub fn aside(&self, text: &str) {
+        if !self.quiet && !self.json {
+            // A closed standard error must not end the work.
+            let _ignored_when_closed = write!(std::io::stderr(), "{text}");
+        }
+    }
+
     /// A result: `value` as JSON, or else the text.
     pub fn result(&self, value: &impl Serialize, text: impl std::fmt::Display) -> Result<()> {
         let mut bytes = if self.json {

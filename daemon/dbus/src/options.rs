@@ -1,7 +1,7 @@
 //! The `options` every method ends in.
 
 use crate::limits::OPTIONS_MAX;
-use mote_wire::types::{Priority, Sampling, Status, WorkOptions};
+use mote_wire::types::{Constraint, LogitBias, Priority, Reasoning, Sampling, Status, WorkOptions};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use zbus::{OwnedVariant, Variant};
@@ -105,6 +105,22 @@ impl Options {
         })
     }
 
+    /// Numbers by token.
+    pub fn bias(&mut self, name: &str) -> Result<Vec<LogitBias>, Status> {
+        let given = self.take(name, "numbers by token (a{ud})", |value| {
+            BTreeMap::<u32, f64>::try_from(value).ok()
+        })?;
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the wire has single precision here"
+        )]
+        let bias = |(token_id, bias)| LogitBias {
+            token_id,
+            bias: bias as f32,
+        };
+        Ok(given.unwrap_or_default().into_iter().map(bias).collect())
+    }
+
     /// A descriptor.
     pub fn descriptor(&mut self, name: &str) -> Result<Option<OwnedFd>, Status> {
         self.take(name, "a descriptor (h)", |value| match value {
@@ -135,6 +151,26 @@ impl Options {
             threads_max: self.count("threads_max")?.filter(|threads| *threads > 0),
             credit,
         })
+    }
+
+    /// What form an answer must have.
+    pub fn constraint(&mut self) -> Result<Option<Constraint>, Status> {
+        match (self.text("json_schema")?, self.text("regex")?) {
+            (Some(_), Some(_)) => Err(invalid("regex", "there is json_schema as well")),
+            (Some(schema), None) => Ok(Some(Constraint::JsonSchema(schema))),
+            (None, regex) => Ok(regex.map(Constraint::Regex)),
+        }
+    }
+
+    /// Whether reasoning is told apart, and how much of it there may be.
+    pub fn reasoning(&mut self) -> Result<Option<Reasoning>, Status> {
+        let is_apart = self.flag("reasoning")?.unwrap_or(false);
+        let tokens_max = self.count("reasoning_tokens_max")?;
+        if tokens_max.is_some() && !is_apart {
+            let why = "it takes the option reasoning";
+            return Err(invalid("reasoning_tokens_max", why));
+        }
+        Ok(is_apart.then_some(Reasoning { tokens_max }))
     }
 
     /// How tokens are drawn.
@@ -186,6 +222,22 @@ mod tests {
         assert_eq!(
             refused,
             Err(invalid("temprature", "there is no such option"))
+        );
+    }
+
+    #[test]
+    fn numbers_by_token_are_taken() {
+        let given = BTreeMap::from([(7_u32, -100.0_f64), (9, 0.5)]);
+        let bias = |token_id, bias| LogitBias { token_id, bias };
+        assert_eq!(
+            options(&[("b", zbus::Dict::from(given).into())]).bias("b"),
+            Ok(vec![bias(7, -100.0), bias(9, 0.5)])
+        );
+        assert_eq!(options(&[]).bias("b"), Ok(Vec::new()));
+        let refused = options(&[("b", 7.into())]).bias("b");
+        assert!(
+            matches!(refused, Err(Status::Invalid { .. })),
+            "{refused:?}"
         );
     }
 

@@ -1,7 +1,9 @@
 /*
  * Answers a question and writes the answer to stdout as it comes.
  *
- *   chat [-s SOCKET] [-n TOKENS] [-t TEMPERATURE] [-r SEED] MODEL QUESTION
+ *   chat [-s SOCKET] [-n TOKENS] [-t TEMPERATURE] [-r SEED] [-j JSON_SCHEMA] MODEL QUESTION
+ *
+ * With -j the answer is JSON that the schema describes.
  *
  * Ctrl-C ends the answer, not the program: what was said until then stays, and the exit status
  * is 130.
@@ -106,7 +108,7 @@ int main(int argc, char **argv) {
   sigset_t signals;
   int option, exit_status;
 
-  while ((option = getopt(argc, argv, "s:n:t:r:")) != -1) {
+  while ((option = getopt(argc, argv, "s:n:t:r:j:")) != -1) {
     switch (option) {
     case 's': path = optarg; break;
     case 'n': args.tokens_max = (uint32_t)strtoul(optarg, NULL, 10); break;
@@ -115,11 +117,13 @@ int main(int argc, char **argv) {
       sampling.seed = strtoull(optarg, NULL, 10);
       sampling.has_seed = 1;
       break;
+    case 'j': args.json_schema = optarg; break;
     default: return EXIT_USAGE;
     }
   }
   if (argc - optind != 2) {
-    fputs("usage: chat [-s SOCKET] [-n TOKENS] [-t TEMPERATURE] [-r SEED] MODEL QUESTION\n",
+    fputs("usage: chat [-s SOCKET] [-n TOKENS] [-t TEMPERATURE] [-r SEED] [-j JSON_SCHEMA] MODEL "
+          "QUESTION\n",
           stderr);
     return EXIT_USAGE;
   }

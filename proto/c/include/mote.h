@@ -339,12 +339,13 @@ typedef struct mote_receipt_info {
   uint64_t measured_at_s;     /* when it was tried, seconds since 1970; 0: it was not */
   uint64_t host_cpu_us;       /* processor time of the worker */
   uint64_t measured;          /* 1: it was chosen because it was measured to be the best */
+  uint64_t reasoning_tokens;  /* of the generated ones, those of reasoning told apart */
 } mote_receipt_info_t;
 
 #define MOTE_RECEIPT_INFO_INIT                                                                 \
   {sizeof(mote_receipt_info_t),                                                                \
    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-   0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Fills in *info, whose size is set. */
 mote_status_t mote_receipt_info(const mote_receipt_t *receipt, mote_receipt_info_t *info,
@@ -570,6 +571,14 @@ enum {
   MOTE_FINISH_CONTEXT_FULL = 5
 };
 
+/* A token that could have been taken. */
+typedef struct mote_top_token {
+  uint32_t id;
+  float logprob;    /* natural logarithm of its probability by the model itself */
+  const char *text; /* what it decodes to alone, up to a NUL in it */
+  size_t text_bytes;
+} mote_top_token_t;
+
 /* Something that happened. Fields that do not belong to its kind are 0. Kinds may be added: ignore
  * those you do not know. */
 typedef struct mote_event {
@@ -591,9 +600,17 @@ typedef struct mote_event {
   const uint8_t *png; /* a PNG file. Holds until the next call */
   size_t png_bytes;
   const mote_receipt_t *receipt; /* holds until the generation or transform is freed */
+  int32_t has_logprob; /* not 0: logprob, top and top_count are told, as was asked for */
+  float logprob;       /* natural logarithm of the token's probability by the model itself */
+  const mote_top_token_t *top; /* the likeliest tokens, the likeliest first. Holds until the next call */
+  size_t top_count;
+  const char *reasoning; /* as text, of the reasoning where that is told apart */
+  size_t reasoning_bytes;
+  uint64_t is_reasoning; /* not 0: the token is of the reasoning, or one of its tags */
 } mote_event_t;
 
-#define MOTE_EVENT_INIT {sizeof(mote_event_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define MOTE_EVENT_INIT                                                                       \
+  {sizeof(mote_event_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* ---- Text ---- */
 
@@ -619,6 +636,20 @@ typedef struct mote_sampling {
 
 #define MOTE_SAMPLING_INIT {sizeof(mote_sampling_t), 0, 0, 0, 0, 0, 0, 0}
 
+/* What is to be done with reasoning, which a model writes between its tags ahead of its answer. Stop
+ * strings, json_schema and regex are those of the answer alone where it is told apart. */
+enum {
+  MOTE_REASONING_IN_TEXT = 0, /* it is text like any other, and so are its tags */
+  MOTE_REASONING_APART = 1,   /* events tell its text as `reasoning` */
+  MOTE_REASONING_LIMITED = 2  /* likewise, and it is ended after reasoning_tokens_max tokens */
+};
+
+/* Added to a token's logit before anything else shapes the draw. */
+typedef struct mote_logit_bias {
+  uint32_t token_id;
+  float bias; /* -100 (ruled out) to 100 (forced) */
+} mote_logit_bias_t;
+
 /* Text to be answered: either messages, put through the model's chat template, or a prompt. */
 typedef struct mote_generate_args {
   size_t size;
@@ -632,9 +663,20 @@ typedef struct mote_generate_args {
   const mote_options_t *options;   /* or NULL */
   uint32_t tokens_max; /* of the answer; 0 takes what the context leaves, at most 1,024 */
   uint32_t flags;      /* 0 */
+  int32_t has_logprobs;  /* not 0: events tell how likely each token was, */
+  uint32_t top_logprobs; /* and so many of the likeliest: 0 to 20 */
+  const mote_logit_bias_t *logit_bias; /* each token once, at most 1,024 */
+  size_t logit_bias_count;
+  const char *json_schema; /* the answer is JSON that this JSON schema describes; or NULL */
+  const char *regex; /* or it is a text that this, in Rust's syntax, matches as a whole; or NULL */
+  int32_t reasoning; /* MOTE_REASONING_* */
+  uint32_t reasoning_tokens_max; /* with MOTE_REASONING_LIMITED: between the tags at most */
+  const char *tools_json; /* a JSON list of tools for the model's chat template; or NULL */
+  const char *const *message_fields; /* or NULL; of each message, a JSON object whose fields the chat
+                                        template sees too: tool_calls, tool_call_id, ...; or NULL */
 } mote_generate_args_t;
 
-#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* An answer while it is written. Freed before its end, it is cancelled. */
 typedef struct mote_generation mote_generation_t;

@@ -87,6 +87,10 @@ constants! {
     MOTE_FINISH_TOKENS_MAX = 4,
     MOTE_FINISH_CONTEXT_FULL = 5,
 
+    MOTE_REASONING_IN_TEXT = 0,
+    MOTE_REASONING_APART = 1,
+    MOTE_REASONING_LIMITED = 2,
+
     // As `ClipFormat` of the schema.
     MOTE_CLIP_MP4_AV1 = 1,
     MOTE_CLIP_GIF = 2,

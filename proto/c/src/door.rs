@@ -95,6 +95,10 @@ pub struct List<'a, T>(*const T, PhantomData<&'a [T]>);
 unsafe impl<T> Plain for List<'_, T> {}
 
 impl<'a, T: Plain> List<'a, T> {
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
     /// The elements; there may be none.
     pub(crate) fn take(self, count: usize, name: impl Display) -> Result<&'a [T], Failure> {
         if count == 0 {

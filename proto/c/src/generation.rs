@@ -2,13 +2,16 @@
 
 use crate::call::{Out, call, free, give};
 use crate::client::{MoteClient, client};
+use crate::codes::{MOTE_REASONING_APART, MOTE_REASONING_IN_TEXT, MOTE_REASONING_LIMITED};
 use crate::door::{Filled, Given};
 use crate::error::MoteError;
 use crate::failure::Failure;
 use crate::job::{self, Job, JobEvent};
 use crate::options::{no_flags, options, unless_zero};
 use crate::structs::{Event, GenerateArgs, Sampling};
-use mote_client::{ChatMessage, Generate, Generation, GenerationEvent, Prompt};
+use mote_client::{
+    ChatMessage, Constraint, Generate, Generation, GenerationEvent, Prompt, Reasoning,
+};
 
 /// An answer while it is written.
 pub struct MoteGeneration(Job<Generation>);
@@ -48,9 +51,13 @@ fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
     let stop = |(index, stop): (usize, &crate::door::Text<'_>)| {
         Ok(stop.required(format_args!("stop[{index}]"))?.to_owned())
     };
+    let model = args.model.required("model")?;
+    let bias = args.logit_bias.take(args.logit_bias_count, "logit_bias")?;
+    let bias = bias.iter().map(|given| mote_client::LogitBias {
+        token_id: given.token_id,
+        bias: given.bias,
+    });
     Ok(Generate {
-        model: args.model.required("model")?.into(),
-        prompt: prompt(&args)?,
         tokens_max: unless_zero(args.tokens_max),
         sampling: args
             .sampling
@@ -61,8 +68,36 @@ fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
             .enumerate()
             .map(stop)
             .collect::<Result<_, Failure>>()?,
+        constraint: constraint(&args)?,
+        reasoning: reasoning(&args)?,
+        tools_json: args.tools_json.optional("tools_json")?.map(str::to_owned),
+        logit_bias: bias.collect(),
+        logprobs: (args.has_logprobs != 0).then_some(args.top_logprobs),
         options: options(args.options)?,
+        ..Generate::new(model, prompt(&args)?)
     })
+}
+
+fn reasoning(args: &GenerateArgs<'_>) -> Result<Option<Reasoning>, Failure> {
+    let tokens_max = match args.reasoning {
+        MOTE_REASONING_IN_TEXT => return Ok(None),
+        MOTE_REASONING_APART => None,
+        MOTE_REASONING_LIMITED => Some(args.reasoning_tokens_max),
+        _ => return Err(Failure::invalid("reasoning", "is none of MOTE_REASONING_*")),
+    };
+    Ok(Some(Reasoning { tokens_max }))
+}
+
+fn constraint(args: &GenerateArgs<'_>) -> Result<Option<Constraint>, Failure> {
+    let schema = args.json_schema.optional("json_schema")?;
+    match (schema, args.regex.optional("regex")?) {
+        (Some(_), Some(_)) => {
+            let why = "is given, and json_schema as well";
+            Err(Failure::invalid("regex", why))
+        }
+        (Some(schema), None) => Ok(Some(Constraint::JsonSchema(schema.into()))),
+        (None, regex) => Ok(regex.map(|regex| Constraint::Regex(regex.into()))),
+    }
 }
 
 fn prompt(args: &GenerateArgs<'_>) -> Result<Prompt, Failure> {
@@ -75,6 +110,10 @@ fn prompt(args: &GenerateArgs<'_>) -> Result<Prompt, Failure> {
         (Some(prompt), []) => Ok(Prompt::Plain(prompt.into())),
         (Some(_), _) => Err(Failure::invalid("prompt", "is given, and messages as well")),
         (None, messages) => {
+            let fields = match args.message_fields.is_null() {
+                true => &[],
+                false => args.message_fields.take(messages.len(), "message_fields")?,
+            };
             let mut conversation = Vec::with_capacity(messages.len());
             for (index, message) in messages.iter().enumerate() {
                 let role = message
@@ -83,9 +122,14 @@ fn prompt(args: &GenerateArgs<'_>) -> Result<Prompt, Failure> {
                 let content = message
                     .content
                     .required(format_args!("messages[{index}].content"))?;
+                let fields = match fields.get(index) {
+                    Some(fields) => fields.optional(format_args!("message_fields[{index}]"))?,
+                    None => None,
+                };
                 conversation.push(ChatMessage {
                     role: role.into(),
                     content: content.into(),
+                    fields_json: fields.map(str::to_owned),
                 });
             }
             Ok(Prompt::Messages(conversation))

@@ -6,8 +6,11 @@ use crate::door::Filled;
 use crate::error::MoteError;
 use crate::failure::Failure;
 use crate::receipt::MoteReceipt;
-use crate::structs::Event;
-use mote_client::{Canceller, ClientError, Done, FinishReason, Preview, Progress, Stage, Token};
+use crate::structs::{Event, TopToken};
+use mote_client::{
+    Canceller, ClientError, Done, FinishReason, Logprobs, Preview, Progress, Stage, Token,
+};
+use std::ffi::CString;
 use std::ptr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -22,6 +25,10 @@ struct Work<I> {
     events: I,
     /// Text or picture of the event that C was told last.
     content: Vec<u8>,
+    reasoning: Vec<u8>,
+    /// The likeliest tokens of the event that C was told last, and their texts.
+    top: Vec<TopToken>,
+    top_texts: Vec<CString>,
 }
 
 /// One event of either kind of work.
@@ -39,9 +46,15 @@ where
     E: Into<JobEvent>,
 {
     pub(crate) fn new(events: I, canceller: Canceller) -> Self {
-        let content = Vec::new();
+        let work = Work {
+            events,
+            content: Vec::new(),
+            reasoning: Vec::new(),
+            top: Vec::new(),
+            top_texts: Vec::new(),
+        };
         Self {
-            work: Mutex::new(Work { events, content }),
+            work: Mutex::new(work),
             canceller,
             receipt: OnceLock::new(),
         }
@@ -88,13 +101,50 @@ impl<I> Work<I> {
         self.content.clear();
         self.content.extend_from_slice(token.text.as_bytes());
         self.content.push(0);
-        Event {
+        let reasoning_bytes = token.reasoning.len();
+        self.reasoning = token.reasoning.into_bytes();
+        self.reasoning.push(0);
+        let told = Event {
             kind: MOTE_EVENT_TOKEN,
             token_index: token.index,
             token_id: token.id,
             text: self.content.as_ptr().cast(),
             text_bytes: token.text.len(),
+            reasoning: self.reasoning.as_ptr().cast(),
+            reasoning_bytes,
+            is_reasoning: token.is_reasoning.into(),
             ..EMPTY
+        };
+        match token.logprobs {
+            Some(logprobs) => self.show_logprobs(logprobs, told),
+            None => told,
+        }
+    }
+
+    fn show_logprobs(&mut self, logprobs: Logprobs, event: Event) -> Event {
+        self.top.clear();
+        self.top_texts.clear();
+        for token in logprobs.top {
+            // A text that holds a NUL is cut there, as C would.
+            let mut bytes = token.text.into_bytes();
+            let text_bytes = bytes.iter().position(|&byte| byte == 0);
+            let text_bytes = text_bytes.unwrap_or(bytes.len());
+            bytes.truncate(text_bytes);
+            let text = CString::new(bytes).unwrap_or_default();
+            self.top.push(TopToken {
+                id: token.id,
+                logprob: token.logprob,
+                text: text.as_ptr(),
+                text_bytes,
+            });
+            self.top_texts.push(text);
+        }
+        Event {
+            has_logprob: 1,
+            logprob: logprobs.chosen,
+            top: self.top.as_ptr(),
+            top_count: self.top.len(),
+            ..event
         }
     }
 
@@ -159,6 +209,13 @@ const EMPTY: Event = Event {
     png: ptr::null(),
     png_bytes: 0,
     receipt: ptr::null(),
+    has_logprob: 0,
+    logprob: 0.0,
+    top: ptr::null(),
+    top_count: 0,
+    reasoning: ptr::null(),
+    reasoning_bytes: 0,
+    is_reasoning: 0,
 };
 
 fn stage_number(stage: Stage) -> i32 {

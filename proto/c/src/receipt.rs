@@ -111,6 +111,7 @@ impl MoteReceipt {
             measured_at_s: receipt.measured_at_s,
             host_cpu_us: receipt.host_cpu_us,
             measured: receipt.measured.into(),
+            reasoning_tokens: receipt.reasoning_tokens,
         }
     }
 }

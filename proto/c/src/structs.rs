@@ -120,6 +120,12 @@ structs! {
         repetition_penalty: f32,
     }
 
+    /// A token's bias. Arrays of it are passed, so it keeps its size.
+    mote_logit_bias_t = LogitBias {
+        token_id: u32,
+        bias: f32,
+    }
+
     /// Text to be answered.
     mote_generate_args_t = GenerateArgs<'a> {
         size: usize,
@@ -133,6 +139,24 @@ structs! {
         options: Given<'a, Options<'a>>,
         tokens_max: u32,
         flags: u32,
+        has_logprobs: i32,
+        top_logprobs: u32,
+        logit_bias: List<'a, LogitBias>,
+        logit_bias_count: usize,
+        json_schema: Text<'a>,
+        regex: Text<'a>,
+        reasoning: i32,
+        reasoning_tokens_max: u32,
+        tools_json: Text<'a>,
+        message_fields: List<'a, Text<'a>>,
+    }
+
+    /// A token that could have been taken. Arrays of it are given, so it keeps its size.
+    mote_top_token_t = TopToken {
+        id: u32,
+        logprob: f32,
+        text: *const c_char,
+        text_bytes: usize,
     }
 
     /// A clip to be transformed.
@@ -173,6 +197,13 @@ structs! {
         png: *const u8,
         png_bytes: usize,
         receipt: *const MoteReceipt,
+        has_logprob: i32,
+        logprob: f32,
+        top: *const TopToken,
+        top_count: usize,
+        reasoning: *const c_char,
+        reasoning_bytes: usize,
+        is_reasoning: u64,
     }
 
     /// What a result was computed by, on, and how.
@@ -219,6 +250,7 @@ structs! {
         measured_at_s: u64,
         host_cpu_us: u64,
         measured: u64,
+        reasoning_tokens: u64,
     }
 }
 

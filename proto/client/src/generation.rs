@@ -6,7 +6,7 @@ use crate::error::ClientError;
 use mote_wire::types::{Done, Generate, Progress, Reply, Request, Token};
 
 /// What happens while an answer is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum GenerationEvent {
     /// The request is in the queue.
     Accepted {
@@ -35,7 +35,8 @@ impl Client {
     pub fn generate(&self, mut request: Generate) -> Result<Generation, ClientError> {
         let credit = credit_of(&request.options);
         request.options.credit = credit;
-        let call = Call::open(&self.link, Request::Generate(request), credit)?;
+        let request = Request::Generate(Box::new(request));
+        let call = Call::open(&self.link, request, credit)?;
         Ok(Generation { call })
     }
 }
@@ -46,7 +47,8 @@ impl Generation {
         self.call.canceller()
     }
 
-    /// Waits for the end: the whole text, its tail included, and what computed it.
+    /// Waits for the end: the whole text of the answer, its tail included, and what computed it.
+    /// Reasoning that was asked for apart is left out.
     pub fn text(self) -> Result<(String, Box<Done>), ClientError> {
         let mut text = String::new();
         for event in self {

@@ -14,12 +14,8 @@
 //!
 //! // Text in, text out.
 //! let request = Generate {
-//!     model: "smollm2-135m".into(),
-//!     prompt: Prompt::Plain("Once upon a time".into()),
 //!     tokens_max: Some(64),
-//!     sampling: Default::default(),
-//!     stop: Vec::new(),
-//!     options: WorkOptions::default(),
+//!     ..Generate::new("smollm2-135m", Prompt::Plain("Once upon a time".into()))
 //! };
 //! for event in client.generate(request)? {
 //!     if let GenerationEvent::Token(token) = event? {
@@ -69,9 +65,10 @@ pub use watch::Watch;
 
 pub use mote_wire::limits::Limits;
 pub use mote_wire::types::{
-    BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, DType, Device, Done, Event,
-    EventKind, Explanation, FinishReason, Generate, ModelDetails, ModelInfo, PowerReport, Preview,
-    Priority, Progress, Prompt, ProviderShare, Reason, Receipt, Rejected, Sampling, Sandbox,
-    SandboxPart, SandboxState, Stage, Status, StatusReport, TensorSpec, Token, TransformClip,
-    TrialInfo, VariantInfo, WorkOptions, WorkerInfo, WorkerState,
+    BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, Constraint, DType, Device,
+    Done, Event, EventKind, Explanation, FinishReason, Generate, LogitBias, Logprobs, ModelDetails,
+    ModelInfo, PowerReport, Preview, Priority, Progress, Prompt, ProviderShare, Reason, Reasoning,
+    Receipt, Rejected, Sampling, Sandbox, SandboxPart, SandboxState, Stage, Status, StatusReport,
+    TensorSpec, Token, TopToken, TransformClip, TrialInfo, VariantInfo, WorkOptions, WorkerInfo,
+    WorkerState,
 };

@@ -7,7 +7,7 @@ use mote_client::{
     ClientError, ClipEvent, ClipFormat, GenerationEvent, ProtocolError, Stage, Status,
     TransformClip, WorkOptions,
 };
-use mote_wire::types::{Preview, Progress, Reply, Request};
+use mote_wire::types::{Preview, Progress, Reply, Request, Token};
 use mote_wire::{Memfd, reply_to_frame};
 use std::fs::File;
 use std::io::Write;
@@ -60,6 +60,12 @@ fn events_come_in_order_and_end_with_done() {
 fn text_is_the_tokens_together() {
     let (client, daemon) = serve(|server| {
         let id = work(server);
+        let reasoning = Token {
+            reasoning: "so".into(),
+            is_reasoning: true,
+            ..Token::new(0, 1, "")
+        };
+        server.reply(id, Reply::Token(reasoning));
         (0..3).for_each(|index| server.reply(id, token(index)));
         server.reply(id, done("chat"));
     });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from contextlib import ExitStack
@@ -128,20 +129,34 @@ class Client:
     def generate(
         self,
         model: str,
-        prompt: str | Iterable[Mapping[str, str]],
+        prompt: str | Iterable[Mapping[str, Any]],
         *,
         tokens_max: int = 0,
         stop: str | Iterable[str] = (),
         raw: bool = False,
+        logprobs: int | None = None,
+        logit_bias: Mapping[int, float] | None = None,
+        json_schema: Mapping[str, Any] | str | None = None,
+        regex: str | None = None,
+        reasoning: bool = False,
+        reasoning_tokens_max: int | None = None,
+        tools: Iterable[Mapping[str, Any]] | str | None = None,
         options=None,
         **sampling,
     ) -> "Generation":
         """Streams an answer: an iterator over pieces of text.
 
         ``prompt`` is one user message, or a list of ``{"role": …, "content": …}``, or with ``raw``
-        what the model is to continue as it is. ``tokens_max`` 0 takes what the context leaves,
+        what the model is to continue as it is. Other keys of a message (``tool_calls``, ``tool_call_id``,
+        …) and ``tools`` go to the model's chat template as they are. ``tokens_max`` 0 takes what the context leaves,
         at most 1,024.
         ``sampling``: temperature, top_k, top_p, min_p, repetition_penalty, seed; none is greedy.
+        ``logprobs``: keep in the answer's ``tokens`` how likely each token was by the model itself,
+        and so many (0 to 20) of the likeliest. ``logit_bias``: what is added to a token's logit first, by
+        token id, from -100 (ruled out) to 100 (forced). ``json_schema`` (a schema, or its text) or
+        ``regex``: what form the answer must have. ``reasoning``: tell what the model writes between its
+        tags ahead of its answer apart, as the answer's ``reasoning``; ``reasoning_tokens_max`` of it at
+        most.
         """
         body = _schema.message("Generate")(
             model=model,
@@ -149,13 +164,36 @@ class Client:
             tokens_max=tokens_max,
             stop=[stop] if isinstance(stop, str) else stop,
             sampling=sampling,
+            logprobs=logprobs,
         )
+        if tools is not None:
+            body.tools_json = tools if isinstance(tools, str) else json.dumps(list(tools))
+        if reasoning:
+            body.reasoning.SetInParent()
+            if reasoning_tokens_max is not None:
+                body.reasoning.tokens_max = reasoning_tokens_max
+        elif reasoning_tokens_max is not None:
+            raise ValueError("reasoning_tokens_max takes reasoning=True")
+        if json_schema is not None and regex is not None:
+            raise ValueError("both json_schema and regex are given")
+        if json_schema is not None:
+            is_text = isinstance(json_schema, str)
+            body.constraint.json_schema = json_schema if is_text else json.dumps(json_schema)
+        if regex is not None:
+            body.constraint.regex = regex
+        for token_id, bias in (logit_bias or {}).items():
+            body.logit_bias.add(token_id=token_id, bias=bias)
         if raw:
             body.prompt = prompt
         else:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
             for message in messages:
-                body.messages.add(role=message["role"], content=message["content"])
+                others = {key: message[key] for key in message if key not in ("role", "content")}
+                body.messages.add(
+                    role=message["role"],
+                    content=message.get("content") or "",
+                    fields_json=json.dumps(others) if others else "",
+                )
         return Generation(Call(self._link, "generate", body))
 
     # ---- Clips ----
@@ -285,14 +323,18 @@ def _collect(call: Call, out: Mapping[str, np.ndarray]) -> Outputs:
 class Generation:
     """An answer while it is written: an iterator over pieces of its text.
 
-    Closed or dropped before its end, the work is cancelled. ``token_ids`` grows as it is read;
-    ``receipt`` and ``finish`` (``end_of_answer``, ``stop_string``, ``tokens_max``,
+    Closed or dropped before its end, the work is cancelled. ``token_ids`` grows as it is read, and
+    where logprobs were asked for ``tokens`` (each with ``id``, ``text``, ``logprob`` and ``top``, a list
+    with ``id``, ``text`` and ``logprob``, the likeliest first), and ``reasoning`` where that was asked for
+    apart; ``receipt`` and ``finish`` (``end_of_answer``, ``stop_string``, ``tokens_max``,
     ``context_full``) are there after the end.
     """
 
     def __init__(self, call: Call):
         self._call = call
         self.token_ids: list[int] = []
+        self.tokens: list[Any] = []
+        self.reasoning = ""
         self.receipt: Any = None
         self.finish: str | None = None
 
@@ -310,6 +352,9 @@ class Generation:
             kind, message, _ = answer
             if kind == "token":
                 self.token_ids.append(message.id)
+                self.reasoning += message.reasoning
+                if message.HasField("logprob"):
+                    self.tokens.append(message)
                 if message.text:
                     return message.text
             elif kind == "done":

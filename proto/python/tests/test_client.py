@@ -1,6 +1,7 @@
 """The client against a real daemon and real models."""
 
 import gc
+import json
 import os
 import re
 import threading
@@ -123,6 +124,73 @@ def test_a_push_that_does_not_fit_leaves_the_stream_in_order(daemon, case):
 
 
 # ---- Text ----
+
+
+def test_an_answer_keeps_to_a_json_schema_whatever_is_drawn(daemon):
+    schema = {
+        "type": "object",
+        "properties": {
+            "animal": {"enum": ["whale", "crab"]},
+            "legs": {"type": "integer", "minimum": 0, "maximum": 10},
+        },
+        "required": ["animal", "legs"],
+        "additionalProperties": False,
+        "x-guidance": {"whitespace_flexible": False},
+    }
+    question = "Describe an animal of the ocean."
+    for sampling in ({}, {"temperature": 1.5, "seed": 1}, {"temperature": 1.0, "top_k": 3, "min_p": 0.1, "seed": 2}):
+        answer = daemon.generate(TEXT_MODEL, question, json_schema=schema, tokens_max=60, **sampling)
+        value = json.loads("".join(answer))
+        assert value["animal"] in ("whale", "crab") and 0 <= value["legs"] <= 10
+        assert answer.finish == "end_of_answer"
+
+
+def test_an_answer_matches_a_regular_expression(daemon):
+    answer = daemon.generate(TEXT_MODEL, "When did Columbus sail?", regex="In the year [0-9]{4}[.]")
+    assert re.fullmatch(r"In the year [0-9]{4}[.]", "".join(answer))
+    for constraint, field in (
+        ({"regex": "("}, "constraint.regex"),
+        ({"json_schema": {"type": "integer", "minimum": 2, "maximum": 1}}, "constraint.json_schema"),
+    ):
+        with pytest.raises(mote.Invalid) as refused:
+            list(daemon.generate(TEXT_MODEL, "Hello", **constraint))
+        assert refused.value.field == field
+
+
+def test_tokens_tell_how_likely_they_were(daemon):
+    question = "Count up from one."
+    answer = daemon.generate(TEXT_MODEL, question, tokens_max=10, logprobs=4)
+    text = "".join(answer)
+    assert "".join(token.text for token in answer.tokens) == text
+    for token in answer.tokens:
+        # Greedy: the token that was taken is the likeliest.
+        assert len(token.top) == 4 and token.top[0].id == token.id
+        assert token.top[0].logprob == token.logprob <= 0
+        assert [top.logprob for top in token.top] == sorted((top.logprob for top in token.top), reverse=True)
+    silent = daemon.generate(TEXT_MODEL, question, tokens_max=10)
+    assert "".join(silent) == text and silent.tokens == []
+
+
+def test_a_bias_rules_tokens_out(daemon):
+    question = "Count up from one."
+    first = daemon.generate(TEXT_MODEL, question, tokens_max=1, logprobs=2)
+    list(first)
+    (token,) = first.tokens
+    other = daemon.generate(TEXT_MODEL, question, tokens_max=1, logit_bias={token.id: -100})
+    list(other)
+    assert other.token_ids == [token.top[1].id]
+
+
+def test_tools_are_refused_by_a_template_that_takes_none(daemon):
+    with pytest.raises(mote.Invalid) as refused:
+        list(daemon.generate(TEXT_MODEL, "Rain?", tools=[{"type": "function", "function": {"name": "sky"}}]))
+    assert refused.value.field == "tools"
+
+
+def test_a_model_that_does_not_reason_answers(daemon):
+    answer = daemon.generate(TEXT_MODEL, "Hello", tokens_max=5, reasoning=True, reasoning_tokens_max=3)
+    assert "".join(answer) and answer.reasoning == ""
+    assert answer.receipt.reasoning_tokens == 0
 
 
 def test_an_answer_comes_in_pieces_and_is_the_same_each_time(daemon):

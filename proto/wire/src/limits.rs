@@ -28,6 +28,16 @@ pub const MESSAGES_MAX: usize = 1024;
 pub const STOPS_MAX: usize = 16;
 /// Bytes of one stop string.
 pub const STOP_BYTES_MAX: usize = 256;
+/// Likeliest tokens told with each token of an answer.
+pub const LOGPROBS_MAX: u32 = 20;
+/// Tokens of one request with a bias.
+pub const LOGIT_BIAS_MAX: usize = 1024;
+/// A bias, up or down.
+pub const BIAS_MAX: f32 = 100.0;
+/// Bytes of what an answer's form is described by.
+pub const CONSTRAINT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the description of tools.
+pub const TOOLS_BYTES_MAX: usize = 256 << 10;
 /// Inputs or outputs named in one request.
 pub const TENSORS_MAX: usize = 256;
 /// Dimensions of a tensor.

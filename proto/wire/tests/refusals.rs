@@ -215,6 +215,64 @@ fn output_targets() {
 }
 
 #[test]
+fn the_form_of_an_answer() {
+    let plain = || model().bytes(3, "hello");
+    let bias = |id: u64, bias: f32| Raw::new().varint(1, id).float(2, bias);
+    let constrained = |constraint| verb(GENERATE, plain().message(10, constraint));
+    let spoken = |fields: &str| {
+        let message = Raw::new().bytes(1, "user").bytes(2, "x").bytes(3, fields);
+        verb(GENERATE, model().message(2, message))
+    };
+    let largest = "x".repeat(CONSTRAINT_BYTES_MAX);
+    accepted(constrained(Raw::new().bytes(1, &largest)));
+    accepted(constrained(Raw::new().bytes(2, &largest)));
+    accepted(verb(GENERATE, plain().varint(8, LOGPROBS_MAX.into())));
+    accepted(verb(GENERATE, plain().message(9, bias(7, -BIAS_MAX))));
+    accepted(verb(GENERATE, plain().message(11, Raw::new().varint(1, 0))));
+    accepted(spoken("{}"));
+
+    let many = (0..=LOGIT_BIAS_MAX as u64).fold(plain(), |raw, id| raw.message(9, bias(id, 1.0)));
+    let twice = plain().message(9, bias(7, 1.0)).message(9, bias(7, 2.0));
+    for (frame, field) in [
+        (
+            verb(GENERATE, plain().varint(8, u64::from(LOGPROBS_MAX) + 1)),
+            "logprobs",
+        ),
+        (verb(GENERATE, many), "logit_bias"),
+        (verb(GENERATE, twice), "logit_bias[1].token_id"),
+        (
+            verb(GENERATE, plain().message(9, bias(7, 100.5))),
+            "logit_bias[0].bias",
+        ),
+        (
+            verb(GENERATE, plain().message(9, bias(7, f32::NAN))),
+            "logit_bias[0].bias",
+        ),
+        (constrained(Raw::new()), "constraint.kind"),
+        (
+            constrained(Raw::new().bytes(1, "")),
+            "constraint.json_schema",
+        ),
+        (constrained(Raw::new().bytes(2, "")), "constraint.regex"),
+        (
+            constrained(Raw::new().bytes(1, largest.clone() + "x")),
+            "bytes of constraint.json_schema",
+        ),
+        (
+            constrained(Raw::new().bytes(2, largest + "x")),
+            "bytes of constraint.regex",
+        ),
+        (
+            verb(GENERATE, plain().bytes(12, "x".repeat(TOOLS_BYTES_MAX + 1))),
+            "bytes of tools_json",
+        ),
+        (spoken(&"x".repeat(PROMPT_BYTES_MAX)), "bytes of messages"),
+    ] {
+        assert_eq!(refused(frame), field);
+    }
+}
+
+#[test]
 fn generation() {
     let prompt = |text: &str| model().bytes(3, text);
     accepted(verb(GENERATE, prompt("hello")));

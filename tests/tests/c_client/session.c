@@ -467,8 +467,31 @@ static void answers(const char *path) {
   args.flags = 1;
   REFUSES(mote_generate(client, &args, &generation, &error), "flags");
   args.flags = 0;
+  args.json_schema = "{}";
+  args.regex = "a";
+  REFUSES(mote_generate(client, &args, &generation, &error), "regex");
+  args.json_schema = args.regex = NULL;
+  args.reasoning = 3;
+  REFUSES(mote_generate(client, &args, &generation, &error), "reasoning");
+  args.reasoning = MOTE_REASONING_IN_TEXT;
+  args.logit_bias_count = 1;
+  REFUSES(mote_generate(client, &args, &generation, &error), "logit_bias");
+  args.logit_bias_count = 0;
   REFUSES(mote_generate(client, &args, NULL, &error), "generation");
   CHECK(generation == NULL);
+
+  args.has_logprobs = 1;
+  args.top_logprobs = 2;
+  args.tokens_max = 1;
+  OK(mote_generate(client, &args, &generation, &error));
+  do {
+    OK(mote_generation_next(generation, &event, &error));
+  } while (event.kind != MOTE_EVENT_TOKEN);
+  CHECK(event.has_logprob && event.logprob <= 0 && event.top_count == 2);
+  CHECK(event.top[0].logprob >= event.top[1].logprob && event.top[0].id != event.top[1].id);
+  CHECK(strlen(event.top[1].text) == event.top[1].text_bytes);
+  CHECK(event.is_reasoning == 0 && event.reasoning_bytes == 0);
+  mote_generation_free(generation);
   mote_client_free(client);
 }
 

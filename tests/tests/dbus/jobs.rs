@@ -30,11 +30,6 @@ fn a_real_model_says_the_same_as_on_the_wire() -> Result<()> {
     let wanted = on_the_wire(
         &stage,
         Generate {
-            model: "smollm2-135m".into(),
-            prompt: Prompt::Messages(vec![ChatMessage {
-                role: "user".into(),
-                content: ask.into(),
-            }]),
             tokens_max: Some(48),
             sampling: Sampling {
                 temperature: Some(1.0),
@@ -42,8 +37,10 @@ fn a_real_model_says_the_same_as_on_the_wire() -> Result<()> {
                 seed: Some(11),
                 ..Sampling::default()
             },
-            stop: Vec::new(),
-            options: WorkOptions::default(),
+            ..Generate::new(
+                "smollm2-135m",
+                Prompt::Messages(vec![ChatMessage::new("user", ask)]),
+            )
         },
     )?;
     with(async {

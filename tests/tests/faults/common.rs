@@ -123,12 +123,9 @@ pub fn write(store: &Path, model: &Model<'_>) -> Result<()> {
 /// Asks a text model to go on after `t1`.
 pub fn question(model: &str, tokens_max: u32, options: WorkOptions) -> Generate {
     Generate {
-        model: model.into(),
-        prompt: Prompt::Plain("t1".into()),
         tokens_max: Some(tokens_max),
-        sampling: mote_client::Sampling::default(),
-        stop: Vec::new(),
         options,
+        ..Generate::new(model, Prompt::Plain("t1".into()))
     }
 }
 

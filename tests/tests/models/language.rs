@@ -4,7 +4,6 @@ use crate::{ONNXRUNTIME, client};
 use anyhow::{Context, Result};
 use mote_client::{
     ChatMessage, Client, Done, FinishReason, Generate, GenerationEvent, Prompt, Sampling, Status,
-    WorkOptions,
 };
 use mote_tests::reference::Case;
 
@@ -30,15 +29,11 @@ struct Answer {
 /// A question in a chat.
 pub fn ask(model: &str, question: &str) -> Generate {
     Generate {
-        model: model.into(),
-        prompt: Prompt::Messages(vec![ChatMessage {
-            role: "user".into(),
-            content: question.into(),
-        }]),
         tokens_max: Some(32),
-        sampling: Sampling::default(),
-        stop: Vec::new(),
-        options: WorkOptions::default(),
+        ..Generate::new(
+            model,
+            Prompt::Messages(vec![ChatMessage::new("user", question)]),
+        )
     }
 }
 

@@ -1,33 +1,19 @@
 //! [`TextJob`]: one answer in the making.
 
-use super::detokenizer::Detokenizer;
+use super::answer::{Answer, Finish};
 use super::lane::{Lane, PREFILL_CHUNK_TOKENS};
+use super::logprobs::Logprobs;
 use super::model::TextModel;
 use super::pool::{Kept, KvPool};
-use super::request::{TOKENS_DEFAULT, TextPrompt, TextRequest};
-use super::sampler::Sampler;
-use super::stop::{Filtered, StopFilter};
+use super::request::TextRequest;
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
 use mote_api::{Canceller, RunError, StatePlace};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// The model said so.
-    EndOfAnswer,
-    /// A stop string came.
-    StopString,
-    /// The request's limit is reached, or [`TOKENS_DEFAULT`].
-    TokensMax,
-    /// Prompt and answer fill the context.
-    ContextFull,
-}
-
 /// What one step of a text job gave. The answer's text is that of all its tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TextStep {
     /// A chunk of the prompt was computed, or a token of a resumed answer; more is to come.
     Prefill {
@@ -43,8 +29,14 @@ pub enum TextStep {
         index: u32,
         /// Token.
         id: u32,
-        /// Text that became certain with it; whole characters only, often empty.
+        /// Text of the answer that became certain with it; whole characters only, often empty.
         text: String,
+        /// Text of the reasoning likewise, when the request asks for it apart.
+        reasoning: String,
+        /// Whether the token is of the reasoning or one of its tags.
+        is_reasoning: bool,
+        /// How likely it was, when the request asks.
+        logprobs: Option<Box<Logprobs>>,
     },
     /// The answer is complete.
     Finished {
@@ -62,6 +54,8 @@ pub struct TextStats {
     pub cached_tokens: u64,
     /// Tokens of the answer, those of a resumed answer included; an end token is not counted.
     pub generated_tokens: u64,
+    /// Those of them that are reasoning, tags included; 0 when it is not asked for apart.
+    pub reasoning_tokens: u64,
     /// Wall time of the steps up to the first token.
     pub prefill_us: u64,
     /// Wall time of the steps after it.
@@ -89,20 +83,12 @@ pub struct TextJob {
     computed: usize,
     answer: Answer,
     logits: Vec<f32>,
+    /// Likeliest tokens to tell with each token.
+    logprobs: Option<usize>,
+    /// The logits as the model gave them, where they are to be told of.
+    raw_logits: Vec<f32>,
     started: bool,
     stats: TextStats,
-}
-
-/// The answer as far as it goes.
-struct Answer {
-    prompt_tokens: usize,
-    tokens_max: usize,
-    /// Why the answer ends at `tokens_max`.
-    at_max: Finish,
-    sampler: Sampler,
-    detokenizer: Detokenizer,
-    stop: StopFilter,
-    finished: Option<Finish>,
 }
 
 impl TextJob {
@@ -116,9 +102,10 @@ impl TextJob {
         request: TextRequest,
     ) -> Result<Self, PipelineError> {
         request.check()?;
-        let mut tokens = model.encode(&request.prompt)?;
+        let (mut tokens, prompt_tail) = model.encode(&request.prompt, request.tools.as_deref())?;
         let resume = check_resume(&request, model.spec().vocab)?;
-        let mut answer = Answer::new(model, request, &tokens)?;
+        let logprobs = request.logprobs;
+        let mut answer = Answer::new(model, request, &tokens, &prompt_tail)?;
         for (index, &id) in resume.iter().enumerate() {
             if answer.finished.is_some() {
                 let field = format!("resume_token_ids[{index}]");
@@ -127,7 +114,8 @@ impl TextJob {
                     "comes after the answer's end",
                 ));
             }
-            answer.accept(model, &mut tokens, id)?;
+            let accepted = answer.accept(model, &mut tokens, id);
+            accepted.map_err(|error| not_resumed(index, error))?;
         }
         let kept = cache.take(model, &tokens, answer.prompt_tokens)?;
         let computed = kept.tokens.len();
@@ -135,6 +123,7 @@ impl TextJob {
             prompt_tokens: answer.prompt_tokens as u64,
             cached_tokens: computed as u64,
             generated_tokens: (tokens.len() - answer.prompt_tokens) as u64,
+            reasoning_tokens: answer.reasoning_tokens(),
             ..TextStats::default()
         };
         Ok(Self {
@@ -147,6 +136,8 @@ impl TextJob {
             computed,
             answer,
             logits: Vec::new(),
+            logprobs,
+            raw_logits: Vec::new(),
             started: false,
             stats,
         })
@@ -190,22 +181,42 @@ impl TextJob {
         }
         self.started = true;
         let index = self.tokens.len() - self.answer.prompt_tokens;
-        let id = self.answer.sampler.choose(&mut self.logits, index as u64);
+        let id = self.choose(index as u64);
         if id.is_err() {
             self.prompt_logits.clear();
         }
         let id = id?;
-        let text = self.answer.accept(&self.model, &mut self.tokens, id)?;
+        let said = self.answer.accept(&self.model, &mut self.tokens, id)?;
         let grown = self.tokens.len() - self.answer.prompt_tokens;
         self.stats.generated_tokens = grown as u64;
+        self.stats.reasoning_tokens = self.answer.reasoning_tokens();
         Ok(match self.answer.finished {
-            Some(reason) if grown == index && text.is_empty() => TextStep::Finished { reason },
+            Some(reason) if grown == index && said.is_silent() => TextStep::Finished { reason },
             _ => TextStep::Token {
                 index: u32::try_from(index).unwrap_or(u32::MAX),
                 id,
-                text,
+                text: said.text,
+                reasoning: said.reasoning,
+                is_reasoning: said.is_reasoning,
+                logprobs: self.logprobs_of(id)?,
             },
         })
+    }
+
+    /// Token number `index` of the answer, by the logits.
+    fn choose(&mut self, index: u64) -> Result<u32, PipelineError> {
+        if self.logprobs.is_some() {
+            self.raw_logits.clone_from(&self.logits);
+        }
+        self.answer.choose(&self.model, &mut self.logits, index)
+    }
+
+    /// How likely the token was that was just chosen, if that is asked for.
+    fn logprobs_of(&self, id: u32) -> Result<Option<Box<Logprobs>>, PipelineError> {
+        let tokenizer = self.model.tokenizer();
+        self.logprobs
+            .map(|top| Logprobs::new(tokenizer, &self.raw_logits, id, top).map(Box::new))
+            .transpose()
     }
 
     /// Runs the model once, and fetches logits where they are needed.
@@ -278,75 +289,34 @@ fn next_chunk(start: usize, prompt_tokens: usize) -> usize {
 }
 
 fn check_resume(request: &TextRequest, vocab: usize) -> Result<Vec<u32>, PipelineError> {
+    let bias = request.logit_bias.iter().map(|bias| bias.id);
+    check_ids("logit_bias", bias, vocab)?;
     let resume = &request.resume_token_ids;
-    match resume.iter().position(|&id| id as usize >= vocab) {
-        Some(index) => Err(PipelineError::invalid(
-            format!("resume_token_ids[{index}]"),
-            format!("{} is not below {vocab}", resume[index]),
-        )),
-        None => Ok(resume.clone()),
+    check_ids("resume_token_ids", resume.iter().copied(), vocab)?;
+    Ok(resume.clone())
+}
+
+/// Why the answer cannot go on after token number `index` that it is said to have.
+fn not_resumed(index: usize, error: PipelineError) -> PipelineError {
+    match error {
+        PipelineError::Grammar(_) => {
+            let field = format!("resume_token_ids[{index}]");
+            PipelineError::invalid(field, "does not keep to the constraint")
+        }
+        other => other,
     }
 }
 
-impl Answer {
-    fn new(model: &TextModel, request: TextRequest, prompt: &[u32]) -> Result<Self, PipelineError> {
-        let room = model.spec().context_tokens - prompt.len();
-        let asked = request.tokens_max.unwrap_or(TOKENS_DEFAULT);
-        let mut sampler = Sampler::new(request.sampling, request.seed, model.spec().vocab);
-        prompt.iter().for_each(|&id| sampler.observe(id));
-        let detokenizer = match request.prompt {
-            TextPrompt::Plain(_) => Detokenizer::after(model.tokenizer(), prompt)?,
-            TextPrompt::Messages(_) => Detokenizer::new(),
-        };
-        Ok(Self {
-            prompt_tokens: prompt.len(),
-            tokens_max: asked.min(room),
-            at_max: if asked <= room {
-                Finish::TokensMax
-            } else {
-                Finish::ContextFull
-            },
-            sampler,
-            detokenizer,
-            stop: StopFilter::new(request.stop),
-            finished: None,
-        })
-    }
-
-    /// Takes the next token of the answer and appends it to `tokens`, unless it is an end token;
-    /// gives the text that became certain.
-    fn accept(
-        &mut self,
-        model: &TextModel,
-        tokens: &mut Vec<u32>,
-        id: u32,
-    ) -> Result<String, PipelineError> {
-        if model.spec().eos_token_ids.contains(&id) {
-            return self.finish(model, Finish::EndOfAnswer);
-        }
-        tokens.push(id);
-        self.sampler.observe(id);
-        let piece = self.detokenizer.push(model.tokenizer(), id)?;
-        match self.stop.push(&piece) {
-            Filtered::Stop(text) => {
-                self.finished = Some(Finish::StopString);
-                Ok(text)
-            }
-            Filtered::Pass(text) if tokens.len() - self.prompt_tokens >= self.tokens_max => {
-                Ok(text + &self.finish(model, self.at_max)?)
-            }
-            Filtered::Pass(text) => Ok(text),
-        }
-    }
-
-    /// Ends the answer; gives the text that was held back.
-    fn finish(&mut self, model: &TextModel, reason: Finish) -> Result<String, PipelineError> {
-        let rest = self.detokenizer.finish(model.tokenizer())?;
-        let (reason, text) = match self.stop.push(&rest) {
-            Filtered::Stop(text) => (Finish::StopString, text),
-            Filtered::Pass(text) => (reason, text + &self.stop.finish()),
-        };
-        self.finished = Some(reason);
-        Ok(text)
+fn check_ids(
+    field: &str,
+    ids: impl Iterator<Item = u32>,
+    vocab: usize,
+) -> Result<(), PipelineError> {
+    match ids.enumerate().find(|&(_, id)| id as usize >= vocab) {
+        Some((index, id)) => Err(PipelineError::invalid(
+            format!("{field}[{index}]"),
+            format!("{id} is not below {vocab}"),
+        )),
+        None => Ok(()),
     }
 }

@@ -15,27 +15,35 @@
 //! kernels depend on how many tokens an expert gets. Its answers repeat exactly when the prompt is
 //! the one that is cached, or when nothing is.
 
+mod answer;
+mod constraint;
 mod detokenizer;
 mod files;
 mod graph;
 mod job;
 mod lane;
+mod logprobs;
 mod model;
 mod philox;
 mod pool;
+mod reasoning;
 mod request;
 mod sampler;
 mod stop;
 mod strftime;
 mod template;
+mod vocabulary;
 
+pub use answer::Finish;
 pub(crate) use graph::TextGraph;
-pub use job::{Finish, TextJob, TextStats, TextStep};
+pub use job::{TextJob, TextStats, TextStep};
 pub(crate) use lane::Lane;
 pub use lane::PREFILL_CHUNK_TOKENS;
+pub use logprobs::{Logprobs, TopToken};
 pub use model::TextModel;
 pub use pool::{KvPool, POOL_ENTRIES_MAX};
 pub use request::{
-    ChatTurn, MESSAGES_MAX, PROMPT_BYTES_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling,
-    TOKENS_DEFAULT, TextPrompt, TextRequest,
+    BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, LOGIT_BIAS_MAX, LOGPROBS_MAX,
+    MESSAGES_MAX, PROMPT_BYTES_MAX, Reasoning, SCHEMA_DEPTH_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX,
+    Sampling, TOKENS_DEFAULT, TOOLS_BYTES_MAX, TextPrompt, TextRequest, TokenBias,
 };

@@ -1,5 +1,6 @@
 //! [`TextModel`].
 
+use super::constraint::Grammars;
 use super::files;
 use super::graph::TextGraph;
 use super::lane::Lane;
@@ -8,8 +9,11 @@ use super::template::ChatTemplate;
 use crate::PipelineError;
 use mote_api::{Model, TextSpec};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokenizers::Tokenizer;
+
+/// Bytes at the end of a prompt that say whether it opens the reasoning.
+const TAIL_BYTES: usize = 256;
 
 /// A text model with its tokenizer and chat template.
 pub struct TextModel {
@@ -18,6 +22,8 @@ pub struct TextModel {
     graph: Arc<TextGraph>,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    /// Made for the first request with a constraint.
+    grammars: OnceLock<Grammars>,
 }
 
 impl TextModel {
@@ -53,6 +59,7 @@ impl TextModel {
             graph,
             tokenizer,
             template,
+            grammars: OnceLock::new(),
         })
     }
 
@@ -72,20 +79,42 @@ impl TextModel {
         &self.tokenizer
     }
 
+    /// What makes grammars over this model's tokens.
+    pub(crate) fn grammars(&self) -> Result<&Grammars, PipelineError> {
+        if let Some(grammars) = self.grammars.get() {
+            return Ok(grammars);
+        }
+        let made = Grammars::new(&self.tokenizer, &self.spec)?;
+        Ok(self.grammars.get_or_init(|| made))
+    }
+
     pub(crate) fn lane(&self) -> Result<Lane, PipelineError> {
         Lane::new(self.model.as_ref(), &self.graph, self.spec.vocab)
     }
 
-    /// The tokens of a prompt, at least one and fewer than the context holds.
-    pub(crate) fn encode(&self, prompt: &TextPrompt) -> Result<Vec<u32>, PipelineError> {
+    /// The tokens of a prompt, at least one and fewer than the context holds; and how its text ends.
+    pub(crate) fn encode(
+        &self,
+        prompt: &TextPrompt,
+        tools: Option<&str>,
+    ) -> Result<(Vec<u32>, String), PipelineError> {
+        let tail;
         let (field, encoding) = match prompt {
-            TextPrompt::Plain(text) => ("prompt", self.tokenizer.encode_fast(text.as_str(), true)),
+            TextPrompt::Plain(_) if tools.is_some() => {
+                let why = "are given to the chat template; send messages";
+                return Err(PipelineError::invalid("tools", why));
+            }
+            TextPrompt::Plain(text) => {
+                tail = tail_of(text);
+                ("prompt", self.tokenizer.encode_fast(text.as_str(), true))
+            }
             TextPrompt::Messages(turns) => {
                 let Some(template) = &self.template else {
                     let why = "the model has no chat template; send a plain prompt";
                     return Err(PipelineError::invalid("messages", why));
                 };
-                let text = template.render(turns)?;
+                let text = template.render(turns, tools)?;
+                tail = tail_of(&text);
                 // The template writes the special tokens itself.
                 ("messages", self.tokenizer.encode_fast(text, false))
             }
@@ -110,6 +139,11 @@ impl TextModel {
                 context_tokens: self.spec.context_tokens as u64,
             });
         }
-        Ok(ids)
+        Ok((ids, tail))
     }
+}
+
+fn tail_of(text: &str) -> String {
+    let start = text.len().saturating_sub(TAIL_BYTES);
+    text[text.ceil_char_boundary(start)..].to_owned()
 }

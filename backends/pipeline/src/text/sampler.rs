@@ -1,7 +1,7 @@
 //! Chooses tokens from logits.
 
 use super::philox;
-use super::request::Sampling;
+use super::request::{Sampling, TokenBias};
 use crate::PipelineError;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -12,9 +12,9 @@ const LANES: usize = 16;
 /// A token that may still be drawn. Ordered by rank: the likelier is greater, of equals the one
 /// with the lower id. Its logit is not NaN.
 #[derive(Clone, Copy, Debug)]
-struct Candidate {
-    id: u32,
-    logit: f32,
+pub(super) struct Candidate {
+    pub id: u32,
+    pub logit: f32,
 }
 
 impl Ord for Candidate {
@@ -44,6 +44,7 @@ impl Eq for Candidate {}
 pub(crate) struct Sampler {
     sampling: Sampling,
     seed: u64,
+    bias: Vec<TokenBias>,
     /// Which tokens have been seen, and the same as a list; empty without a penalty.
     is_seen: Vec<bool>,
     seen: Vec<u32>,
@@ -57,10 +58,16 @@ impl Sampler {
         Self {
             sampling,
             seed,
+            bias: Vec::new(),
             is_seen: vec![false; if penalised { vocab } else { 0 }],
             seen: Vec::new(),
             weights: Vec::new(),
         }
+    }
+
+    /// With this added to logits first.
+    pub fn biased(self, bias: Vec<TokenBias>) -> Self {
+        Self { bias, ..self }
     }
 
     /// Tells of a token of prompt or answer.
@@ -75,6 +82,11 @@ impl Sampler {
     /// Chooses token number `index` of the answer; the same logits, seed and index give the same
     /// token. `logits` holds one value per token of the vocabulary and is changed.
     pub fn choose(&mut self, logits: &mut [f32], index: u64) -> Result<u32, PipelineError> {
+        for &TokenBias { id, bias } in &self.bias {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit += bias;
+            }
+        }
         self.penalise(logits);
         let logit_max = maximum(logits)?;
         let Some(temperature) = self.sampling.drawing_temperature() else {
@@ -115,12 +127,12 @@ impl Sampler {
     }
 }
 
-/// Keeps the weights of the `top_k` highest logits.
-fn cut_to_top_k(logits: &[f32], top_k: usize, weights: &mut [f32]) {
-    let mut best: BinaryHeap<Reverse<Candidate>> = BinaryHeap::with_capacity(top_k);
+/// The `count` likeliest tokens, the least likely of them on top.
+pub(super) fn likeliest(logits: &[f32], count: usize) -> BinaryHeap<Reverse<Candidate>> {
+    let mut best: BinaryHeap<Reverse<Candidate>> = BinaryHeap::with_capacity(count);
     for (&logit, id) in logits.iter().zip(0u32..) {
         let candidate = Reverse(Candidate { id, logit });
-        if best.len() < top_k {
+        if best.len() < count {
             best.push(candidate);
         } else if let Some(mut worst) = best.peek_mut()
             && candidate < *worst
@@ -128,6 +140,12 @@ fn cut_to_top_k(logits: &[f32], top_k: usize, weights: &mut [f32]) {
             *worst = candidate;
         }
     }
+    best
+}
+
+/// Keeps the weights of the `top_k` highest logits.
+fn cut_to_top_k(logits: &[f32], top_k: usize, weights: &mut [f32]) {
+    let best = likeliest(logits, top_k);
     let Some(Reverse(worst)) = best.peek() else {
         return;
     };
@@ -182,6 +200,15 @@ fn cut_to_top_p(top_p: f64, weights: &mut [f32]) {
     }
 }
 
+/// The sum of e to the power of each logit less `logit_max`, which is the highest of them.
+pub(super) fn exp_sum(logits: &[f32], logit_max: f32) -> f64 {
+    let of_chunk = |chunk: &[f32]| {
+        let powers = chunk.iter().map(|&logit| exp(logit - logit_max));
+        powers.map(f64::from).sum::<f64>()
+    };
+    logits.chunks(LANES).map(of_chunk).sum()
+}
+
 fn sum(weights: &[f32]) -> f64 {
     // Sums of chunks first: they do not wait for each other.
     let of_chunk = |chunk: &[f32]| chunk.iter().map(|&weight| f64::from(weight)).sum::<f64>();
@@ -211,7 +238,7 @@ fn draw(weights: &[f32], point: f64) -> Option<usize> {
 }
 
 /// The highest logit.
-fn maximum(logits: &[f32]) -> Result<f32, PipelineError> {
+pub(super) fn maximum(logits: &[f32]) -> Result<f32, PipelineError> {
     let higher = |a: f32, b: f32| if b > a { b } else { a };
     let (chunks, rest) = logits.as_chunks::<LANES>();
     let mut highest = [f32::NEG_INFINITY; LANES];

@@ -8,6 +8,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 use serde::Serialize;
+use serde_json::Value as Json;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,6 +25,8 @@ const NAME: &str = "chat";
 pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
     special: SpecialTokens,
+    /// Whether it does anything with tools.
+    takes_tools: bool,
 }
 
 /// What a template sees. A token that the model does not have is undefined there.
@@ -31,6 +34,8 @@ pub(crate) struct ChatTemplate {
 struct Context<'a> {
     messages: Vec<Message<'a>>,
     add_generation_prompt: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bos_token: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,6 +46,18 @@ struct Context<'a> {
 struct Message<'a> {
     role: &'a str,
     content: &'a str,
+    #[serde(flatten)]
+    fields: serde_json::Map<String, Json>,
+}
+
+impl<'a> Message<'a> {
+    fn of((index, turn): (usize, &'a ChatTurn)) -> Result<Self, PipelineError> {
+        Ok(Self {
+            role: &turn.role,
+            content: &turn.content,
+            fields: fields(index, turn.fields.as_deref())?,
+        })
+    }
 }
 
 /// The source of an error that the template raised itself.
@@ -72,23 +89,24 @@ impl ChatTemplate {
                 file: file.to_owned(),
                 cause: cause.into(),
             })?;
+        let takes_tools = environment
+            .get_template(NAME)
+            .is_ok_and(|template| template.undeclared_variables(false).contains("tools"));
         Ok(Self {
             environment,
             special,
+            takes_tools,
         })
     }
 
-    /// The prompt that these messages become, with the opening of an answer at its end.
-    pub fn render(&self, turns: &[ChatTurn]) -> Result<String, PipelineError> {
+    /// The prompt that these messages become, with the opening of an answer at its end. `tools` is a
+    /// JSON list.
+    pub fn render(&self, turns: &[ChatTurn], tools: Option<&str>) -> Result<String, PipelineError> {
+        let messages = turns.iter().enumerate().map(Message::of);
         let context = Context {
-            messages: turns
-                .iter()
-                .map(|turn| Message {
-                    role: &turn.role,
-                    content: &turn.content,
-                })
-                .collect(),
+            messages: messages.collect::<Result<_, PipelineError>>()?,
             add_generation_prompt: true,
+            tools: tools.map(|tools| self.tools(tools)).transpose()?,
             bos_token: self.special.bos.as_deref(),
             eos_token: self.special.eos.as_deref(),
         };
@@ -99,6 +117,39 @@ impl ChatTemplate {
             .map_err(failure)?;
         let invalid = |_| PipelineError::invalid("messages", "do not render to UTF-8");
         String::from_utf8(text.0).map_err(invalid)
+    }
+
+    /// Tools as the template sees them.
+    fn tools(&self, tools: &str) -> Result<Json, PipelineError> {
+        let refused = |why: String| Err(PipelineError::invalid("tools", why));
+        if !self.takes_tools {
+            return refused("are not known to the model's chat template".into());
+        }
+        match serde_json::from_str(tools) {
+            Ok(Json::Array(tools)) if tools.iter().all(Json::is_object) => Ok(Json::Array(tools)),
+            Ok(_) => refused("are no list of objects".into()),
+            Err(cause) => refused(format!("are no JSON: {cause}")),
+        }
+    }
+}
+
+/// What a message has beside its role and its text.
+fn fields(
+    index: usize,
+    given: Option<&str>,
+) -> Result<serde_json::Map<String, Json>, PipelineError> {
+    let refused = |why: String| PipelineError::invalid(format!("messages[{index}].fields"), why);
+    let Some(given) = given else {
+        return Ok(serde_json::Map::new());
+    };
+    let fields: serde_json::Map<String, Json> =
+        serde_json::from_str(given).map_err(|cause| refused(format!("are no object: {cause}")))?;
+    match ["role", "content"]
+        .iter()
+        .find(|name| fields.contains_key(**name))
+    {
+        Some(name) => Err(refused(format!("have a {name} as well"))),
+        None => Ok(fields),
     }
 }
 
@@ -200,12 +251,9 @@ mod tests {
         };
         let turns: Vec<ChatTurn> = turns
             .iter()
-            .map(|(role, content)| ChatTurn {
-                role: role.to_string(),
-                content: content.to_string(),
-            })
+            .map(|(role, content)| ChatTurn::new(*role, *content))
             .collect();
-        ChatTemplate::compile(source.into(), special, Path::new("chat.jinja"))?.render(&turns)
+        ChatTemplate::compile(source.into(), special, Path::new("chat.jinja"))?.render(&turns, None)
     }
 
     /// Expected texts are those of transformers' `apply_chat_template` on the same template.
@@ -230,6 +278,55 @@ mod tests {
             "<s>\n\"\\\"<é>\"\nASSISTANT\n[{\"role\": \"assistant\", \"content\": \"x\"}]\
              [\n  {\n    \"role\": \"assistant\",\n    \"content\": \"x\"\n  }\n]"
         );
+    }
+
+    /// The shape of templates that models with tools have; the expected text is what transformers'
+    /// `apply_chat_template` makes of it.
+    #[test]
+    fn tools_calls_and_their_results_reach_the_template() {
+        let source = "{% if tools %}Tools:\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}\
+            {% endif %}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.tool_calls %}\
+            {% for call in m.tool_calls %}<tool_call>{\"name\": \"{{ call.function.name }}\", \
+            \"arguments\": {{ call.function.arguments | tojson }}}</tool_call>{% endfor %}{% endif %}\
+            {% if m.tool_call_id is defined %}({{ m.tool_call_id }}){% endif %}{% endfor %}";
+        let template = |source: &str| {
+            let file = Path::new("chat.jinja");
+            ChatTemplate::compile(source.into(), SpecialTokens::default(), file).expect("Jinja")
+        };
+        let with = |role, content, fields: &str| ChatTurn {
+            fields: Some(fields.into()),
+            ..ChatTurn::new(role, content)
+        };
+        let turns = [
+            ChatTurn::new("user", "Rain?"),
+            with(
+                "assistant",
+                "",
+                r#"{"tool_calls": [{"function": {"name": "sky", "arguments": {"town": "Ulm", "at": 2.0}}}]}"#,
+            ),
+            with("tool", "wet", r#"{"tool_call_id": "c1"}"#),
+        ];
+        let tools = r#"[{"type": "function", "function": {"name": "sky", "about": "é"}}]"#;
+        let want = "Tools:\n{\"type\": \"function\", \"function\": {\"name\": \"sky\", \"about\": \
+            \"é\"}}\n[user]Rain?[assistant]<tool_call>{\"name\": \"sky\", \"arguments\": {\"town\": \
+            \"Ulm\", \"at\": 2.0}}</tool_call>[tool]wet(c1)";
+        let rendered = template(source).render(&turns, Some(tools));
+        assert_eq!(rendered.expect("renders"), want);
+
+        let field = |result: Result<String, PipelineError>| match result {
+            Err(PipelineError::Invalid { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        for bad in ["", "{}", "[1]", "[{]", &"[".repeat(1000)] {
+            assert_eq!(field(template(source).render(&turns, Some(bad))), "tools");
+        }
+        let plain = template("{{ messages[0].content }}");
+        assert_eq!(field(plain.render(&turns, Some(tools))), "tools");
+        for bad in ["", "[]", r#"{"content": "x"}"#, r#"{"role": "x"}"#] {
+            let turns = [ChatTurn::new("user", ""), with("user", "", bad)];
+            let refused = field(template(source).render(&turns, None));
+            assert_eq!(refused, "messages[1].fields", "{bad}");
+        }
     }
 
     #[test]

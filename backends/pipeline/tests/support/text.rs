@@ -4,7 +4,8 @@ use super::{Log, Outputs, Run, closure_model, mix, refuse, spec};
 use half::f16;
 use mote_api::{DType, Signature, Tensor, TextSpec};
 use mote_pipeline::{
-    Finish, KvPool, PipelineError, TextJob, TextModel, TextPrompt, TextRequest, TextStats, TextStep,
+    Finish, KvPool, Logprobs, PipelineError, TextJob, TextModel, TextPrompt, TextRequest,
+    TextStats, TextStep,
 };
 use serde_json::json;
 use std::path::Path;
@@ -62,6 +63,7 @@ pub fn text_spec() -> TextSpec {
         head_dim: 2,
         bos_token_id: None,
         eos_token_ids: vec![EOS],
+        reasoning: None,
         moe: None,
     }
 }
@@ -149,7 +151,7 @@ fn extent(form: Form, run: &Run<'_>, length: usize) -> Result<(usize, usize), mo
 }
 
 /// Every element of a cache at a position holds the token there, times layer and part.
-fn compute(form: Form, next: &Next, run: &Run<'_>) -> Outputs {
+pub fn compute(form: Form, next: &Next, run: &Run<'_>) -> Outputs {
     let ids = run.inputs[0].read::<i64>()?;
     let (past, total) = extent(form, run, ids.len())?;
     if total > CONTEXT {
@@ -264,6 +266,10 @@ pub fn plain(text: &str) -> TextRequest {
 pub struct Answer {
     pub ids: Vec<u32>,
     pub texts: Vec<String>,
+    /// Texts of the reasoning, and whether each token is of it.
+    pub reasonings: Vec<String>,
+    pub marks: Vec<bool>,
+    pub logprobs: Vec<Option<Logprobs>>,
     pub reason: Finish,
 }
 
@@ -280,16 +286,36 @@ impl Answer {
 
 /// Runs a job to its end; token indices must count from `first`.
 pub fn finish(job: &mut TextJob, first: usize) -> Result<Answer, PipelineError> {
-    let (mut ids, mut texts) = (Vec::new(), Vec::new());
+    let (mut ids, mut texts, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reasonings, mut marks) = (Vec::new(), Vec::new());
     loop {
         match job.step()? {
             TextStep::Prefill { done, total } => assert!(done < total, "the last chunk answers"),
-            TextStep::Token { index, id, text } => {
+            TextStep::Token {
+                index,
+                id,
+                text,
+                reasoning,
+                is_reasoning,
+                logprobs,
+            } => {
                 assert_eq!(index as usize, first + ids.len());
                 ids.push(id);
                 texts.push(text);
+                reasonings.push(reasoning);
+                marks.push(is_reasoning);
+                told.push(logprobs.map(|logprobs| *logprobs));
             }
-            TextStep::Finished { reason } => return Ok(Answer { ids, texts, reason }),
+            TextStep::Finished { reason } => {
+                return Ok(Answer {
+                    ids,
+                    texts,
+                    reasonings,
+                    marks,
+                    logprobs: told,
+                    reason,
+                });
+            }
         }
     }
 }

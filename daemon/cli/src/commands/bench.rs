@@ -14,7 +14,7 @@ use crate::interrupt;
 use crate::ui::{Ui, bytes_text};
 use anyhow::{Context, Result};
 use mote_client::Client;
-use mote_wire::types::{Prompt, Receipt, Sampling, WorkOptions};
+use mote_wire::types::{Prompt, Receipt};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -173,17 +173,10 @@ fn round(client: &Client, number: u32) -> Result<Receipt> {
     let prompt: Vec<_> = (0..PROMPT_TOKENS)
         .map(|i| words[(i * 5 + i / 8) % words.len()])
         .collect();
+    let text = format!("{} {}", words[number as usize % 8], prompt.join(" "));
     let request = mote_wire::types::Generate {
-        model: MOE_RECIPE.to_owned(),
-        prompt: Prompt::Plain(format!(
-            "{} {}",
-            words[number as usize % 8],
-            prompt.join(" ")
-        )),
         tokens_max: Some(ANSWER_TOKENS),
-        sampling: Sampling::default(),
-        stop: Vec::new(),
-        options: WorkOptions::default(),
+        ..mote_wire::types::Generate::new(MOE_RECIPE, Prompt::Plain(text))
     };
     let quiet = Ui {
         json: true,

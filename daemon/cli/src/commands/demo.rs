@@ -13,7 +13,7 @@ use crate::ui::Ui;
 use anyhow::{Context, Result};
 use mote_api::Paths;
 use mote_client::Client;
-use mote_wire::types::{ChatMessage, Prompt, Sampling, WorkOptions};
+use mote_wire::types::{ChatMessage, Prompt, WorkOptions};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -151,17 +151,10 @@ fn file_kind(client: &Client, shown: &mut Shown, ui: &Ui) -> Result<()> {
 fn text(client: &Client, args: &Demo, shown: &mut Shown, ui: &Ui) -> Result<()> {
     heading(ui, "a Mixture of Experts answers");
     ui.note(format!("> {}\n", args.prompt));
-    let message = ChatMessage {
-        role: "user".into(),
-        content: args.prompt.clone(),
-    };
+    let message = ChatMessage::new("user", &args.prompt);
     let request = mote_wire::types::Generate {
-        model: MOE_RECIPE.to_owned(),
-        prompt: Prompt::Messages(vec![message]),
         tokens_max: Some(ANSWER_TOKENS_MAX),
-        sampling: Sampling::default(),
-        stop: Vec::new(),
-        options: WorkOptions::default(),
+        ..mote_wire::types::Generate::new(MOE_RECIPE, Prompt::Messages(vec![message]))
     };
     let answer = generate::stream(client, request, ui)?;
     if !ui.json {

@@ -7,16 +7,26 @@ use crate::ui::Ui;
 use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
 use mote_client::{Client, GenerationEvent};
-use mote_wire::limits::PROMPT_BYTES_MAX;
-use mote_wire::types::{ChatMessage, Done, Progress, Prompt, Sampling, Stage};
+use mote_wire::limits::{CONSTRAINT_BYTES_MAX, PROMPT_BYTES_MAX, TOOLS_BYTES_MAX};
+use mote_wire::types::{
+    ChatMessage, Constraint, Done, Progress, Prompt, Reasoning, Sampling, Stage, Token,
+};
 use serde::Serialize;
+use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 /// An answer and what came with it.
 #[derive(Serialize)]
 pub struct Answer {
     /// The whole text.
     pub text: String,
+    /// What the model wrote ahead of it, where that was asked for apart.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
+    /// Every token, where it was asked how likely each was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<Token>,
     /// Why it ended, and the receipt.
     #[serde(flatten)]
     pub done: Done,
@@ -49,22 +59,16 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
     };
     let is_blank = text.trim().is_empty() && !args.raw;
     ensure!(!text.is_empty() && !is_blank, "the prompt is empty");
-    let message = |role: &str, content: String| ChatMessage {
-        role: role.into(),
-        content,
-    };
     let prompt = if args.raw {
         Prompt::Plain(text)
     } else {
         let system = args
             .system
             .iter()
-            .map(|system| message("system", system.clone()));
-        Prompt::Messages(system.chain([message("user", text)]).collect())
+            .map(|system| ChatMessage::new("system", system));
+        Prompt::Messages(system.chain([ChatMessage::new("user", text)]).collect())
     };
     Ok(mote_wire::types::Generate {
-        model: args.model.clone(),
-        prompt,
         tokens_max: args.tokens_max,
         sampling: Sampling {
             temperature: args.temperature,
@@ -75,8 +79,42 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
             seed: args.seed,
         },
         stop: args.stop.clone(),
+        logprobs: args.logprobs,
+        constraint: constraint(args)?,
+        tools_json: args
+            .tools
+            .as_ref()
+            .map(|file| from_file(file, TOOLS_BYTES_MAX))
+            .transpose()?,
+        reasoning: args.reasoning.then_some(Reasoning {
+            tokens_max: args.reasoning_tokens_max,
+        }),
+        logit_bias: args.logit_bias.clone(),
         options: options(&args.work),
+        ..mote_wire::types::Generate::new(&args.model, prompt)
     })
+}
+
+fn constraint(args: &Generate) -> Result<Option<Constraint>> {
+    let Some(file) = &args.json_schema else {
+        return Ok(args.regex.clone().map(Constraint::Regex));
+    };
+    let schema = from_file(file, CONSTRAINT_BYTES_MAX)?;
+    Ok(Some(Constraint::JsonSchema(schema)))
+}
+
+/// The text of a file of at most so many bytes.
+fn from_file(file: &Path, bytes_max: usize) -> Result<String> {
+    let mut text = String::new();
+    let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    opened
+        .take(bytes_max as u64 + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {}", file.display()))?;
+    if text.len() > bytes_max {
+        bail!("{} is longer than {bytes_max} bytes", file.display());
+    }
+    Ok(text)
 }
 
 fn from_stdin() -> Result<String> {
@@ -96,18 +134,34 @@ fn from_stdin() -> Result<String> {
 pub fn stream(client: &Client, request: mote_wire::types::Generate, ui: &Ui) -> Result<Answer> {
     let spinner = ui.spinner("wait");
     let generation = client.generate(request)?;
-    let mut text = String::new();
-    let mut say = |piece: &str| -> Result<()> {
-        spinner.finish_and_clear();
-        text.push_str(piece);
-        if ui.json { Ok(()) } else { ui.stream(piece) }
-    };
+    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let mut reasoning = String::new();
     let _watch = interrupt::Watch::start(generation.canceller())?;
     for event in generation {
         match event.map_err(interrupt::or_interrupted)? {
-            GenerationEvent::Token(token) => say(&token.text)?,
+            GenerationEvent::Token(token) => {
+                spinner.finish_and_clear();
+                ui.aside(&token.reasoning);
+                reasoning.push_str(&token.reasoning);
+                if text.is_empty() && !reasoning.is_empty() && !token.text.is_empty() {
+                    ui.aside("\n\n");
+                }
+                text.push_str(&token.text);
+                if !ui.json {
+                    ui.stream(&token.text)?;
+                }
+                if token.logprobs.is_some() {
+                    tokens.push(token);
+                }
+            }
             GenerationEvent::Done(done) => {
-                return Ok(Answer { text, done: *done });
+                let done = *done;
+                return Ok(Answer {
+                    text,
+                    reasoning,
+                    tokens,
+                    done,
+                });
             }
             GenerationEvent::Progress(progress) => {
                 spinner.set_prefix(stage_text(&progress));

@@ -327,12 +327,16 @@ impl Job {
     /// Sends the text of this token and of those that are there already.
     async fn tokens(&mut self, first: Token) -> Result<Option<Reply>, Stalled> {
         self.set_running().await;
+        let mut scored = Vec::from_iter(score(&first));
+        let mut reasoning = first.reasoning;
         let mut text = first.text;
         let mut tokens = 1;
         let mut put_back = None;
-        while text.len() < TEXT_BYTES_PER_SIGNAL_MAX {
+        while text.len() + reasoning.len() < TEXT_BYTES_PER_SIGNAL_MAX {
             match self.answers.next_now() {
                 Some(Reply::Token(token)) => {
+                    scored.extend(score(&token));
+                    reasoning.push_str(&token.reasoning);
                     text.push_str(&token.text);
                     tokens += 1;
                 }
@@ -349,10 +353,19 @@ impl Job {
                 self.text.push_str(&text);
             }
         }
+        // It comes ahead of the answer, also where one batch has both.
+        if !reasoning.is_empty() && !self.muted {
+            self.admit().await?;
+            self.emit("ReasoningAdded", &reasoning).await;
+        }
         if !text.is_empty() && !self.muted {
             self.admit().await?;
             let body = (text, std::mem::take(&mut self.unsent_tokens));
             self.emit("TokensAdded", &body).await;
+        }
+        if !scored.is_empty() && !self.muted {
+            self.admit().await?;
+            self.emit("LogprobsAdded", &scored).await;
         }
         self.spend(tokens).await;
         Ok(put_back)
@@ -434,6 +447,18 @@ impl Job {
         let mark = self.pace.mark();
         self.plan.told.send_modify(|view| view.mark = mark);
     }
+}
+
+/// A token as `LogprobsAdded` tells it: index, id, logarithm of its probability, text, and id,
+/// logarithm and text of each of the likeliest.
+type Scored = (u32, u32, f64, String, Vec<(u32, f64, String)>);
+
+fn score(token: &Token) -> Option<Scored> {
+    let told = token.logprobs.as_ref()?;
+    let top = told.top.iter();
+    let top = top.map(|top| (top.id, top.logprob.into(), top.text.clone()));
+    let (index, id, text) = (token.index, token.id, token.text.clone());
+    Some((index, id, told.chosen.into(), text, top.collect()))
 }
 
 /// A text in the message or, when it is long, beside it.

@@ -123,18 +123,23 @@ impl Caller {
         let token = self.token(Kind::Job, &mut options)?;
         let stream = options.flag("stream")?.unwrap_or(true);
         let text = options.flag("text")?.unwrap_or(false);
-        let prompt = prompt(messages, options.text("prompt")?)?;
+        let fields = options.texts("message_fields")?.unwrap_or_default();
+        let prompt = prompt(messages, fields, options.text("prompt")?)?;
         let model = self.resolve(model)?;
         let generate = Generate {
-            model: model.clone(),
-            prompt,
             tokens_max: options.count("tokens_max")?.filter(|tokens| *tokens > 0),
             sampling: options.sampling()?,
             stop: options.texts("stop")?.unwrap_or_default(),
+            logprobs: options.count("logprobs")?,
+            constraint: options.constraint()?,
+            reasoning: options.reasoning()?,
+            tools_json: options.text("tools")?,
+            logit_bias: options.bias("logit_bias")?,
             options: options.work(TEXT_CREDIT)?,
+            ..Generate::new(&model, prompt)
         };
         options.finish()?;
-        let request = Request::Generate(generate);
+        let request = Request::Generate(Box::new(generate));
         self.start_job(call, token, (model, request), (stream, text, TEXT_CREDIT))
     }
 
@@ -273,17 +278,32 @@ fn is_used(report: &StatusReport, model: &str) -> bool {
     workers.any(|worker| worker.jobs + worker.streams > 0)
 }
 
-fn prompt(messages: Vec<(String, String)>, plain: Option<String>) -> Result<Prompt, Failure> {
+fn prompt(
+    messages: Vec<(String, String)>,
+    fields: Vec<String>,
+    plain: Option<String>,
+) -> Result<Prompt, Failure> {
     if messages.len() > MESSAGES_MAX {
         return Err(Failure::over("messages", messages.len(), MESSAGES_MAX));
     }
     match (messages.is_empty(), plain) {
+        (true, Some(_)) if !fields.is_empty() => {
+            Err(invalid("message_fields", "there are no messages").into())
+        }
         (true, Some(prompt)) => Ok(Prompt::Plain(prompt)),
         (false, Some(_)) => Err(invalid("prompt", "it takes the place of messages").into()),
         (_, None) => {
             let messages = messages.into_iter();
-            let messages = messages.map(|(role, content)| ChatMessage { role, content });
-            Ok(Prompt::Messages(messages.collect()))
+            let messages = messages.map(|(role, content)| ChatMessage::new(role, content));
+            let mut messages: Vec<ChatMessage> = messages.collect();
+            if fields.len() > messages.len() {
+                let why = "there are more than messages";
+                return Err(invalid("message_fields", why).into());
+            }
+            for (message, fields) in messages.iter_mut().zip(fields) {
+                message.fields_json = Some(fields).filter(|fields| !fields.is_empty());
+            }
+            Ok(Prompt::Messages(messages))
         }
     }
 }

@@ -71,8 +71,9 @@ pub const MANAGER: Interface = Interface {
             &[("model", "s"), ("messages", "a(ss)"), OPTIONS],
             &[("job", "o")],
             "Text that answers messages (role, content). Options of work, and: token s, prompt s (instead of messages), \
-             tokens_max u, temperature d, top_k u, top_p d, min_p d, repetition_penalty d, seed t, stop as, stream b \
-             (false: no TokensAdded), text b (true: the whole text in Finished)",
+             tokens_max u, temperature d, top_k u, top_p d, min_p d, repetition_penalty d, seed t, stop as, \
+             reasoning b (true: ReasoningAdded tells it apart), reasoning_tokens_max u, tools s (a JSON list), message_fields as (a JSON object for each message: tool_calls, tool_call_id, …), json_schema s or regex s (what form the answer must have), logit_bias a{ud} (by token, -100 to 100), logprobs u (LogprobsAdded tells how likely each token was, and so many of the likeliest), stream b \
+             (false: no TokensAdded, ReasoningAdded or LogprobsAdded), text b (true: the whole text in Finished)",
         ),
         method(
             "TransformClip",
@@ -213,6 +214,17 @@ pub const JOB: Interface = Interface {
             "TokensAdded",
             &[("text", "s"), ("tokens", "u")],
             "Whole characters; tokens counts those in this signal",
+        ),
+        signal(
+            "ReasoningAdded",
+            &[("text", "s")],
+            "Of what the model writes ahead of its answer; its tokens count in TokensAdded",
+        ),
+        signal(
+            "LogprobsAdded",
+            &[("tokens", "a(uudsa(uds))")],
+            "index, id, natural logarithm of its probability by the model itself, text, and of the likeliest tokens: \
+             id, logarithm, text",
         ),
         signal(
             "ProgressChanged",

@@ -86,7 +86,7 @@ impl Core {
             Request::Unload { model } => self.unload(key, &model)?,
             Request::Pin { model, pinned } => self.pin(key, model, pinned)?,
             Request::Infer(infer) => self.submit(key, Work::Infer(infer))?,
-            Request::Generate(generate) => self.submit(key, Work::Generate(generate))?,
+            Request::Generate(generate) => self.submit(key, Work::Generate(*generate))?,
             Request::TransformClip(clip) => self.submit(key, Work::TransformClip(clip))?,
             Request::OpenStream(open) => self.ask_stream(key, &open)?,
             Request::Cancel { target } => self.cancel(key, target),

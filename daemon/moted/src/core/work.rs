@@ -1,7 +1,8 @@
 //! Work as it is kept until it is done.
 
 use mote_wire::types::{
-    BufferRange, Generate, Infer, Prompt, Tensor, TensorData, TransformClip, Work, WorkOptions,
+    BufferRange, ChatMessage, Constraint, Generate, Infer, Prompt, Tensor, TensorData,
+    TransformClip, Work, WorkOptions,
 };
 use std::io;
 
@@ -37,12 +38,19 @@ pub fn kept_bytes(work: &Work) -> usize {
         Work::Generate(generate) => {
             let prompt = match &generate.prompt {
                 Prompt::Plain(text) => text.len(),
-                Prompt::Messages(messages) => messages
-                    .iter()
-                    .map(|message| message.role.len() + message.content.len())
-                    .sum(),
+                Prompt::Messages(messages) => messages.iter().map(ChatMessage::bytes).sum(),
             };
-            prompt + generate.stop.iter().map(String::len).sum::<usize>()
+            let constraint = match &generate.constraint {
+                Some(Constraint::JsonSchema(text) | Constraint::Regex(text)) => text.len(),
+                None => 0,
+            };
+            let bias = size_of_val(&generate.logit_bias[..]);
+            let tools = generate.tools_json.as_ref().map_or(0, String::len);
+            prompt
+                + tools
+                + constraint
+                + bias
+                + generate.stop.iter().map(String::len).sum::<usize>()
         }
         Work::TransformClip(_) => 0,
     }

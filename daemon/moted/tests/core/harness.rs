@@ -5,8 +5,8 @@ use mote_api::{
     Precision, ProviderShare, Rejection, Task, Variant,
 };
 use mote_wire::types::{
-    Command, Done, Generate, Infer, JobReply, LoadModel, Loaded, Prompt, Reply, Request, Sampling,
-    Status, StatusReport, Token, WorkOptions, WorkerEvent,
+    Command, Done, Generate, Infer, JobReply, LoadModel, Loaded, Prompt, Reply, Request, Status,
+    StatusReport, Token, WorkOptions, WorkerEvent,
 };
 use moted::BUILD_ID;
 use moted::catalogue::{Catalogue, Entry, Found};
@@ -567,14 +567,10 @@ pub fn options() -> WorkOptions {
 }
 
 pub fn generate_with(model: &str, options: WorkOptions) -> Request {
-    Request::Generate(Generate {
-        model: model.into(),
-        prompt: Prompt::Plain("hello".into()),
-        tokens_max: None,
-        sampling: Sampling::default(),
-        stop: Vec::new(),
+    Request::Generate(Box::new(Generate {
         options,
-    })
+        ..Generate::new(model, Prompt::Plain("hello".into()))
+    }))
 }
 
 pub fn generate(model: &str) -> Request {
@@ -591,11 +587,7 @@ pub fn infer(model: &str) -> Request {
 }
 
 pub fn token(index: u32) -> JobReply {
-    JobReply::Token(Token {
-        index,
-        id: 100 + index,
-        text: "x".into(),
-    })
+    JobReply::Token(Token::new(index, 100 + index, "x"))
 }
 
 pub fn tokens(replies: &[Reply]) -> Vec<u32> {

@@ -3,7 +3,7 @@
 use crate::worker::{FRAIL, PLAIN};
 use mote_wire::codec::{frame_to_reply, request_to_frame};
 use mote_wire::types::{
-    Generate, Hello, Prompt, Reply, Request, Sampling, Status, StatusReport, WorkOptions,
+    Generate, Hello, Prompt, Reply, Request, Status, StatusReport, WorkOptions,
 };
 use mote_wire::{Connection, Link};
 use nix::sys::signal::{Signal, kill};
@@ -283,17 +283,13 @@ impl Client {
     }
 
     pub fn generate(&mut self, model: &str) -> u64 {
-        self.ask(Request::Generate(Generate {
-            model: model.into(),
-            prompt: Prompt::Plain("hello".into()),
-            tokens_max: None,
-            sampling: Sampling::default(),
-            stop: Vec::new(),
+        self.ask(Request::Generate(Box::new(Generate {
             options: WorkOptions {
                 credit: 256,
                 ..WorkOptions::default()
             },
-        }))
+            ..Generate::new(model, Prompt::Plain("hello".into()))
+        })))
     }
 
     pub fn status(&mut self) -> StatusReport {

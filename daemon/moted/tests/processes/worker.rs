@@ -176,14 +176,7 @@ impl Worker {
                 remaining_ms: None,
             };
             self.say(job, JobReply::Progress(progress));
-            self.say(
-                job,
-                JobReply::Token(Token {
-                    index,
-                    id: index,
-                    text: "x".into(),
-                }),
-            );
+            self.say(job, JobReply::Token(Token::new(index, index, "x")));
         }
         self.say(job, JobReply::Done(Box::<Done>::default()));
     }

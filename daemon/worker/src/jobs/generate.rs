@@ -4,9 +4,12 @@ use super::{Job, Pools, Progressed};
 use crate::load::LoadedModel;
 use crate::status::{self, Failure};
 use mote_api::{Canceller, MoeSpec};
-use mote_pipeline::{ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep};
+use mote_pipeline::{
+    ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep, TokenBias,
+};
 use mote_wire::types::{
-    Done, FinishReason, Generate, JobReply, Progress, Prompt, Receipt, Stage, Status, Token,
+    Constraint, Done, FinishReason, Generate, JobReply, LogitBias, Logprobs, Progress, Prompt,
+    Receipt, Stage, Status, Token, TopToken,
 };
 
 /// One answer.
@@ -38,6 +41,7 @@ impl GenerateJob {
                     .map(|message| ChatTurn {
                         role: message.role,
                         content: message.content,
+                        fields: message.fields_json,
                     })
                     .collect(),
             ),
@@ -53,10 +57,24 @@ impl GenerateJob {
         let draws = sampling.draws();
         let request = TextRequest {
             prompt,
+            tools: generate.tools_json,
             tokens_max: generate.tokens_max.map(|n| n as usize),
             sampling,
             seed,
             stop: generate.stop,
+            constraint: generate.constraint.map(|constraint| match constraint {
+                Constraint::JsonSchema(schema) => mote_pipeline::Constraint::JsonSchema(schema),
+                Constraint::Regex(regex) => mote_pipeline::Constraint::Regex(regex),
+            }),
+            reasoning: generate.reasoning.map(|asked| mote_pipeline::Reasoning {
+                tokens_max: asked.tokens_max.map(|n| n as usize),
+            }),
+            logit_bias: generate
+                .logit_bias
+                .into_iter()
+                .map(|LogitBias { token_id, bias }| TokenBias { id: token_id, bias })
+                .collect(),
+            logprobs: generate.logprobs.map(|n| n as usize),
             resume_token_ids,
         };
         let job = TextJob::start(text, kv, request).map_err(|error| status::of_step(&error))?;
@@ -83,12 +101,25 @@ impl GenerateJob {
             prompt_tokens: stats.prompt_tokens,
             cached_tokens: stats.cached_tokens,
             generated_tokens: stats.generated_tokens,
+            reasoning_tokens: stats.reasoning_tokens,
             bytes_copied: stats.bytes_copied,
             seed: self.seed,
             experts: self.moe.as_ref().map(|moe| count(moe.experts)),
             experts_per_token: self.moe.as_ref().map(|moe| count(moe.experts_per_token)),
             ..Receipt::default()
         }
+    }
+}
+
+fn logprobs_of(told: mote_pipeline::Logprobs) -> Logprobs {
+    let top = told.top.into_iter().map(|token| TopToken {
+        id: token.id,
+        logprob: token.logprob,
+        text: token.text,
+    });
+    Logprobs {
+        chosen: told.chosen,
+        top: top.collect(),
     }
 }
 
@@ -104,8 +135,22 @@ impl Job for GenerateJob {
                 }));
                 Ok(Progressed::More)
             }
-            TextStep::Token { index, id, text } => {
-                said.push(JobReply::Token(Token { index, id, text }));
+            TextStep::Token {
+                index,
+                id,
+                text,
+                reasoning,
+                is_reasoning,
+                logprobs,
+            } => {
+                said.push(JobReply::Token(Token {
+                    index,
+                    id,
+                    text,
+                    reasoning,
+                    is_reasoning,
+                    logprobs: logprobs.map(|told| logprobs_of(*told)),
+                }));
                 Ok(Progressed::More)
             }
             TextStep::Finished { reason } => {

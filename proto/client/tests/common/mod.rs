@@ -1,7 +1,7 @@
 //! A scripted daemon in the test's own process.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
-use mote_client::{Client, Done, Generate, Prompt, Receipt, Sampling, Token, WorkOptions};
+use mote_client::{Client, Done, Generate, Prompt, Receipt, Token, WorkOptions};
 use mote_wire::limits::Limits;
 use mote_wire::types::{Reply, Request, Welcome};
 use mote_wire::{Connection, Link, frame_to_request, reply_to_frame};
@@ -75,11 +75,7 @@ impl Server {
 }
 
 pub fn token(index: u32) -> Reply {
-    Reply::Token(Token {
-        index,
-        id: 100 + index,
-        text: format!("t{index} "),
-    })
+    Reply::Token(Token::new(index, 100 + index, format!("t{index} ")))
 }
 
 /// The last answer of work on `model`.
@@ -95,15 +91,11 @@ pub fn done(model: &str) -> Reply {
 
 pub fn prompt(credit: u32) -> Generate {
     Generate {
-        model: "chat".into(),
-        prompt: Prompt::Plain("hello".into()),
-        tokens_max: None,
-        sampling: Sampling::default(),
-        stop: Vec::new(),
         options: WorkOptions {
             credit,
             ..WorkOptions::default()
         },
+        ..Generate::new("chat", Prompt::Plain("hello".into()))
     }
 }
 

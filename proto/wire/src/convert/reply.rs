@@ -1,14 +1,15 @@
 //! Answers.
 
 use super::{
-    FdSource, Parsed, event, invalid, receipt, report, required, status, tensor, unless_zero,
+    FdSource, Parsed, event, invalid, limited, receipt, report, required, status, tensor,
+    unless_zero,
 };
-use crate::limits::Limits;
+use crate::limits::{LOGPROBS_MAX, Limits};
 use crate::pb;
 use crate::pb::server_frame::Body;
 use crate::types::{
-    Done, FinishReason, FrameOut, Preview, Progress, Reply, Stage, StreamOpened, StreamResult,
-    Token, Welcome,
+    Done, FinishReason, FrameOut, Logprobs, Preview, Progress, Reply, Stage, StreamOpened,
+    StreamResult, Token, TopToken, Welcome,
 };
 use std::os::fd::OwnedFd;
 
@@ -16,7 +17,7 @@ pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Reply> {
     Ok(match body {
         Body::Welcome(welcome) => Reply::Welcome(parse_welcome(welcome)?),
         Body::Accepted(pb::Accepted { queue_position }) => Reply::Accepted { queue_position },
-        Body::Token(token) => Reply::Token(parse_token(token)),
+        Body::Token(token) => Reply::Token(parse_token(token)?),
         Body::Progress(progress) => Reply::Progress(parse_progress(progress)?),
         Body::Preview(preview) => Reply::Preview(parse_preview(preview)),
         Body::Frame(frame) => Reply::Frame(parse_frame(frame, fds)?),
@@ -106,14 +107,55 @@ fn write_welcome(welcome: Welcome) -> pb::Welcome {
     }
 }
 
-pub(super) fn parse_token(token: pb::Token) -> Token {
-    let pb::Token { index, id, text } = token;
-    Token { index, id, text }
+pub(super) fn parse_token(token: pb::Token) -> Parsed<Token> {
+    let pb::Token {
+        index,
+        id,
+        text,
+        logprob,
+        top,
+        reasoning,
+        is_reasoning,
+    } = token;
+    limited("top", top.len(), LOGPROBS_MAX as usize)?;
+    let parse = |pb::TopToken { id, logprob, text }| TopToken { id, logprob, text };
+    let logprobs = logprob.map(|chosen| Logprobs {
+        chosen,
+        top: top.into_iter().map(parse).collect(),
+    });
+    Ok(Token {
+        index,
+        id,
+        text,
+        reasoning,
+        is_reasoning,
+        logprobs,
+    })
 }
 
 pub(super) fn write_token(token: Token) -> pb::Token {
-    let Token { index, id, text } = token;
-    pb::Token { index, id, text }
+    let Token {
+        index,
+        id,
+        text,
+        reasoning,
+        is_reasoning,
+        logprobs,
+    } = token;
+    let write = |TopToken { id, logprob, text }| pb::TopToken { id, logprob, text };
+    let (logprob, top) = match logprobs {
+        Some(Logprobs { chosen, top }) => (Some(chosen), top),
+        None => (None, Vec::new()),
+    };
+    pb::Token {
+        index,
+        id,
+        text,
+        logprob,
+        top: top.into_iter().map(write).collect(),
+        reasoning,
+        is_reasoning,
+    }
 }
 
 pub(super) fn parse_progress(progress: pb::Progress) -> Parsed<Progress> {

@@ -38,7 +38,7 @@ pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Request> {
         Body::OpenStream(open) => Request::OpenStream(work::parse_open(open)?),
         Body::StreamPush(push) => Request::StreamPush(work::parse_push(push)?),
         Body::StreamClose(pb::StreamClose {}) => Request::StreamClose,
-        Body::Generate(generate) => Request::Generate(text::parse(generate)?),
+        Body::Generate(generate) => Request::Generate(Box::new(text::parse(generate)?)),
         Body::TransformClip(clip) => Request::TransformClip(clip::parse(clip, fds)?),
         Body::Cancel(pb::Cancel { target_request_id }) => Request::Cancel {
             target: id("target_request_id", target_request_id)?,
@@ -87,7 +87,7 @@ pub(crate) fn write(request: Request, fds: &mut Vec<OwnedFd>) -> Result<Body, En
         Request::OpenStream(open) => Body::OpenStream(work::write_open(open)),
         Request::StreamPush(push) => Body::StreamPush(work::write_push(push)),
         Request::StreamClose => Body::StreamClose(pb::StreamClose {}),
-        Request::Generate(generate) => Body::Generate(text::write(generate)),
+        Request::Generate(generate) => Body::Generate(text::write(*generate)),
         Request::TransformClip(clip) => Body::TransformClip(clip::write(clip, fds)),
         Request::Cancel { target } => Body::Cancel(pb::Cancel {
             target_request_id: target,

@@ -318,7 +318,7 @@ fn write_loaded(loaded: Loaded) -> wpb::Loaded {
 
 fn parse_reply(reply: ReplyBody, fds: &mut FdSource) -> Parsed<JobReply> {
     Ok(match reply {
-        ReplyBody::Token(token) => JobReply::Token(reply::parse_token(token)),
+        ReplyBody::Token(token) => JobReply::Token(reply::parse_token(token)?),
         ReplyBody::Progress(progress) => JobReply::Progress(reply::parse_progress(progress)?),
         ReplyBody::Preview(preview) => JobReply::Preview(reply::parse_preview(preview)),
         ReplyBody::Frame(frame) => JobReply::Frame(reply::parse_frame(frame, fds)?),

@@ -13,8 +13,8 @@ mod worker;
 
 pub use receipt::{Device, ProviderShare, Reason, Receipt, Rejected};
 pub use reply::{
-    Done, FinishReason, FrameOut, Preview, Progress, Reply, Stage, StreamOpened, StreamResult,
-    Token, Welcome,
+    Done, FinishReason, FrameOut, Logprobs, Preview, Progress, Reply, Stage, StreamOpened,
+    StreamResult, Token, TopToken, Welcome,
 };
 pub use report::{
     CandidateInfo, Capability, Event, EventKind, Explanation, ModelDetails, ModelInfo, PowerReport,
@@ -22,8 +22,8 @@ pub use report::{
     WorkerState,
 };
 pub use request::{
-    ChatMessage, ClipFormat, Generate, Hello, Infer, OpenStream, Priority, Prompt, RegisterBuffer,
-    Request, Sampling, StreamPush, TransformClip, WorkOptions,
+    ChatMessage, ClipFormat, Constraint, Generate, Hello, Infer, LogitBias, OpenStream, Priority,
+    Prompt, Reasoning, RegisterBuffer, Request, Sampling, StreamPush, TransformClip, WorkOptions,
 };
 pub use status::Status;
 pub use tensor::{BufferRange, DType, OutputTarget, Tensor, TensorData, TensorSpec};

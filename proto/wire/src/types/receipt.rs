@@ -127,6 +127,8 @@ pub struct Receipt {
     pub cached_tokens: u64,
     /// Text: tokens of the answer.
     pub generated_tokens: u64,
+    /// Text: those of them that are reasoning which was asked for apart.
+    pub reasoning_tokens: u64,
     /// Clip: frames read.
     pub frames_in: u64,
     /// Clip: frames written.

@@ -59,7 +59,7 @@ pub struct Welcome {
 }
 
 /// One token of an answer.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 pub struct Token {
     /// Position in the answer, from 0.
     pub index: u32,
@@ -67,6 +67,62 @@ pub struct Token {
     pub id: u32,
     /// Whole characters; empty while one is incomplete.
     pub text: String,
+    /// Text of the reasoning likewise, when the request asks for it apart; the other is then the
+    /// answer's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
+    /// Whether it is of the reasoning, or one of its tags.
+    pub is_reasoning: bool,
+    /// How likely it was, when the request asks.
+    pub logprobs: Option<Logprobs>,
+}
+
+impl Token {
+    /// A token of which nothing but its text is told.
+    pub fn new(index: u32, id: u32, text: impl Into<String>) -> Self {
+        Self {
+            index,
+            id,
+            text: text.into(),
+            reasoning: String::new(),
+            is_reasoning: false,
+            logprobs: None,
+        }
+    }
+}
+
+/// Natural logarithms of probabilities by the model's own distribution.
+#[derive(Clone, PartialEq, Serialize)]
+pub struct Logprobs {
+    /// Of the token that was taken.
+    pub chosen: f32,
+    /// Of the likeliest tokens, the likeliest first.
+    pub top: Vec<TopToken>,
+}
+
+/// A token that could have been taken.
+#[derive(Clone, PartialEq, Serialize)]
+pub struct TopToken {
+    /// Id in the vocabulary.
+    pub id: u32,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// What it decodes to alone.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Logprobs {
+    /// Outputs never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logprobs").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for TopToken {
+    /// Outputs never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopToken").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Token {

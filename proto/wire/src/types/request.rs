@@ -36,7 +36,7 @@ pub enum Request {
     OpenStream(OpenStream),
     StreamPush(StreamPush),
     StreamClose,
-    Generate(Generate),
+    Generate(Box<Generate>),
     TransformClip(TransformClip),
     Cancel {
         target: u64,
@@ -148,8 +148,39 @@ pub struct Generate {
     pub sampling: Sampling,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    /// Tell how likely each token was, and so many of the likeliest: at most
+    /// [`crate::limits::LOGPROBS_MAX`].
+    pub logprobs: Option<u32>,
+    /// Added to logits before anything else shapes the draw; ids unique, at most
+    /// [`crate::limits::LOGIT_BIAS_MAX`].
+    pub logit_bias: Vec<LogitBias>,
+    /// What form the answer must have.
+    pub constraint: Option<Constraint>,
+    /// Tell reasoning apart from the answer.
+    pub reasoning: Option<Reasoning>,
+    /// A JSON list of tools for the chat template; at most [`crate::limits::TOOLS_BYTES_MAX`].
+    pub tools_json: Option<String>,
     /// Options.
     pub options: WorkOptions,
+}
+
+impl Generate {
+    /// A greedy request with nothing else said.
+    pub fn new(model: impl Into<String>, prompt: Prompt) -> Self {
+        Self {
+            model: model.into(),
+            prompt,
+            tokens_max: None,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            logprobs: None,
+            logit_bias: Vec::new(),
+            constraint: None,
+            reasoning: None,
+            tools_json: None,
+            options: WorkOptions::default(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Generate {
@@ -177,6 +208,60 @@ pub struct ChatMessage {
     pub role: String,
     /// Text.
     pub content: String,
+    /// A JSON object whose fields the template sees beside these.
+    pub fields_json: Option<String>,
+}
+
+impl ChatMessage {
+    /// A message that is text alone.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            role: role.into(),
+            content: content.into(),
+            fields_json: None,
+        }
+    }
+
+    /// Bytes of its texts.
+    pub fn bytes(&self) -> usize {
+        let fields = self.fields_json.as_ref().map_or(0, String::len);
+        self.role.len() + self.content.len() + fields
+    }
+}
+
+/// How much likelier a token is made, or how much less likely.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogitBias {
+    /// Id in the vocabulary.
+    pub token_id: u32,
+    /// Within [`crate::limits::BIAS_MAX`].
+    pub bias: f32,
+}
+
+impl std::fmt::Debug for Constraint {
+    /// What a caller asks never reaches a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::JsonSchema(_) => "JsonSchema(..)",
+            Self::Regex(_) => "Regex(..)",
+        })
+    }
+}
+
+/// What is to be done with what a model writes between its tags ahead of its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reasoning {
+    /// Tokens between the tags at most; then the closing one is forced.
+    pub tokens_max: Option<u32>,
+}
+
+/// What form an answer must have; at most [`crate::limits::CONSTRAINT_BYTES_MAX`], not empty.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Constraint {
+    /// JSON that this JSON schema describes.
+    JsonSchema(String),
+    /// A text that this regular expression matches as a whole.
+    Regex(String),
 }
 
 /// How tokens are drawn; all `None` is greedy.

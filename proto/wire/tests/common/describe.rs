@@ -2,8 +2,8 @@
 //! Descriptors have no place in it but their number.
 
 use mote_wire::types::{
-    ChatMessage, Command, Generate, JobReply, Preview, Prompt, Reply, Request, StartJob, Token,
-    Work, WorkerEvent,
+    ChatMessage, Command, Constraint, Generate, JobReply, LogitBias, Logprobs, Preview, Prompt,
+    Reasoning, Reply, Request, StartJob, Token, TopToken, Work, WorkerEvent,
 };
 use std::fmt::Write;
 
@@ -49,7 +49,7 @@ pub fn event(event: &WorkerEvent) -> String {
 
 /// Fields that came after the first texts, as they are written while they say nothing: left out, so
 /// that those texts stand.
-const LATER: [&str; 9] = [
+const LATER: [&str; 10] = [
     "sandbox: None,",
     "pid: None,",
     "power: None,",
@@ -59,6 +59,7 @@ const LATER: [&str; 9] = [
     "measured: false,",
     "measured_at_s: 0,",
     "host_cpu_us: 0,",
+    "reasoning_tokens: 0,",
 ];
 
 fn plain(message: &impl std::fmt::Debug) -> String {
@@ -86,24 +87,76 @@ fn generate(generate: &Generate) -> String {
         tokens_max,
         sampling,
         stop,
+        logprobs,
+        logit_bias,
+        constraint,
+        reasoning,
+        tools_json,
         options,
     } = generate;
     let mut text = format!("Generate model {model:?} tokens_max {tokens_max:?} stop {stop:?}\n");
     match prompt {
         Prompt::Plain(prompt) => text += &format!("prompt {prompt:?}\n"),
         Prompt::Messages(messages) => {
-            for ChatMessage { role, content } in messages {
+            for ChatMessage {
+                role,
+                content,
+                fields_json,
+            } in messages
+            {
                 text += &format!("message {role:?} {content:?}\n");
+                if let Some(fields) = fields_json {
+                    text += &format!("fields {fields:?}\n");
+                }
             }
         }
     }
     let _ = writeln!(text, "{sampling:#?}\n{options:#?}");
+    if let Some(top) = logprobs {
+        text += &format!("logprobs {top}\n");
+    }
+    if let Some(tools) = tools_json {
+        text += &format!("tools {tools:?}\n");
+    }
+    if let Some(Reasoning { tokens_max }) = reasoning {
+        text += &format!("reasoning tokens_max {tokens_max:?}\n");
+    }
+    match constraint {
+        Some(Constraint::JsonSchema(schema)) => text += &format!("json_schema {schema:?}\n"),
+        Some(Constraint::Regex(regex)) => text += &format!("regex {regex:?}\n"),
+        None => {}
+    }
+    for LogitBias { token_id, bias } in logit_bias {
+        text += &format!("bias {token_id} {bias}\n");
+    }
     text
 }
 
 fn token(token: &Token) -> String {
-    let Token { index, id, text } = token;
-    format!("Token index {index} id {id} text {text:?}\n")
+    let Token {
+        index,
+        id,
+        text,
+        reasoning,
+        is_reasoning,
+        logprobs,
+    } = token;
+    let mut text = format!("Token index {index} id {id} text {text:?}\n");
+    if *is_reasoning || !reasoning.is_empty() {
+        text += &format!("reasoning {is_reasoning} {reasoning:?}\n");
+    }
+    if let Some(Logprobs { chosen, top }) = logprobs {
+        text += &format!("logprob {chosen}\n");
+        for TopToken {
+            id,
+            logprob,
+            text: own,
+        } in top
+        {
+            text += &format!("top {id} {logprob} {own:?}\n");
+        }
+    }
+    text
 }
 
 fn preview(preview: &Preview) -> String {

@@ -1,6 +1,7 @@
 //! Arbitrary messages that hold.
 
 use super::sealed;
+use super::text::{generate, token};
 use mote_wire::limits::Limits;
 use mote_wire::types::*;
 use proptest::collection::{btree_map, vec};
@@ -11,11 +12,11 @@ pub fn name() -> impl Strategy<Value = String> {
     "[a-zA-Z0-9_./:-]{1,24}"
 }
 
-fn text() -> impl Strategy<Value = String> {
+pub fn text() -> impl Strategy<Value = String> {
     any::<String>()
 }
 
-fn some<T>(range: std::ops::RangeInclusive<T>) -> impl Strategy<Value = Option<T>>
+pub fn some<T>(range: std::ops::RangeInclusive<T>) -> impl Strategy<Value = Option<T>>
 where
     T: Copy + std::fmt::Debug,
     std::ops::RangeInclusive<T>: Strategy<Value = T>,
@@ -145,59 +146,6 @@ fn infer() -> impl Strategy<Value = Infer> {
     })
 }
 
-fn sampling() -> impl Strategy<Value = Sampling> {
-    (
-        of(0.0..=100.0f32),
-        some(1..=u32::MAX),
-        of(0.000_1..=1.0f32),
-        of(0.0..0.999f32),
-        of(0.000_1..=10.0f32),
-        of(any::<u64>()),
-    )
-        .prop_map(
-            |(temperature, top_k, top_p, min_p, repetition_penalty, seed)| Sampling {
-                temperature,
-                top_k,
-                top_p,
-                min_p,
-                repetition_penalty,
-                seed,
-            },
-        )
-}
-
-fn generate() -> impl Strategy<Value = Generate> {
-    // A conversation or a plain prompt, as types that can be shown.
-    let prompt = prop_oneof![
-        vec((name(), text()), 1..4).prop_map(Ok),
-        (text(), "x").prop_map(|(text, one)| Err(text + &one)),
-    ];
-    let stop = vec("\\PC{1,20}", 0..=4);
-    (
-        name(),
-        prompt,
-        some(1..=u32::MAX),
-        sampling(),
-        stop,
-        options(),
-    )
-        .prop_map(
-            |(model, prompt, tokens_max, sampling, stop, options)| Generate {
-                model,
-                prompt: prompt.map_or_else(Prompt::Plain, conversation),
-                tokens_max,
-                sampling,
-                stop,
-                options,
-            },
-        )
-}
-
-fn conversation(messages: Vec<(String, String)>) -> Prompt {
-    let message = |(role, content)| ChatMessage { role, content };
-    Prompt::Messages(messages.into_iter().map(message).collect())
-}
-
 fn transform_clip() -> impl Strategy<Value = TransformClip> {
     let format = prop::sample::select(vec![
         ClipFormat::Mp4Av1,
@@ -266,7 +214,7 @@ pub fn request() -> impl Strategy<Value = Request> {
         infer().prop_map(Request::Infer),
         worded().prop_map(|(model, options)| Request::OpenStream(OpenStream { model, options })),
         tensors().prop_map(|(inputs, outputs)| Request::StreamPush(StreamPush { inputs, outputs })),
-        generate().prop_map(Request::Generate),
+        generate().prop_map(|generate| Request::Generate(Box::new(generate))),
         transform_clip().prop_map(Request::TransformClip),
         id.clone().prop_map(|target| Request::Cancel { target }),
         (id.clone(), 1..=256u32).prop_map(|(target, frames)| Request::Credit { target, frames }),
@@ -361,6 +309,7 @@ fn receipt() -> impl Strategy<Value = Receipt> {
                 prompt_tokens: longs[9],
                 cached_tokens: longs[10],
                 generated_tokens: longs[11],
+                reasoning_tokens: longs[10],
                 frames_in: longs[12],
                 frames_out: longs[13],
                 bytes_copied: longs[14],
@@ -429,10 +378,6 @@ pub fn status() -> impl Strategy<Value = Status> {
             next,
         }),
     ]
-}
-
-fn token() -> impl Strategy<Value = Token> {
-    (any::<u32>(), any::<u32>(), text()).prop_map(|(index, id, text)| Token { index, id, text })
 }
 
 fn stage() -> impl Strategy<Value = Stage> {

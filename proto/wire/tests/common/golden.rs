@@ -153,21 +153,21 @@ fn targets() -> Vec<OutputTarget> {
     }]
 }
 
+fn asked(generate: Generate) -> Request {
+    Request::Generate(Box::new(generate))
+}
+
 fn work_requests() -> Vec<(&'static str, Request)> {
     let generate = |prompt, sampling, stop: &[&str]| {
-        Request::Generate(Generate {
-            model: "chat".into(),
-            prompt,
+        asked(Generate {
             tokens_max: Some(128),
             sampling,
             stop: stop.iter().map(|stop| (*stop).into()).collect(),
             options: plain_options(),
+            ..Generate::new("chat", prompt)
         })
     };
-    let message = |role: &str, content: &str| ChatMessage {
-        role: role.into(),
-        content: content.into(),
-    };
+    let message = |role: &str, content: &str| ChatMessage::new(role, content);
     let sampling = Sampling {
         temperature: Some(0.75),
         top_k: Some(40),
@@ -177,6 +177,68 @@ fn work_requests() -> Vec<(&'static str, Request)> {
         seed: Some(u64::MAX),
     };
     vec![
+        (
+            "request_generate_logprobs",
+            asked(Generate {
+                logprobs: Some(20),
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
+            "request_generate_bias",
+            asked(Generate {
+                logit_bias: vec![LogitBias {
+                    token_id: 13,
+                    bias: -100.0,
+                }],
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
+            "request_generate_json_schema",
+            asked(Generate {
+                constraint: Some(Constraint::JsonSchema("{\"type\":\"object\"}".into())),
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
+            "request_generate_regex",
+            asked(Generate {
+                constraint: Some(Constraint::Regex("[0-9]+".into())),
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
+            "request_generate_reasoning",
+            asked(Generate {
+                reasoning: Some(Reasoning {
+                    tokens_max: Some(256),
+                }),
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
+            "request_generate_tools",
+            asked(Generate {
+                tools_json: Some("[{\"name\":\"sky\"}]".into()),
+                options: plain_options(),
+                ..Generate::new(
+                    "chat",
+                    Prompt::Messages(vec![
+                        message("user", "Rain?"),
+                        ChatMessage {
+                            fields_json: Some("{\"tool_call_id\":\"1\"}".into()),
+                            ..message("tool", "wet")
+                        },
+                    ]),
+                )
+            }),
+        ),
         (
             "request_infer",
             Request::Infer(Infer {
@@ -357,12 +419,27 @@ fn work_replies() -> Vec<(&'static str, Reply)> {
     };
     vec![
         ("reply_accepted", Reply::Accepted { queue_position: 2 }),
+        ("reply_token", Reply::Token(Token::new(5, 49_151, " 世界"))),
         (
-            "reply_token",
+            "reply_token_reasoning",
             Reply::Token(Token {
-                index: 5,
-                id: 49_151,
-                text: " 世界".into(),
+                reasoning: "Then ".into(),
+                is_reasoning: true,
+                ..Token::new(5, 49_151, "")
+            }),
+        ),
+        (
+            "reply_token_logprobs",
+            Reply::Token(Token {
+                logprobs: Some(Logprobs {
+                    chosen: -0.75,
+                    top: vec![TopToken {
+                        id: 7,
+                        logprob: -0.5,
+                        text: " 世".into(),
+                    }],
+                }),
+                ..Token::new(5, 49_151, " 世界")
             }),
         ),
         (

@@ -5,6 +5,7 @@ pub mod describe;
 pub mod generate;
 pub mod golden;
 pub mod raw;
+pub mod text;
 
 use mote_wire::Memfd;
 use std::os::fd::OwnedFd;
