@@ -20,10 +20,10 @@ const EQUAL_TOKENS_MIN: usize = 5;
 const END_OF_ANSWER: f64 = 2.0;
 
 /// An answer, complete.
-struct Answer {
-    ids: Vec<u32>,
+pub struct Answer {
+    pub ids: Vec<u32>,
     text: String,
-    done: Box<Done>,
+    pub done: Box<Done>,
 }
 
 /// A question in a chat.
@@ -37,7 +37,7 @@ pub fn ask(model: &str, question: &str) -> Generate {
     }
 }
 
-fn answer(client: &Client, request: Generate) -> Result<Answer> {
+pub fn answer(client: &Client, request: Generate) -> Result<Answer> {
     let (mut ids, mut text) = (Vec::new(), String::new());
     for event in client.generate(request)? {
         match event? {

@@ -2,6 +2,7 @@
 //!
 //! `tests/run` fetches the models and runtimes and writes the reference cases.
 
+mod architectures;
 mod bad_files;
 mod bad_input;
 mod clips;
