@@ -1,7 +1,7 @@
 //! The one door to mapped memory: private anonymous pages, or a file descriptor's pages.
 #![allow(unsafe_code, reason = "the one unsafe door for memory mappings")]
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
@@ -20,6 +20,15 @@ pub enum MemoryError {
     #[error("cannot map {bytes} bytes")]
     Map {
         /// Bytes asked for.
+        bytes: usize,
+        /// The system's reason.
+        #[source]
+        cause: nix::errno::Errno,
+    },
+    /// The system did not take pages back.
+    #[error("cannot give {bytes} bytes back")]
+    Discard {
+        /// Bytes to be given back.
         bytes: usize,
         /// The system's reason.
         #[source]
@@ -239,6 +248,51 @@ impl Buffer {
         Ok(())
     }
 
+    /// Copies `bytes` bytes from byte `from` to byte `to` of the same buffer; the ranges may overlap.
+    ///
+    /// # Errors
+    /// When a range leaves the buffer or the buffer is read-only.
+    pub fn copy_within(&self, from: usize, to: usize, bytes: usize) -> Result<(), MemoryError> {
+        self.check_range(from, bytes)?;
+        self.check_range(to, bytes)?;
+        if self.0.access == Access::ReadOnly {
+            return Err(MemoryError::ReadOnly);
+        }
+        // SAFETY: both ranges lie in a writable mapping (checked), and `copy` allows overlap; no
+        // slice over a mapping exists.
+        unsafe { std::ptr::copy(self.as_ptr().add(from), self.as_ptr().add(to), bytes) };
+        Ok(())
+    }
+
+    /// Gives the whole pages in `bytes` bytes from byte `offset` on back to the system, which takes
+    /// them anew, zeroed, when they are touched again. What the rest of the range holds stays. Shared
+    /// memory keeps its pages.
+    ///
+    /// # Errors
+    /// When the range leaves the buffer, the buffer is read-only, or the system refuses.
+    pub fn discard(&self, offset: usize, bytes: usize) -> Result<(), MemoryError> {
+        self.check_range(offset, bytes)?;
+        if self.0.access == Access::ReadOnly {
+            return Err(MemoryError::ReadOnly);
+        }
+        let start = offset.next_multiple_of(TAIL_BYTES);
+        let end = (offset + bytes) / TAIL_BYTES * TAIL_BYTES;
+        if self.0.origin == BufferOrigin::Shared || start >= end {
+            return Ok(());
+        }
+        let length = end - start;
+        // SAFETY: the range lies in this private mapping (checked) and begins and ends with a page,
+        // whatever their size; all access is by copies that any content of memory is fine for.
+        unsafe {
+            let pages = self.0.start.byte_add(start);
+            madvise(pages, length, MmapAdvise::MADV_DONTNEED)
+        }
+        .map_err(|cause| MemoryError::Discard {
+            bytes: length,
+            cause,
+        })
+    }
+
     /// Adds up all whole 64-bit words, wrapping: the cheapest honest way to read every byte, for
     /// benchmarks that want to know what reading alone costs.
     pub fn checksum(&self) -> u64 {
@@ -286,6 +340,37 @@ mod tests {
         let fd = nix::sys::memfd::memfd_create(c"test", flags).expect("memfd");
         nix::unistd::ftruncate(&fd, bytes).expect("ftruncate");
         fd
+    }
+
+    #[test]
+    fn discarded_pages_are_zero_and_the_rest_stays() {
+        let buffer = Buffer::private(4 * TAIL_BYTES).expect("memory");
+        buffer.copy_in(0, &vec![7u8; 4 * TAIL_BYTES]).expect("fits");
+        buffer
+            .discard(TAIL_BYTES - 1, 2 * TAIL_BYTES + 2)
+            .expect("is given back");
+        let mut values = vec![1u8; 4 * TAIL_BYTES];
+        buffer.copy_out(0, &mut values).expect("fits");
+        let (before, rest) = values.split_at(TAIL_BYTES);
+        let (given, after) = rest.split_at(2 * TAIL_BYTES);
+        assert!(before.iter().chain(after).all(|&value| value == 7));
+        assert!(given.iter().all(|&value| value == 0));
+        let outside = buffer.discard(1, 4 * TAIL_BYTES).expect_err("outside");
+        assert!(matches!(outside, MemoryError::OutOfRange { .. }));
+    }
+
+    #[test]
+    fn bytes_are_copied_within_a_buffer_also_where_ranges_overlap() {
+        let buffer = Buffer::private(8).expect("memory");
+        buffer
+            .copy_in(0, &[1u8, 2, 3, 4, 5, 6, 7, 8])
+            .expect("fits");
+        buffer.copy_within(0, 2, 5).expect("fits");
+        let mut values = [0u8; 8];
+        buffer.copy_out(0, &mut values).expect("fits");
+        assert_eq!(values, [1, 2, 1, 2, 3, 4, 5, 8]);
+        buffer.copy_within(4, 2, 5).expect_err("leaves the buffer");
+        buffer.copy_within(2, 4, 5).expect_err("leaves the buffer");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::backend::{Canceller, OutputTarget, RunReport, Session};
 use crate::error::RunError;
 use crate::tensor::{DType, Element, Tensor, TensorError};
+use std::ops::Range;
 
 /// States of one session at most: keys and values of 512 layers.
 pub const STATES_MAX: usize = 1024;
@@ -285,6 +286,37 @@ impl Stateful {
             }
         }
         Ok(places)
+    }
+
+    /// Has the next runs find only some rows, `rows` of the first dimension, of state `number`. Other
+    /// operations go on with the whole.
+    ///
+    /// # Errors
+    /// [`RunError::State`] for rows that there are not, for state that alternates, and for state on a
+    /// device.
+    pub fn narrow(&mut self, number: usize, rows: Range<usize>) -> Result<(), RunError> {
+        let kept = self.states.get(number).ok_or(no_such(number))?;
+        let refuse = |why: &str| RunError::State {
+            name: format!("number {number}"),
+            why: why.into(),
+        };
+        let Home::Host([next, _]) = &kept.home else {
+            return Err(refuse("is on a device, which keeps it whole"));
+        };
+        if matches!(kept.spec.carry, Carry::Alternating { .. }) {
+            return Err(refuse("alternates, and is kept whole"));
+        }
+        let rows = next.rows(rows).ok_or_else(|| refuse("has no such rows"))?;
+        bind(self.session.as_mut(), &kept.spec, &[rows.clone(), rows])
+    }
+
+    /// The memory of state `number` as the next run finds it; `None` when it lies on a device, or there
+    /// is no such state.
+    pub fn memory(&self, number: usize) -> Option<&Tensor> {
+        match &self.states.get(number)?.home {
+            Home::Device(_) => None,
+            Home::Host([next, _]) => Some(next),
+        }
     }
 
     /// Makes state `number` zero, as it was at the start.

@@ -3,6 +3,7 @@
 use crate::memory::Buffer;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// More dimensions than any model we know of; longer shapes are refused as malformed.
 pub const RANK_MAX: usize = 8;
@@ -244,6 +245,23 @@ impl Tensor {
     /// or a clone of its buffer lives.
     pub fn as_ptr(&self) -> *mut u8 {
         self.buffer.as_ptr().wrapping_add(self.offset)
+    }
+
+    /// Some rows of the first dimension, in the same memory; `None` when there are not so many.
+    pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
+        let (&have, rest) = self.shape.split_first()?;
+        if rows.start > rows.end || rows.end > have {
+            return None;
+        }
+        let row_bytes = self.bytes() / have.max(1);
+        let mut shape = vec![rows.len()];
+        shape.extend_from_slice(rest);
+        Some(Self {
+            dtype: self.dtype,
+            shape,
+            buffer: self.buffer.clone(),
+            offset: self.offset + rows.start * row_bytes,
+        })
     }
 
     /// The same memory under another shape with the same number of elements, or fewer.

@@ -42,6 +42,19 @@ impl CancelFlag {
         self.0.load(Ordering::Acquire)
     }
 
+    /// Runs `session` for several jobs, whichever of them are cancelled meanwhile. Runs must be
+    /// repeatable.
+    pub fn run_for(flags: &[&Self], session: &mut dyn Session) -> Result<RunReport, PipelineError> {
+        // Each of them may be cancelled once, beside what is stale.
+        for _ in 0..STALE_CANCELS_MAX + flags.len() {
+            match session.run() {
+                Err(RunError::Cancelled) => {}
+                other => return other.map_err(PipelineError::from),
+            }
+        }
+        Err(PipelineError::Cancelled)
+    }
+
     /// Runs `session` unless this job was cancelled. Runs must be repeatable.
     pub fn run(&self, session: &mut dyn Session) -> Result<RunReport, PipelineError> {
         for _ in 0..STALE_CANCELS_MAX {

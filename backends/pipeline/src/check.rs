@@ -4,7 +4,7 @@
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
 use crate::stream::constant_tensor;
-use crate::text::{Lane, TextGraph};
+use crate::text::{Bank, TextGraph};
 use mote_api::{
     CheckInput, ConstantInput, DType, InputHint, Manifest, Model, Samples, Session, Signature,
     Tensor, TensorSpec, TextSpec,
@@ -32,7 +32,7 @@ enum Work {
         signature: Signature,
     },
     Text {
-        lane: Box<Lane>,
+        bank: Box<Bank>,
         ids: Vec<u32>,
         /// After the prompt, and after each token that follows.
         logits: Vec<Vec<f32>>,
@@ -58,14 +58,15 @@ impl Check {
     pub fn run(&mut self) -> Result<(), PipelineError> {
         match &mut self.0 {
             Work::Tensors { session, .. } => drop(session.run()?),
-            Work::Text { lane, ids, logits } => {
+            Work::Text { bank, ids, logits } => {
                 let cancel = CancelFlag::default();
                 let prompt = ids.len() - logits.len() + 1;
-                lane.compute(&cancel, 0, &ids[..prompt])?;
-                lane.logits(&mut logits[0])?;
+                bank.rows[0].cut(0);
+                bank.compute(&cancel, 0, &ids[..prompt])?;
+                bank.logits(0, &mut logits[0])?;
                 for (at, logits) in (prompt..ids.len()).zip(&mut logits[1..]) {
-                    lane.compute(&cancel, at, &ids[at..=at])?;
-                    lane.logits(logits)?;
+                    bank.compute(&cancel, 0, &ids[at..=at])?;
+                    bank.logits(0, logits)?;
                 }
             }
         }
@@ -103,13 +104,13 @@ impl Check {
 
 fn text(spec: &TextSpec, model: &Arc<dyn Model>) -> Result<Work, PipelineError> {
     let graph = Arc::new(TextGraph::new(model.signature(), spec)?);
-    let lane = Box::new(Lane::new(model.as_ref(), &graph, spec.vocab)?);
+    let bank = Box::new(Bank::new(model.as_ref(), &graph, spec.vocab, 1)?);
     let prompt = PROMPT_TOKENS.min(spec.context_tokens.div_ceil(2));
     let answer = ANSWER_TOKENS.min(spec.context_tokens - prompt);
     let mut numbers = Numbers::seeded("input_ids");
     let draw = |_| (numbers.next() * spec.vocab as f64) as u32;
     Ok(Work::Text {
-        lane,
+        bank,
         ids: (0..prompt + answer).map(draw).collect(),
         logits: vec![Vec::new(); answer + 1],
     })

@@ -16,6 +16,16 @@ pub enum PipelineError {
         prompt_tokens: u64,
         context_tokens: u64,
     },
+    /// Key and value caches may not take so much memory beside those of other jobs.
+    #[error(
+        "prompt and answer may need {need_bytes} bytes of key and value cache; \
+         {have_bytes} of {bytes_max} are free"
+    )]
+    CacheFull {
+        need_bytes: u64,
+        have_bytes: u64,
+        bytes_max: u64,
+    },
     /// A file of the model's folder cannot be read.
     #[error("cannot read {}", file.display())]
     ModelFile {

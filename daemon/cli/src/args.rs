@@ -336,6 +336,15 @@ pub struct Generate {
     /// With --json, tell how likely each token was by the model itself, and N of the likeliest (0 to 20)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub logprobs: Option<u32>,
+    /// Give the same tokens whatever else the machine computes
+    #[arg(long)]
+    pub deterministic: bool,
+    /// When the context is full, go on without its oldest part
+    #[arg(long)]
+    pub slide_context: bool,
+    /// Draft up to N tokens (1 to 16) from the text so far and verify them in one run
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub draft_tokens_max: Option<u32>,
     /// Print the receipt too
     #[arg(long)]
     pub receipt: bool,

@@ -112,8 +112,20 @@ fn tokens_text(receipt: &Receipt) -> String {
         0 => String::new(),
         tokens => format!(" ({tokens} of reasoning)"),
     };
+    let shared = match receipt.shared_steps {
+        0 => String::new(),
+        steps => format!(", {steps} of {} steps shared", receipt.steps),
+    };
+    let drafted = match receipt.drafted_tokens {
+        0 => String::new(),
+        tokens => format!(", {} of {tokens} drafted accepted", receipt.accepted_tokens),
+    };
+    let dropped = match receipt.dropped_tokens {
+        0 => String::new(),
+        tokens => format!(", {tokens} left out as the context was full"),
+    };
     format!(
-        "{} prompt ({} cached) at {:.0}/s, {} answered{reasoning} at {:.1}/s",
+        "{} prompt ({} cached) at {:.0}/s, {} answered{reasoning} at {:.1}/s{shared}{drafted}{dropped}",
         receipt.prompt_tokens,
         receipt.cached_tokens,
         rate(computed, receipt.prefill_us),

@@ -1,12 +1,15 @@
 //! The engine: runs this worker's jobs one step at a time, round robin.
 //!
+//! Answers of a text model that are at their next token take it together, in one run; between two such
+//! runs at most one chunk of somebody's prompt is computed.
+//!
 //! A job may take its next step when it is not paused and nothing it said is still waiting for the
 //! client's credit. Between steps the engine obeys commands; a cancel also reaches into the run in
 //! progress, from the inbox, by way of [`Running`].
 
 use crate::buffers::Buffers;
 use crate::inbox::{Gone, Inbox};
-use crate::jobs::{self, Job, Progressed};
+use crate::jobs::{self, Job, Progressed, Stepped};
 use crate::link::{Link, LinkError};
 use crate::load::{self, LoadedModel};
 use crate::registry::Open;
@@ -15,14 +18,14 @@ use crate::stream::{Attach, Gates, Streams, Usage};
 use crate::trial;
 use crate::usage::cpu_us;
 use mote_api::{Canceller, Load, Rejection};
-use mote_pipeline::{KvPool, SessionPool};
+use mote_pipeline::{KvPool, ROWS_MAX, SessionPool};
 use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, WorkerEvent};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Key and value caches kept for the next answers.
-const KV_CACHES_MAX: usize = 2;
+/// Finished conversations kept for the next answers.
+const KV_CACHES_MAX: usize = 8;
 /// Jobs at once; the broker sends fewer.
 const JOBS_MAX: usize = 64;
 
@@ -32,6 +35,8 @@ pub struct Running(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
+    /// The job that computes alone. What cancels one of several that compute together takes effect at
+    /// its next step.
     running: Option<(u64, Option<Canceller>)>,
     /// Jobs that were started and have not ended, and whether they were cancelled.
     jobs: HashMap<u64, bool>,
@@ -120,6 +125,8 @@ pub struct Engine {
     sessions: SessionPool,
     buffers: Buffers,
     jobs: VecDeque<Active>,
+    /// Whether the last step was a text's, by itself.
+    last_was_text_alone: bool,
 }
 
 impl Engine {
@@ -131,10 +138,11 @@ impl Engine {
             open,
             running,
             loaded: None,
-            kv: KvPool::new(KV_CACHES_MAX),
+            kv: KvPool::new(0),
             sessions: SessionPool::new(),
             buffers: Buffers::default(),
             jobs: VecDeque::new(),
+            last_was_text_alone: false,
         }
     }
 
@@ -228,6 +236,10 @@ impl Engine {
     fn load(&mut self, command: &LoadModel) -> Result<(), LinkError> {
         match load::load(command, self.open, &self.link) {
             Ok((model, loaded)) => {
+                // Of others it is not known that they take rows of different lengths as it is meant.
+                let is_plain = model.candidate.reference_rank().is_some();
+                let rows = if is_plain { ROWS_MAX } else { 1 };
+                self.kv = KvPool::new(KV_CACHES_MAX).with_rows(rows);
                 self.loaded = Some(model);
                 self.link.send(WorkerEvent::Loaded(Box::new(loaded)))
             }
@@ -298,12 +310,47 @@ impl Engine {
         self.streams.attach(attach, loaded)
     }
 
-    /// One step of the job whose turn it is.
+    /// One step of the job whose turn it is, or of all that can take theirs together.
     fn step(&mut self) -> Result<(), LinkError> {
-        let Some(index) = self.jobs.iter().position(|job| self.may_step(job)) else {
-            return Ok(());
+        let turn = self.turn();
+        match turn[..] {
+            [] => return Ok(()),
+            [only] => self.step_alone(only)?,
+            _ => self.step_together(&turn)?,
+        }
+        Ok(())
+    }
+
+    /// Whose turn it is, by place in the line.
+    fn turn(&self) -> Vec<usize> {
+        let due = |job: &&Active| self.may_step(job);
+        let cancelled = |job: &Active| self.running.is_cancelled(job.id);
+        let joins = |job: &Active| self.may_step(job) && job.job.may_join() && !cancelled(job);
+        let places = || self.jobs.iter().enumerate();
+        let Some((first, job)) = places().find(|(_, job)| due(job)) else {
+            return Vec::new();
         };
+        let together = || {
+            let joining = places().filter(|(_, job)| joins(job));
+            joining.map(|(place, _)| place).collect::<Vec<_>>()
+        };
+        if joins(job) {
+            return together();
+        }
+        // Who waits for a token does not wait for several chunks of prompts.
+        let waiting = match self.last_was_text_alone && !cancelled(job) {
+            true => together(),
+            false => Vec::new(),
+        };
+        match waiting.is_empty() {
+            true => vec![first],
+            false => waiting,
+        }
+    }
+
+    fn step_alone(&mut self, index: usize) -> Result<(), LinkError> {
         let job = &mut self.jobs[index];
+        self.last_was_text_alone = job.job.text().is_some();
         let mut said = Vec::new();
         let progressed = if self.running.begin(job.id, job.job.canceller()) {
             let began_us = cpu_us();
@@ -314,6 +361,37 @@ impl Engine {
         } else {
             Err(Failure::from(Status::Cancelled))
         };
+        let id = job.id;
+        self.settle(id, (said, progressed))
+    }
+
+    fn step_together(&mut self, turn: &[usize]) -> Result<(), LinkError> {
+        self.last_was_text_alone = false;
+        let began_us = cpu_us();
+        let joining = self.jobs.iter_mut().enumerate();
+        let mut joining: Vec<&mut Active> = joining
+            .filter_map(|(place, job)| turn.contains(&place).then_some(job))
+            .collect();
+        let mut jobs: Vec<_> = joining.iter_mut().map(|active| &mut active.job).collect();
+        let steps = jobs::step_together(&mut jobs);
+        let share_us = cpu_us().saturating_sub(began_us) / turn.len() as u64;
+        let mut stepped = Vec::with_capacity(turn.len());
+        for (active, step) in joining.into_iter().zip(steps) {
+            active.host_cpu_us += share_us;
+            stepped.push((active.id, step));
+        }
+        for (id, step) in stepped {
+            self.settle(id, step)?;
+        }
+        Ok(())
+    }
+
+    /// Deals with what a step gave, and puts the job at the end of the line.
+    fn settle(&mut self, id: u64, (said, progressed): Stepped) -> Result<(), LinkError> {
+        let Some(index) = self.jobs.iter().position(|job| job.id == id) else {
+            return Ok(());
+        };
+        let job = &mut self.jobs[index];
         job.held.extend(said);
         match progressed {
             Ok(Progressed::More) => {}

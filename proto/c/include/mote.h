@@ -340,12 +340,16 @@ typedef struct mote_receipt_info {
   uint64_t host_cpu_us;       /* processor time of the worker */
   uint64_t measured;          /* 1: it was chosen because it was measured to be the best */
   uint64_t reasoning_tokens;  /* of the generated ones, those of reasoning told apart */
+  uint64_t shared_steps;      /* of the steps, those that served other answers, too */
+  uint64_t drafted_tokens;    /* drafted to be verified */
+  uint64_t accepted_tokens;   /* those of them that the model chose, too */
+  uint64_t dropped_tokens;    /* left out because the context was full */
 } mote_receipt_info_t;
 
 #define MOTE_RECEIPT_INFO_INIT                                                                 \
   {sizeof(mote_receipt_info_t),                                                                \
    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Fills in *info, whose size is set. */
 mote_status_t mote_receipt_info(const mote_receipt_t *receipt, mote_receipt_info_t *info,
@@ -674,9 +678,12 @@ typedef struct mote_generate_args {
   const char *tools_json; /* a JSON list of tools for the model's chat template; or NULL */
   const char *const *message_fields; /* or NULL; of each message, a JSON object whose fields the chat
                                         template sees too: tool_calls, tool_call_id, ...; or NULL */
+  int32_t deterministic; /* not 0: the same tokens whatever else goes on */
+  int32_t slide_context; /* not 0: go on without the oldest part when the context is full */
+  uint64_t draft_tokens_max; /* tokens drafted from the text so far and verified in one run: 0 to 16 */
 } mote_generate_args_t;
 
-#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define MOTE_GENERATE_ARGS_INIT {sizeof(mote_generate_args_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* An answer while it is written. Freed before its end, it is cancelled. */
 typedef struct mote_generation mote_generation_t;

@@ -72,10 +72,19 @@ fn request(args: GenerateArgs<'_>) -> Result<Generate, Failure> {
         reasoning: reasoning(&args)?,
         tools_json: args.tools_json.optional("tools_json")?.map(str::to_owned),
         logit_bias: bias.collect(),
+        deterministic: args.deterministic != 0,
+        slide_context: args.slide_context != 0,
+        draft_tokens_max: draft(&args)?,
         logprobs: (args.has_logprobs != 0).then_some(args.top_logprobs),
         options: options(args.options)?,
         ..Generate::new(model, prompt(&args)?)
     })
+}
+
+fn draft(args: &GenerateArgs<'_>) -> Result<Option<u32>, Failure> {
+    let tokens_max = u32::try_from(args.draft_tokens_max)
+        .map_err(|_| Failure::invalid("draft_tokens_max", "is more than 16"))?;
+    Ok(unless_zero(tokens_max))
 }
 
 fn reasoning(args: &GenerateArgs<'_>) -> Result<Option<Reasoning>, Failure> {

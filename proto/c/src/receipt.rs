@@ -112,6 +112,10 @@ impl MoteReceipt {
             host_cpu_us: receipt.host_cpu_us,
             measured: receipt.measured.into(),
             reasoning_tokens: receipt.reasoning_tokens,
+            shared_steps: receipt.shared_steps,
+            drafted_tokens: receipt.drafted_tokens,
+            accepted_tokens: receipt.accepted_tokens,
+            dropped_tokens: receipt.dropped_tokens,
         }
     }
 }

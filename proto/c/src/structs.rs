@@ -149,6 +149,9 @@ structs! {
         reasoning_tokens_max: u32,
         tools_json: Text<'a>,
         message_fields: List<'a, Text<'a>>,
+        deterministic: i32,
+        slide_context: i32,
+        draft_tokens_max: u64,
     }
 
     /// A token that could have been taken. Arrays of it are given, so it keeps its size.
@@ -251,6 +254,10 @@ structs! {
         host_cpu_us: u64,
         measured: u64,
         reasoning_tokens: u64,
+        shared_steps: u64,
+        drafted_tokens: u64,
+        accepted_tokens: u64,
+        dropped_tokens: u64,
     }
 }
 

@@ -141,6 +141,9 @@ class Client:
         reasoning: bool = False,
         reasoning_tokens_max: int | None = None,
         tools: Iterable[Mapping[str, Any]] | str | None = None,
+        deterministic: bool = False,
+        slide_context: bool = False,
+        draft_tokens_max: int | None = None,
         options=None,
         **sampling,
     ) -> "Generation":
@@ -156,7 +159,9 @@ class Client:
         token id, from -100 (ruled out) to 100 (forced). ``json_schema`` (a schema, or its text) or
         ``regex``: what form the answer must have. ``reasoning``: tell what the model writes between its
         tags ahead of its answer apart, as the answer's ``reasoning``; ``reasoning_tokens_max`` of it at
-        most.
+        most. ``deterministic``: the same tokens whatever else goes on. ``slide_context``: go on without
+        the oldest part when the context is full. ``draft_tokens_max`` (0 to 16): draft so many tokens
+        from the text so far and verify them in one run.
         """
         body = _schema.message("Generate")(
             model=model,
@@ -165,6 +170,9 @@ class Client:
             stop=[stop] if isinstance(stop, str) else stop,
             sampling=sampling,
             logprobs=logprobs,
+            deterministic=deterministic,
+            slide_context=slide_context,
+            draft_tokens_max=draft_tokens_max,
         )
         if tools is not None:
             body.tools_json = tools if isinstance(tools, str) else json.dumps(list(tools))

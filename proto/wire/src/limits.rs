@@ -36,6 +36,8 @@ pub const LOGIT_BIAS_MAX: usize = 1024;
 pub const BIAS_MAX: f32 = 100.0;
 /// Bytes of what an answer's form is described by.
 pub const CONSTRAINT_BYTES_MAX: usize = 64 << 10;
+/// Tokens that are drafted and verified in one run.
+pub const DRAFT_TOKENS_MAX: u32 = 16;
 /// Bytes of the description of tools.
 pub const TOOLS_BYTES_MAX: usize = 256 << 10;
 /// Inputs or outputs named in one request.

@@ -25,7 +25,7 @@ pub enum Finish {
 /// The answer as far as it goes.
 pub(crate) struct Answer {
     pub prompt_tokens: usize,
-    tokens_max: usize,
+    pub tokens_max: usize,
     /// Why the answer ends at `tokens_max`.
     at_max: Finish,
     sampler: Sampler,

@@ -3,14 +3,18 @@
 use crate::PipelineError;
 use mote_api::{DType, Signature, TensorSpec, TextSpec};
 
-/// Inputs and outputs of a decoder, by position in the model's signature. All have one row.
+/// Inputs and outputs of a decoder, by position in the model's signature.
 ///
-/// `s` is the number of new tokens, `past` the number of tokens before them. Inputs that count:
-/// `input_ids` `[1, s]`, `position_ids` `[1, s]`, `attention_mask` `[1, past + s]` (ones),
-/// `seqlens_k` `[1]` (`past + s - 1`), `total_sequence_length` `[1]` or `[]` (`past + s`); only the
+/// `b` is the number of rows, each a conversation of its own; `s` is the number of new tokens of each,
+/// `past` the number of tokens before them. Inputs that count:
+/// `input_ids` `[b, s]`, `position_ids` `[b, s]`, `attention_mask` `[b, past + s]` (ones, and zeros
+/// behind those of shorter rows), `seqlens_k` `[b]` (`past + s - 1`), `total_sequence_length` `[1]` or
+/// `[]` (`past + s` of the longest); only the
 /// first must be there, each is i32 or i64. Cache: `past_key_values.{layer}.key` and `.value` in,
-/// `present.{layer}.key` and `.value` out, `[1, kv_heads, context_tokens, head_dim]`, in and out in
-/// the same memory. Output: `logits` `[1, 1, vocab]` or `[1, s, vocab]`.
+/// `present.{layer}.key` and `.value` out, `[b, kv_heads, context_tokens, head_dim]`, in and out in
+/// the same memory. Output: `logits` `[b, 1, vocab]` or `[b, s, vocab]`.
+///
+/// Several rows are only given to graphs whose every `b` is open, and with one new token each.
 #[derive(Debug)]
 pub(crate) struct TextGraph {
     pub input_ids: Port,
@@ -21,7 +25,10 @@ pub(crate) struct TextGraph {
     /// Key and value of each layer.
     pub caches: Vec<CachePorts>,
     pub cache_dtype: DType,
+    /// Of one row.
     pub cache_shape: [usize; 4],
+    /// Whether a run may have several rows.
+    pub takes_rows: bool,
     pub logits: usize,
     pub logits_dtype: DType,
     /// Whether the model declares logits of the last position only.
@@ -73,6 +80,7 @@ impl TextGraph {
             total_sequence_length: port(signature, TOTAL, 1)?,
             cache_dtype: first_cache.map_or(DType::F32, |spec| spec.dtype),
             cache_shape,
+            takes_rows: takes_rows(signature),
             logits,
             logits_dtype: signature.outputs[logits].dtype,
             logits_last_only: signature.outputs[logits].shape.get(1) == Some(&Some(1)),
@@ -125,11 +133,27 @@ impl TextGraph {
         Ok(())
     }
 
-    /// Bytes of all caches together.
+    /// Bytes of the key and value cache of one token.
+    pub fn token_bytes(&self) -> u64 {
+        let [_, heads, _, width] = self.cache_shape;
+        (heads * width * self.cache_dtype.bytes() * self.caches.len()) as u64
+    }
+
+    /// Bytes of all caches of one row together.
     pub fn cache_bytes(&self) -> u64 {
         let elements: usize = self.cache_shape.iter().product();
         (elements * self.cache_dtype.bytes() * self.caches.len()) as u64
     }
+}
+
+/// Whether the first dimension of all that belongs to a row is open, and each row's length is told.
+fn takes_rows(signature: &Signature) -> bool {
+    let tells_lengths = |name: &str| signature.input(name).is_some();
+    let of_all = |spec: &&TensorSpec| spec.name != TOTAL;
+    let is_open = |spec: &TensorSpec| spec.shape.first() == Some(&None);
+    (tells_lengths(SEQLENS_K) || tells_lengths(ATTENTION_MASK))
+        && signature.inputs.iter().filter(of_all).all(is_open)
+        && signature.outputs.iter().all(is_open)
 }
 
 /// Names of past and present of each cache tensor.

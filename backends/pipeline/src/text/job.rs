@@ -1,14 +1,16 @@
 //! [`TextJob`]: one answer in the making.
 
 use super::answer::{Answer, Finish};
-use super::lane::{Lane, PREFILL_CHUNK_TOKENS};
+use super::bank::PREFILL_CHUNK_TOKENS;
+use super::batch;
+use super::lane::Lane;
 use super::logprobs::Logprobs;
 use super::model::TextModel;
-use super::pool::{Kept, KvPool};
+use super::pool::{KvPool, Need};
 use super::request::TextRequest;
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
-use mote_api::{Canceller, RunError, StatePlace};
+use mote_api::{Canceller, RunReport, StatePlace};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -60,23 +62,24 @@ pub struct TextStats {
     pub prefill_us: u64,
     /// Wall time of the steps after it.
     pub decode_us: u64,
-    /// Time inside the library.
+    /// Time inside the library; of a run that served several jobs, this one's share.
     pub compute_us: u64,
     /// Runs of the model.
     pub steps: u64,
+    /// Those of them that served other jobs, too.
+    pub shared_steps: u64,
     /// Bytes the library copied because a tensor could not be bound in place.
     pub bytes_copied: u64,
 }
 
-/// One answer in the making; owns a session and its cache until [`TextJob::finish`].
+/// One answer in the making; has a row of a cache until [`TextJob::finish`], or until it is dropped.
 pub struct TextJob {
     model: Arc<TextModel>,
-    lane: Lane,
+    pub(super) lane: Lane,
     /// Logits after the prompt, as soon as they are known.
     prompt_logits: Vec<f32>,
-    /// Whether the device was lost, and the lane with it.
-    lost: bool,
-    cancel: CancelFlag,
+    pub(super) cancel: CancelFlag,
+    deterministic: bool,
     /// Prompt and answer.
     tokens: Vec<u32>,
     /// How many of them the cache holds.
@@ -104,7 +107,7 @@ impl TextJob {
         request.check()?;
         let (mut tokens, prompt_tail) = model.encode(&request.prompt, request.tools.as_deref())?;
         let resume = check_resume(&request, model.spec().vocab)?;
-        let logprobs = request.logprobs;
+        let (logprobs, deterministic) = (request.logprobs, request.deterministic);
         let mut answer = Answer::new(model, request, &tokens, &prompt_tail)?;
         for (index, &id) in resume.iter().enumerate() {
             if answer.finished.is_some() {
@@ -117,8 +120,14 @@ impl TextJob {
             let accepted = answer.accept(model, &mut tokens, id);
             accepted.map_err(|error| not_resumed(index, error))?;
         }
-        let kept = cache.take(model, &tokens, answer.prompt_tokens)?;
-        let computed = kept.tokens.len();
+        let (lane, computed) = cache.take(&Need {
+            model,
+            tokens: &tokens,
+            prompt_tokens: answer.prompt_tokens,
+            reserved_tokens: answer.prompt_tokens + answer.tokens_max,
+            deterministic,
+        })?;
+        let prompt_logits = lane.lock().rows[lane.row].prompt_logits.clone();
         let stats = TextStats {
             prompt_tokens: answer.prompt_tokens as u64,
             cached_tokens: computed as u64,
@@ -128,10 +137,10 @@ impl TextJob {
         };
         Ok(Self {
             model: Arc::clone(model),
-            lane: kept.lane,
-            prompt_logits: kept.prompt_logits,
-            lost: false,
+            lane,
+            prompt_logits,
             cancel: CancelFlag::default(),
+            deterministic,
             tokens,
             computed,
             answer,
@@ -155,15 +164,39 @@ impl TextJob {
         if let Some(reason) = self.answer.finished {
             return Ok(TextStep::Finished { reason });
         }
-        let (start, decoding) = (Instant::now(), self.started);
-        let step = self.compute_one();
-        let elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        if decoding {
-            self.stats.decode_us += elapsed_us;
-        } else {
-            self.stats.prefill_us += elapsed_us;
-        }
+        let start = Instant::now();
+        let (was_started, step) = (self.started, self.compute_one());
+        self.count_time(was_started, start);
         step
+    }
+
+    /// Whether its next step computes one token of the answer, and may do so in one run with others.
+    pub fn may_join(&self) -> bool {
+        let is_decoding = self.started && self.computed + 1 == self.tokens.len();
+        is_decoding
+            && !self.deterministic
+            && self.answer.finished.is_none()
+            && !self.cancel.is_set()
+    }
+
+    /// Does a step of each job, in as few runs as can be: one for all that [may join](Self::may_join) and
+    /// have their caches side by side. Gives what [`TextJob::step`] would give, in the jobs' order. What
+    /// cancels one of them lets such a run go on, and ends that job at its next step.
+    pub fn step_together(jobs: &mut [&mut Self]) -> Vec<Result<TextStep, PipelineError>> {
+        batch::step(jobs)
+    }
+
+    pub(super) fn count_time(&mut self, was_started: bool, since: Instant) {
+        let elapsed_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        match was_started {
+            true => self.stats.decode_us += elapsed_us,
+            false => self.stats.prefill_us += elapsed_us,
+        }
+    }
+
+    /// The token that is to be computed next.
+    pub(super) fn next_token(&self) -> u32 {
+        self.tokens[self.computed]
     }
 
     fn compute_one(&mut self) -> Result<TextStep, PipelineError> {
@@ -179,6 +212,11 @@ impl TextJob {
                 total: self.tokens.len(),
             });
         }
+        self.say()
+    }
+
+    /// Chooses the next token by the logits, and says what comes of it.
+    pub(super) fn say(&mut self) -> Result<TextStep, PipelineError> {
         self.started = true;
         let index = self.tokens.len() - self.answer.prompt_tokens;
         let id = self.choose(index as u64);
@@ -224,26 +262,41 @@ impl TextJob {
         let prompt_tokens = self.answer.prompt_tokens;
         let end = next_chunk(self.computed, prompt_tokens);
         let ids = &self.tokens[self.computed..end];
-        let report = self.lane.compute(&self.cancel, self.computed, ids);
-        self.lost |= matches!(report, Err(PipelineError::Run(RunError::DeviceLost { .. })));
-        let report = report?;
-        self.computed = end;
-        self.stats.steps += 1;
-        self.stats.compute_us += report.compute_us;
-        self.stats.bytes_copied += report.bytes_copied;
+        let mut bank = self.lane.lock();
+        let report = bank.compute(&self.cancel, self.lane.row, ids)?;
         if end == prompt_tokens || end == self.tokens.len() {
-            self.lane.logits(&mut self.logits)?;
+            bank.logits(self.lane.row, &mut self.logits)?;
         }
+        if end == prompt_tokens {
+            let row = &mut bank.rows[self.lane.row];
+            row.prompt_is_exact = row.last_run_is_exact;
+        }
+        drop(bank);
+        self.count(end - self.computed, report, 1);
         if end == prompt_tokens {
             self.prompt_logits.clone_from(&self.logits);
         }
         Ok(())
     }
 
+    /// Takes the logits of a run that served several jobs and computed one token of each.
+    pub(super) fn take(&mut self, report: RunReport, jobs: usize) -> Result<(), PipelineError> {
+        self.count(1, report, jobs);
+        self.lane.lock().logits(self.lane.row, &mut self.logits)
+    }
+
+    fn count(&mut self, tokens: usize, report: RunReport, jobs: usize) {
+        self.computed += tokens;
+        self.stats.steps += 1;
+        self.stats.shared_steps += u64::from(jobs > 1);
+        self.stats.compute_us += report.compute_us / jobs as u64;
+        self.stats.bytes_copied += report.bytes_copied / jobs as u64;
+    }
+
     /// Stops the job from another thread: the step in progress, or else the next one, ends with
     /// [`PipelineError::Cancelled`]. Without effect on later jobs that use the same session.
     pub fn canceller(&self) -> Canceller {
-        self.cancel.canceller(self.lane.session())
+        self.lane.lock().canceller(&self.cancel)
     }
 
     /// Figures so far.
@@ -256,36 +309,24 @@ impl TextJob {
     /// # Errors
     /// When the session does not know.
     pub fn cache_places(&mut self) -> Result<Vec<StatePlace>, PipelineError> {
-        self.lane.cache_places()
+        self.lane.lock().places()
     }
 
-    /// Gives cache and session back to the pool; right also after an error.
-    pub fn finish(mut self, cache: &mut KvPool) {
-        self.tokens.truncate(self.computed);
-        let kept = Kept {
-            lane: self.lane,
-            tokens: self.tokens,
-            prompt_tokens: self.answer.prompt_tokens,
-            prompt_logits: self.prompt_logits,
-        };
-        if !self.lost {
-            cache.put(self.model, kept);
-        }
+    /// Gives the row back to the pool, with what is in it; right also after an error.
+    pub fn finish(self, cache: &mut KvPool) {
+        cache.put(self.lane, self.prompt_logits);
     }
 }
 
-/// Where the run ends that begins at token `start`.
-///
-/// The prompt goes in chunks. Kernels may round a token that is computed alone differently from one
-/// that is computed with others, so a chunk of one is avoided, and a resumed answer is computed as
-/// it was the first time: token by token.
+/// Where the run ends that begins at token `start`: the prompt goes in chunks that end at multiples of
+/// [`PREFILL_CHUNK_TOKENS`], whatever was taken over from a cache; an answer goes token by token, also
+/// when it is resumed. So each token is computed with the same others every time.
 fn next_chunk(start: usize, prompt_tokens: usize) -> usize {
-    match prompt_tokens.saturating_sub(start) {
-        0 => start + 1,
-        left if left <= PREFILL_CHUNK_TOKENS => prompt_tokens,
-        left if left == PREFILL_CHUNK_TOKENS + 1 => prompt_tokens - 2,
-        _ => start + PREFILL_CHUNK_TOKENS,
+    if start >= prompt_tokens {
+        return start + 1;
     }
+    let border = (start / PREFILL_CHUNK_TOKENS + 1) * PREFILL_CHUNK_TOKENS;
+    border.min(prompt_tokens)
 }
 
 fn check_resume(request: &TextRequest, vocab: usize) -> Result<Vec<u32>, PipelineError> {

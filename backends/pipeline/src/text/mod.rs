@@ -7,15 +7,17 @@
 //!
 //! **Repeatability.** A draw depends on seed and position alone, ties go to the lowest token, and a
 //! resumed answer is computed in the same steps as the first time; so equal logits give equal
-//! tokens. Whether logits are equal is up to the kernels. On ONNX Runtime's CPU provider, measured
-//! with 8-bit weights, the tokens of a dense model get the same bits in whatever chunks they are
-//! computed, as long as no chunk has a single token; so an answer after a cached prompt equals the
-//! cold one. Tokens of a cached *answer* were computed singly and differ in rounding from the same
-//! tokens in a prompt. Those of a Mixture of Experts differ with every other grouping, since the
-//! kernels depend on how many tokens an expert gets. Its answers repeat exactly when the prompt is
-//! the one that is cached, or when nothing is.
+//! tokens. Whether logits are equal is up to the kernels, which may round a token differently with
+//! those that it is computed with: on ONNX Runtime's CPU provider, a Mixture of Experts does with every
+//! other grouping, a dense model when a token is computed singly. So prompts are computed in chunks with
+//! fixed borders and taken over from caches in whole chunks: an answer after a cached prompt is the
+//! one that a cold start gives, bit by bit. Two things give that up for speed, unless a request asks to
+//! be deterministic: answers are computed in one run with those of other jobs, and a conversation that
+//! goes on takes over its answers as they were computed, token by token.
 
 mod answer;
+mod bank;
+mod batch;
 mod constraint;
 mod detokenizer;
 mod files;
@@ -35,10 +37,10 @@ mod template;
 mod vocabulary;
 
 pub use answer::Finish;
+pub(crate) use bank::Bank;
+pub use bank::{PREFILL_CHUNK_TOKENS, ROWS_MAX};
 pub(crate) use graph::TextGraph;
 pub use job::{TextJob, TextStats, TextStep};
-pub(crate) use lane::Lane;
-pub use lane::PREFILL_CHUNK_TOKENS;
 pub use logprobs::{Logprobs, TopToken};
 pub use model::TextModel;
 pub use pool::{KvPool, POOL_ENTRIES_MAX};

@@ -1,9 +1,9 @@
 //! [`TextModel`].
 
+use super::bank::Bank;
 use super::constraint::Grammars;
 use super::files;
 use super::graph::TextGraph;
-use super::lane::Lane;
 use super::request::TextPrompt;
 use super::template::ChatTemplate;
 use crate::PipelineError;
@@ -88,8 +88,12 @@ impl TextModel {
         Ok(self.grammars.get_or_init(|| made))
     }
 
-    pub(crate) fn lane(&self) -> Result<Lane, PipelineError> {
-        Lane::new(self.model.as_ref(), &self.graph, self.spec.vocab)
+    pub(crate) fn graph(&self) -> &Arc<TextGraph> {
+        &self.graph
+    }
+
+    pub(crate) fn bank(&self, rows_max: usize) -> Result<Bank, PipelineError> {
+        Bank::new(self.model.as_ref(), &self.graph, self.spec.vocab, rows_max)
     }
 
     /// The tokens of a prompt, at least one and fewer than the context holds; and how its text ends.

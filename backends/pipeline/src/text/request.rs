@@ -135,6 +135,10 @@ pub struct TextRequest {
     /// Tell the logarithm of each token's probability, and those of so many of the likeliest tokens, at
     /// most [`LOGPROBS_MAX`]; nothing is computed for it when absent.
     pub logprobs: Option<usize>,
+    /// Compute this answer in runs of its own, and take over from caches only what was computed in just
+    /// the same runs: whatever else goes on, tokens are the same. It costs throughput when
+    /// several answers go on at once.
+    pub deterministic: bool,
     /// First tokens of the answer, already given to the client before the job began anew: they
     /// are not given again, and the answer goes on as if it had never been interrupted.
     pub resume_token_ids: Vec<u32>,
@@ -154,6 +158,7 @@ impl TextRequest {
             reasoning: None,
             logit_bias: Vec::new(),
             logprobs: None,
+            deterministic: false,
             resume_token_ids: Vec::new(),
         }
     }

@@ -90,6 +90,9 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
             tokens_max: args.reasoning_tokens_max,
         }),
         logit_bias: args.logit_bias.clone(),
+        deterministic: args.deterministic,
+        slide_context: args.slide_context,
+        draft_tokens_max: args.draft_tokens_max,
         options: options(&args.work),
         ..mote_wire::types::Generate::new(&args.model, prompt)
     })

@@ -135,6 +135,9 @@ impl Caller {
             reasoning: options.reasoning()?,
             tools_json: options.text("tools")?,
             logit_bias: options.bias("logit_bias")?,
+            deterministic: options.flag("deterministic")?.unwrap_or(false),
+            slide_context: options.flag("slide_context")?.unwrap_or(false),
+            draft_tokens_max: options.count("draft_tokens_max")?,
             options: options.work(TEXT_CREDIT)?,
             ..Generate::new(&model, prompt)
         };

@@ -5,7 +5,7 @@ use crate::load::LoadedModel;
 use crate::status::{self, Failure};
 use mote_api::{Canceller, MoeSpec};
 use mote_pipeline::{
-    ChatTurn, Finish, KvPool, TextJob, TextPrompt, TextRequest, TextStep, TokenBias,
+    ChatTurn, Finish, KvPool, PipelineError, TextJob, TextPrompt, TextRequest, TextStep, TokenBias,
 };
 use mote_wire::types::{
     Constraint, Done, FinishReason, Generate, JobReply, LogitBias, Logprobs, Progress, Prompt,
@@ -13,14 +13,14 @@ use mote_wire::types::{
 };
 
 /// One answer.
-pub struct GenerateJob {
-    job: TextJob,
+pub struct TextWork {
+    pub(super) job: TextJob,
     moe: Option<MoeSpec>,
     /// The seed, when tokens are drawn.
     seed: Option<u64>,
 }
 
-impl GenerateJob {
+impl TextWork {
     /// Renders and tokenises the prompt and takes a KV cache.
     pub fn new(
         generate: Generate,
@@ -75,6 +75,7 @@ impl GenerateJob {
                 .map(|LogitBias { token_id, bias }| TokenBias { id: token_id, bias })
                 .collect(),
             logprobs: generate.logprobs.map(|n| n as usize),
+            deterministic: generate.deterministic,
             resume_token_ids,
         };
         let job = TextJob::start(text, kv, request).map_err(|error| status::of_step(&error))?;
@@ -98,6 +99,7 @@ impl GenerateJob {
             decode_us: stats.decode_us,
             compute_us: stats.compute_us,
             steps: stats.steps,
+            shared_steps: stats.shared_steps,
             prompt_tokens: stats.prompt_tokens,
             cached_tokens: stats.cached_tokens,
             generated_tokens: stats.generated_tokens,
@@ -109,23 +111,14 @@ impl GenerateJob {
             ..Receipt::default()
         }
     }
-}
 
-fn logprobs_of(told: mote_pipeline::Logprobs) -> Logprobs {
-    let top = told.top.into_iter().map(|token| TopToken {
-        id: token.id,
-        logprob: token.logprob,
-        text: token.text,
-    });
-    Logprobs {
-        chosen: told.chosen,
-        top: top.collect(),
-    }
-}
-
-impl Job for GenerateJob {
-    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure> {
-        match self.job.step().map_err(|error| status::of_step(&error))? {
+    /// What a step of the answer gave, as the broker is told.
+    pub(super) fn tell(
+        &self,
+        step: Result<TextStep, PipelineError>,
+        said: &mut Vec<JobReply>,
+    ) -> Result<Progressed, Failure> {
+        match step.map_err(|error| status::of_step(&error))? {
             TextStep::Prefill { done, total } => {
                 said.push(JobReply::Progress(Progress {
                     stage: Stage::Prefill,
@@ -164,6 +157,33 @@ impl Job for GenerateJob {
                 Ok(Progressed::Done(Box::new(Done { receipt, finish })))
             }
         }
+    }
+}
+
+fn logprobs_of(told: mote_pipeline::Logprobs) -> Logprobs {
+    let top = told.top.into_iter().map(|token| TopToken {
+        id: token.id,
+        logprob: token.logprob,
+        text: token.text,
+    });
+    Logprobs {
+        chosen: told.chosen,
+        top: top.collect(),
+    }
+}
+
+impl Job for TextWork {
+    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure> {
+        let step = self.job.step();
+        self.tell(step, said)
+    }
+
+    fn may_join(&self) -> bool {
+        self.job.may_join()
+    }
+
+    fn text(&mut self) -> Option<&mut TextWork> {
+        Some(self)
     }
 
     fn canceller(&self) -> Option<Canceller> {

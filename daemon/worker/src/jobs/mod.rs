@@ -4,11 +4,12 @@ mod clip;
 mod generate;
 mod infer;
 
+use self::generate::TextWork;
 use crate::buffers::Buffers;
 use crate::load::LoadedModel;
 use crate::status::Failure;
 use mote_api::Canceller;
-use mote_pipeline::{KvPool, SessionPool};
+use mote_pipeline::{KvPool, SessionPool, TextJob};
 use mote_wire::types::{Done, JobReply, StartJob, Work};
 use std::time::Duration;
 
@@ -28,16 +29,42 @@ pub enum Progressed {
     Done(Box<Done>),
 }
 
+/// What one step gave: what it said, and whether the job goes on.
+pub type Stepped = (Vec<JobReply>, Result<Progressed, Failure>);
+
 /// Work in steps. A step is a prefill chunk, a token, a frame, or one run.
 pub trait Job {
     /// Takes one step and says what came of it.
     fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure>;
+
+    /// Whether its next step can be one run with those of other jobs that say so.
+    fn may_join(&self) -> bool {
+        false
+    }
+
+    /// As text; `None` for other work.
+    fn text(&mut self) -> Option<&mut TextWork> {
+        None
+    }
 
     /// How the run in progress can be stopped; `None` when a step never lasts.
     fn canceller(&self) -> Option<Canceller>;
 
     /// After a good end: sessions and caches go back for the next job.
     fn give_back(self: Box<Self>, pools: &mut Pools<'_>);
+}
+
+/// A step of each of several jobs that [may join](Job::may_join), as one run.
+pub fn step_together(jobs: &mut [&mut Box<dyn Job>]) -> Vec<Stepped> {
+    let mut works: Vec<&mut TextWork> = jobs.iter_mut().filter_map(|job| job.text()).collect();
+    let mut texts: Vec<&mut TextJob> = works.iter_mut().map(|work| &mut work.job).collect();
+    let steps = TextJob::step_together(&mut texts);
+    let tell = |(work, step): (&&mut TextWork, _)| {
+        let mut said = Vec::new();
+        let progressed = work.tell(step, &mut said);
+        (said, progressed)
+    };
+    works.iter().zip(steps).map(tell).collect()
 }
 
 /// Makes a job of a request. Everything about the request is checked here, before any compute.
@@ -57,7 +84,7 @@ pub fn start(
         )?)),
         Work::Generate(generate) => {
             let seed = start.seed;
-            let job = generate::GenerateJob::new(generate, loaded, seed, resume, pools.kv)?;
+            let job = TextWork::new(generate, loaded, seed, resume, pools.kv)?;
             Ok(Box::new(job))
         }
         Work::TransformClip(clip) => Ok(Box::new(clip::ClipJob::new(clip, loaded)?)),

@@ -2,8 +2,8 @@
 
 use super::{Parsed, Place, invalid, limited, name, options, required, unless_zero};
 use crate::limits::{
-    BIAS_MAX, CONSTRAINT_BYTES_MAX, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX,
-    STOP_BYTES_MAX, STOPS_MAX, TOOLS_BYTES_MAX,
+    BIAS_MAX, CONSTRAINT_BYTES_MAX, DRAFT_TOKENS_MAX, LOGIT_BIAS_MAX, LOGPROBS_MAX, MESSAGES_MAX,
+    PROMPT_BYTES_MAX, STOP_BYTES_MAX, STOPS_MAX, TOOLS_BYTES_MAX,
 };
 use crate::pb;
 use crate::pb::constraint::Kind;
@@ -24,6 +24,9 @@ pub(super) fn parse(generate: pb::Generate) -> Parsed<Generate> {
         constraint: generate.constraint.map(parse_constraint).transpose()?,
         reasoning: generate.reasoning.map(parse_reasoning),
         tools_json: parse_tools(generate.tools_json)?,
+        deterministic: generate.deterministic,
+        slide_context: generate.slide_context,
+        draft_tokens_max: parse_draft(generate.draft_tokens_max)?,
         options: options::parse(generate.options)?,
     })
 }
@@ -65,6 +68,9 @@ pub(super) fn write(generate: Generate) -> pb::Generate {
         constraint: generate.constraint.map(write_constraint),
         reasoning: generate.reasoning.map(write_reasoning),
         tools_json: generate.tools_json.unwrap_or_default(),
+        deterministic: generate.deterministic,
+        slide_context: generate.slide_context,
+        draft_tokens_max: generate.draft_tokens_max,
         options: options::write(generate.options),
     }
 }
@@ -167,6 +173,12 @@ fn write_constraint(constraint: Constraint) -> pb::Constraint {
         Constraint::Regex(regex) => Kind::Regex(regex),
     };
     pb::Constraint { kind: Some(kind) }
+}
+
+fn parse_draft(tokens_max: Option<u32>) -> Parsed<Option<u32>> {
+    let tokens = tokens_max.unwrap_or_default() as usize;
+    limited("draft_tokens_max", tokens, DRAFT_TOKENS_MAX as usize)?;
+    Ok(tokens_max)
 }
 
 fn parse_tools(tools: String) -> Parsed<Option<String>> {

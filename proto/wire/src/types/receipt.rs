@@ -129,6 +129,14 @@ pub struct Receipt {
     pub generated_tokens: u64,
     /// Text: those of them that are reasoning which was asked for apart.
     pub reasoning_tokens: u64,
+    /// Text: of the steps, those that served other answers, too.
+    pub shared_steps: u64,
+    /// Text: tokens drafted to be verified.
+    pub drafted_tokens: u64,
+    /// Text: those of them that the model chose, too.
+    pub accepted_tokens: u64,
+    /// Text: tokens left out because the context was full.
+    pub dropped_tokens: u64,
     /// Clip: frames read.
     pub frames_in: u64,
     /// Clip: frames written.

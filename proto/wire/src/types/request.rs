@@ -160,6 +160,12 @@ pub struct Generate {
     pub reasoning: Option<Reasoning>,
     /// A JSON list of tools for the chat template; at most [`crate::limits::TOOLS_BYTES_MAX`].
     pub tools_json: Option<String>,
+    /// Give the same tokens whatever else goes on.
+    pub deterministic: bool,
+    /// Go on without the oldest part when the context is full.
+    pub slide_context: bool,
+    /// Tokens that are drafted and verified in one run; at most [`crate::limits::DRAFT_TOKENS_MAX`].
+    pub draft_tokens_max: Option<u32>,
     /// Options.
     pub options: WorkOptions,
 }
@@ -178,6 +184,9 @@ impl Generate {
             constraint: None,
             reasoning: None,
             tools_json: None,
+            deterministic: false,
+            slide_context: false,
+            draft_tokens_max: None,
             options: WorkOptions::default(),
         }
     }

@@ -49,7 +49,7 @@ pub fn event(event: &WorkerEvent) -> String {
 
 /// Fields that came after the first texts, as they are written while they say nothing: left out, so
 /// that those texts stand.
-const LATER: [&str; 10] = [
+const LATER: [&str; 14] = [
     "sandbox: None,",
     "pid: None,",
     "power: None,",
@@ -60,6 +60,10 @@ const LATER: [&str; 10] = [
     "measured_at_s: 0,",
     "host_cpu_us: 0,",
     "reasoning_tokens: 0,",
+    "shared_steps: 0,",
+    "drafted_tokens: 0,",
+    "accepted_tokens: 0,",
+    "dropped_tokens: 0,",
 ];
 
 fn plain(message: &impl std::fmt::Debug) -> String {
@@ -92,6 +96,9 @@ fn generate(generate: &Generate) -> String {
         constraint,
         reasoning,
         tools_json,
+        deterministic,
+        slide_context,
+        draft_tokens_max,
         options,
     } = generate;
     let mut text = format!("Generate model {model:?} tokens_max {tokens_max:?} stop {stop:?}\n");
@@ -114,6 +121,17 @@ fn generate(generate: &Generate) -> String {
     let _ = writeln!(text, "{sampling:#?}\n{options:#?}");
     if let Some(top) = logprobs {
         text += &format!("logprobs {top}\n");
+    }
+    for (is_asked, what) in [
+        (deterministic, "deterministic"),
+        (slide_context, "slide_context"),
+    ] {
+        if *is_asked {
+            text += &format!("{what}\n");
+        }
+    }
+    if let Some(tokens_max) = draft_tokens_max {
+        text += &format!("draft_tokens_max {tokens_max}\n");
     }
     if let Some(tools) = tools_json {
         text += &format!("tools {tools:?}\n");

@@ -223,6 +223,16 @@ fn work_requests() -> Vec<(&'static str, Request)> {
             }),
         ),
         (
+            "request_generate_runs",
+            asked(Generate {
+                deterministic: true,
+                slide_context: true,
+                draft_tokens_max: Some(8),
+                options: plain_options(),
+                ..Generate::new("chat", Prompt::Plain("Once".into()))
+            }),
+        ),
+        (
             "request_generate_tools",
             asked(Generate {
                 tools_json: Some("[{\"name\":\"sky\"}]".into()),

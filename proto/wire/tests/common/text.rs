@@ -70,16 +70,28 @@ fn shape() -> impl Strategy<Value = Generate> {
     });
     let reasoning = of(any::<u32>()).prop_map(|tokens_max| Reasoning { tokens_max });
     let tools = of("\\PC{1,20}");
-    (some(0..=20u32), bias, of(constraint), of(reasoning), tools).prop_map(
-        |(logprobs, logit_bias, constraint, reasoning, tools_json)| Generate {
-            logprobs,
-            logit_bias,
-            constraint,
-            reasoning,
-            tools_json,
-            ..Generate::new("", Prompt::Plain(String::new()))
-        },
+    let runs = (any::<bool>(), any::<bool>(), some(0..=16u32));
+    (
+        some(0..=20u32),
+        bias,
+        of(constraint),
+        of(reasoning),
+        tools,
+        runs,
     )
+        .prop_map(
+            |(logprobs, logit_bias, constraint, reasoning, tools_json, runs)| Generate {
+                logprobs,
+                logit_bias,
+                constraint,
+                reasoning,
+                tools_json,
+                deterministic: runs.0,
+                slide_context: runs.1,
+                draft_tokens_max: runs.2,
+                ..Generate::new("", Prompt::Plain(String::new()))
+            },
+        )
 }
 
 fn conversation(messages: Vec<(String, String, Option<String>)>) -> Prompt {
