@@ -83,7 +83,7 @@ fn a_prompt_is_computed_chunk_by_chunk_with_progress() {
     let (model, _) = open(Next::Hash);
     let request = plain(&letters(300));
     let mut job = TextJob::start(&model, &mut KvPool::new(0), request).expect("starts");
-    for done in [128, 256] {
+    for done in [64, 128, 192, 256] {
         let step = job.step().expect("runs");
         assert_eq!(step, TextStep::Prefill { done, total: 300 });
     }
@@ -91,11 +91,12 @@ fn a_prompt_is_computed_chunk_by_chunk_with_progress() {
     assert!(matches!(step, TextStep::Token { index: 0, .. }));
 }
 
-/// What a token's kernels round may depend on whether it is computed alone, so a prompt's tokens
-/// never are, whatever is cached, and an answer's always are, also when it is resumed.
+/// What a token's kernels round may depend on the tokens it is computed with, so a prompt is computed in
+/// the same chunks whatever is cached, and an answer token by token, also when it is resumed.
 #[test]
-fn tokens_of_a_prompt_are_computed_together_and_tokens_of_an_answer_alone() {
-    for length in [2, 3, 127, 128, 129, 130, 256, 257, 258, 300] {
+fn tokens_are_computed_with_the_same_others_every_time() {
+    let chunk = PREFILL_CHUNK_TOKENS;
+    for length in [1, 2, chunk - 1, chunk, chunk + 1, 2 * chunk, 300] {
         for resumed in [0, 1, 5] {
             let lengths = Arc::new(Mutex::new(Vec::new()));
             let seen = Arc::clone(&lengths);
@@ -109,41 +110,43 @@ fn tokens_of_a_prompt_are_computed_together_and_tokens_of_an_answer_alone() {
                 Ok(vec![Some(logits), None, None, None, None])
             });
             let model = TextModel::open(folder.path(), &text_spec(), model).expect("opens");
-            let (model, mut pool) = (Arc::new(model), KvPool::new(1));
+            let (model, mut pool) = (Arc::new(model), KvPool::new(2));
             let mut request = plain(&letters(length));
             request.tokens_max = Some(8);
             request.resume_token_ids = vec![0; resumed];
-            for warm in [false, true] {
-                answer_with(&model, &mut pool, &request);
-                let lengths = std::mem::take(&mut *lengths.lock().expect("not poisoned"));
-                let prompt_runs = lengths.iter().take_while(|&&length| length > 1).count();
-                let alone = lengths.len() - prompt_runs;
-                assert!(lengths[prompt_runs..].iter().all(|&length| length == 1));
-                let prompt: usize = lengths[..prompt_runs].iter().sum();
-                let want = match (warm, resumed) {
-                    (false, _) => (length, 7),
-                    // The whole prompt is cached with its logits.
-                    (true, 0) => (0, 7),
-                    // Likewise, and the resumed tokens but the last.
-                    (true, _) => (0, 8 - resumed),
-                };
-                assert_eq!((prompt, alone), want, "{length} tokens, {resumed} resumed");
-            }
+            let mut run = |request: &TextRequest| {
+                answer_with(&model, &mut pool, request);
+                std::mem::take(&mut *lengths.lock().expect("not poisoned"))
+            };
+            let whole = length / chunk;
+            let mut cold = vec![chunk; whole];
+            cold.extend((length > whole * chunk).then_some(length - whole * chunk));
+            let answer = [1; 7];
+            assert_eq!(run(&request), [&cold, &answer[..]].concat(), "{length}");
+            // The whole prompt is cached with its logits, and so is what is resumed, but for the last.
+            let again = run(&request);
+            assert_eq!(again, answer[resumed.saturating_sub(1)..], "{length}");
+            // A prompt that goes on otherwise has its whole chunks.
+            request.prompt = TextPrompt::Plain(letters(length) + "!!!");
+            let longer = length + 3;
+            let mut rest = vec![chunk; longer / chunk - whole];
+            rest.extend((longer % chunk > 0).then_some(longer % chunk));
+            assert_eq!(run(&request), [&rest, &answer[..]].concat(), "{length}");
         }
     }
 }
 
 #[test]
-fn a_cache_is_used_from_32_common_tokens_on_and_the_last_two_are_computed_together() {
+fn whole_chunks_of_a_prompt_are_taken_over_and_whole_answers_unless_it_is_to_be_deterministic() {
     let (model, _) = open(Next::Hash);
     let base = letters(200);
     for (common, want) in [
-        (31, 0),
-        (32, 32),
-        (100, 100),
-        (198, 198),
-        (199, 198),
-        (200, 198),
+        (63, 0),
+        (64, 64),
+        (100, 64),
+        (128, 128),
+        (199, 192),
+        (200, 192),
     ] {
         let mut pool = KvPool::new(1);
         let mut request = plain(&(base[..common].to_owned() + &"!".repeat(210 - common)));
@@ -153,6 +156,24 @@ fn a_cache_is_used_from_32_common_tokens_on_and_the_last_two_are_computed_togeth
         let (have, stats) = answer_with(&model, &mut pool, &request);
         assert_eq!(stats.cached_tokens, want, "{common} in common");
         assert_eq!(have.generated(), reference(&ids_of(&base), 3, false));
+    }
+    // A conversation that goes on behind a long answer.
+    let script = Next::Script {
+        prompt: 70,
+        ids: ids_of(&letters(200)),
+    };
+    let (model, _) = open(script);
+    for (deterministic, want) in [(false, 269), (true, 64)] {
+        let mut pool = KvPool::new(1);
+        let mut request = plain(&base[..70]);
+        request.tokens_max = Some(200);
+        answer_with(&model, &mut pool, &request);
+        request.deterministic = deterministic;
+        let said = base[..70].to_owned() + &letters(200);
+        request.prompt = TextPrompt::Plain(said + "and then?");
+        request.tokens_max = Some(2);
+        let (_, stats) = answer_with(&model, &mut pool, &request);
+        assert_eq!(stats.cached_tokens, want);
     }
 }
 
@@ -206,12 +227,12 @@ fn nothing_is_bound_between_tokens() {
     let mut request = plain(&letters(200));
     request.tokens_max = Some(100);
     let mut job = TextJob::start(&model, &mut KvPool::new(0), request).expect("starts");
-    for _ in 0..3 {
+    for _ in 0..5 {
         job.step().expect("runs");
     }
     let binds = log.binds();
     finish(&mut job, 2).expect("runs");
-    assert_eq!(log.runs(), 2 + 99);
+    assert_eq!(log.runs(), 4 + 99);
     assert_eq!(log.binds(), binds);
     assert_eq!(log.sessions(), 1);
 }
@@ -391,7 +412,8 @@ fn a_conversation_that_goes_on_computes_only_what_is_new() {
     turns.extend([turn("assistant", "QQ"), turn("user", "more")]);
     request.prompt = TextPrompt::Messages(turns);
     let (warm, stats) = answer_with(&model, &mut pool, &request);
-    assert_eq!(stats.cached_tokens, first.prompt_tokens);
+    let chunks = first.prompt_tokens / PREFILL_CHUNK_TOKENS as u64;
+    assert_eq!(stats.cached_tokens, chunks * PREFILL_CHUNK_TOKENS as u64);
     assert_eq!(warm, answer(&model, &request));
 
     // Another conversation gets a cache of its own while there is room, and does not cost the
@@ -451,12 +473,12 @@ fn a_cancelled_job_leaves_a_cache_that_is_right_as_far_as_it_goes() {
         assert!(matches!(job.step(), Err(PipelineError::Cancelled)));
         let late = job.canceller();
         job.finish(&mut pool);
-        assert_eq!(pool.tokens(), [0, 128, 256, 300, 301, 302, 303][at - 1]);
+        assert_eq!(pool.tokens(), [0, 64, 128, 192, 256, 300, 301][at - 1]);
         // A cancel that comes after the job's end, and hits the session's next job.
         late.cancel();
         let (have, stats) = answer_with(&model, &mut pool, &request);
         assert_eq!(have, want, "after a cancel in run {at}");
-        let cached = [0, 128, 256, 300, 300, 300, 300][at - 1];
+        let cached = [0, 64, 128, 192, 256, 300, 300][at - 1];
         assert_eq!(stats.cached_tokens, cached);
         assert_eq!(pool.len(), 1);
     }

@@ -128,68 +128,89 @@ fn floats(dtype: DType, shape: &[usize], values: &[f32]) -> Tensor {
     }
 }
 
-/// Tokens before this run, and with it.
-fn extent(form: Form, run: &Run<'_>, length: usize) -> Result<(usize, usize), mote_api::RunError> {
-    let total = if form.mask {
-        let mask = run.inputs[1].read::<i64>()?;
-        let positions = run.inputs[2].read::<i64>()?;
-        let want: Vec<i64> = (mask.len() - length..mask.len())
-            .map(|p| p as i64)
-            .collect();
-        if mask.iter().any(|&m| m != 1) || positions != want {
-            return Err(refuse("mask or positions are wrong"));
+/// Tokens of each row before this run.
+fn pasts(form: Form, run: &Run<'_>) -> Result<Vec<usize>, mote_api::RunError> {
+    let (rows, length) = (run.inputs[0].shape()[0], run.inputs[0].shape()[1]);
+    if form.mask {
+        let (mask, positions) = (&run.inputs[1], run.inputs[2].read::<i64>()?);
+        if mask.shape()[0] != rows {
+            return Err(refuse("the mask has other rows"));
         }
-        mask.len()
-    } else {
-        let total = run.inputs[2].read::<i32>()?[0] as usize;
-        if run.inputs[1].read::<i32>()? != [total as i32 - 1] {
-            return Err(refuse("seqlens_k is wrong"));
+        let total = mask.shape()[1];
+        let mask = mask.read::<i64>()?;
+        let mut pasts = Vec::new();
+        for (row, mask) in mask.chunks(total).enumerate() {
+            let valid = mask.iter().take_while(|&&m| m == 1).count();
+            let past = valid - length;
+            let want: Vec<i64> = (past..valid).map(|p| p as i64).collect();
+            let is_right = mask[valid..].iter().all(|&m| m == 0);
+            if !is_right || positions[row * length..][..length] != want {
+                return Err(refuse("mask or positions are wrong"));
+            }
+            pasts.push(past);
         }
-        total
-    };
-    Ok((total - length, total))
+        return Ok(pasts);
+    }
+    let lasts = run.inputs[1].read::<i32>()?;
+    let total = run.inputs[2].read::<i32>()?[0];
+    if lasts.len() != rows || lasts.iter().max() != Some(&(total - 1)) {
+        return Err(refuse("seqlens_k is wrong"));
+    }
+    let past = |last: i32| last as usize + 1 - length;
+    Ok(lasts.into_iter().map(past).collect())
 }
 
 /// Every element of a cache at a position holds the token there, times layer and part.
 pub fn compute(form: Form, next: &Next, run: &Run<'_>) -> Outputs {
     let ids = run.inputs[0].read::<i64>()?;
-    let (past, total) = extent(form, run, ids.len())?;
-    if total > CONTEXT {
+    let (rows, length) = (run.inputs[0].shape()[0], run.inputs[0].shape()[1]);
+    if rows > 1 && length > 1 {
+        return Err(refuse("several rows take one token each"));
+    }
+    let pasts = pasts(form, run)?;
+    if pasts.iter().any(|past| past + length > CONTEXT) {
         return Err(refuse("the cache is too small"));
     }
-    let mut tokens = Vec::new();
+    let mut tokens = vec![Vec::new(); rows];
     let mut outputs = vec![None];
     for cache in 0..4 {
         let input = &run.inputs[3 + cache];
         let target = run.targets[1 + cache].as_ref();
-        if target.is_none_or(|t| t.as_ptr() != input.as_ptr()) || input.shape()[2] != CONTEXT {
+        let is_one = target.is_some_and(|t| t.as_ptr() == input.as_ptr());
+        if !is_one || input.shape() != [rows, 2, CONTEXT, 2] {
             return Err(refuse("past and present are not one buffer"));
         }
         let mut values = read_floats(input);
-        for head in 0..2 {
-            for (offset, &id) in ids.iter().enumerate() {
-                let at = (head * CONTEXT + past + offset) * 2;
-                let id = if run.cancelled { 9.0 } else { id as f32 };
-                values[at..at + 2].fill(id * (cache + 1) as f32);
+        for (row, &past) in pasts.iter().enumerate() {
+            let total = past + length;
+            let row_values = &mut values[row * 4 * CONTEXT..][..4 * CONTEXT];
+            for head in 0..2 {
+                for (offset, &id) in ids[row * length..][..length].iter().enumerate() {
+                    let at = (head * CONTEXT + past + offset) * 2;
+                    let id = if run.cancelled { 9.0 } else { id as f32 };
+                    row_values[at..at + 2].fill(id * (cache + 1) as f32);
+                }
             }
-        }
-        let rows = (0..2 * CONTEXT).map(|row| (values[row * 2] / (cache + 1) as f32) as u32);
-        let mut rows: Vec<u32> = rows.collect();
-        let second = rows.split_off(CONTEXT);
-        if cache == 0 {
-            tokens = rows[..total].to_vec();
-        }
-        if second[..total] != tokens || rows[..total] != tokens {
-            return Err(refuse("caches of one position differ"));
+            let id_at = |at: usize| (row_values[at * 2] / (cache + 1) as f32) as u32;
+            let mut first: Vec<u32> = (0..2 * CONTEXT).map(id_at).collect();
+            let second = first.split_off(CONTEXT);
+            if cache == 0 {
+                tokens[row] = first[..total].to_vec();
+            }
+            if second[..total] != tokens[row] || first[..total] != tokens[row] {
+                return Err(refuse("caches of one position differ"));
+            }
         }
         outputs.push(Some(floats(input.dtype(), input.shape(), &values)));
     }
-    let positions = if form.all_logits { ids.len() } else { 1 };
-    let rows =
-        (0..positions).flat_map(|p| logits_after(next, &tokens[..total + 1 + p - positions]));
-    let rows: Vec<f32> = rows.collect();
+    let positions = if form.all_logits { length } else { 1 };
+    let logits = tokens.iter().flat_map(|tokens| {
+        let total = tokens.len();
+        (0..positions).flat_map(move |p| logits_after(next, &tokens[..total + 1 + p - positions]))
+    });
+    let logits: Vec<f32> = logits.collect();
     let dtype = if form.half { DType::F16 } else { DType::F32 };
-    outputs[0] = Some(floats(dtype, &[1, positions, VOCAB], &rows));
+    outputs[0] = Some(floats(dtype, &[rows, positions, VOCAB], &logits));
     Ok(outputs)
 }
 
