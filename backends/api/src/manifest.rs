@@ -226,6 +226,22 @@ pub struct TextSpec {
     pub moe: Option<MoeSpec>,
 }
 
+impl TextSpec {
+    /// Bytes of keys and values of a conversation that fills the context, in f32: caches of narrower
+    /// types take less.
+    pub fn cache_bytes_max(&self) -> u64 {
+        let per_token = [
+            2,
+            self.layers,
+            self.kv_heads,
+            self.head_dim,
+            size_of::<f32>(),
+        ];
+        let factors = per_token.into_iter().chain([self.context_tokens]);
+        factors.fold(1, |bytes: u64, factor| bytes.saturating_mul(factor as u64))
+    }
+}
+
 /// What a model writes its reasoning between, ahead of its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -62,11 +62,11 @@ impl Check {
                 let cancel = CancelFlag::default();
                 let prompt = ids.len() - logits.len() + 1;
                 bank.rows[0].cut(0);
-                bank.compute(&cancel, 0, &ids[..prompt])?;
-                bank.logits(0, &mut logits[0])?;
+                bank.compute(&cancel, 0, &ids[..prompt], 1)?;
+                bank.logits(0, 0, &mut logits[0])?;
                 for (at, logits) in (prompt..ids.len()).zip(&mut logits[1..]) {
-                    bank.compute(&cancel, 0, &ids[at..=at])?;
-                    bank.logits(0, logits)?;
+                    bank.compute(&cancel, 0, &ids[at..=at], 1)?;
+                    bank.logits(0, 0, logits)?;
                 }
             }
         }

@@ -31,9 +31,9 @@ pub use error::PipelineError;
 pub use stream::{PREPARED_MAX, PushId, StreamSession};
 pub use tensor::{NamedTarget, NamedTensor, SESSIONS_MAX, SessionPool, TensorJob, TensorResult};
 pub use text::{
-    BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, Finish, KvPool, LOGIT_BIAS_MAX,
-    LOGPROBS_MAX, Logprobs, MESSAGES_MAX, POOL_ENTRIES_MAX, PREFILL_CHUNK_TOKENS, PROMPT_BYTES_MAX,
-    ROWS_MAX, Reasoning, SCHEMA_DEPTH_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling,
-    TOKENS_DEFAULT, TOOLS_BYTES_MAX, TextJob, TextModel, TextPrompt, TextRequest, TextStats,
-    TextStep, TokenBias, TopToken,
+    BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, DRAFT_TOKENS_MAX, Finish, KvPool,
+    LOGIT_BIAS_MAX, LOGPROBS_MAX, Logprobs, MESSAGES_MAX, POOL_ENTRIES_MAX, PREFILL_CHUNK_TOKENS,
+    PROMPT_BYTES_MAX, ROWS_MAX, Reasoning, SCHEMA_DEPTH_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX,
+    Sampling, TOKENS_DEFAULT, TOOLS_BYTES_MAX, TextJob, TextModel, TextPrompt, TextRequest,
+    TextStats, TextStep, TokenBias, TopToken,
 };

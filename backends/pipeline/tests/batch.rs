@@ -61,6 +61,7 @@ fn finish_together(jobs: &mut [TextJob]) -> Vec<Said> {
 fn eight_answers_take_the_runs_of_one() {
     for mask in [false, true] {
         let form = Form {
+            asks_logits: mask,
             mask,
             all_logits: false,
             half: false,

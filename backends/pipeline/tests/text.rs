@@ -50,8 +50,9 @@ fn ids_of(text: &str) -> Vec<u32> {
 fn every_form_of_graph_gives_the_defined_tokens_for_prompts_around_chunk_borders() {
     let chunk = PREFILL_CHUNK_TOKENS;
     let lengths = [1, 2, chunk - 1, chunk, chunk + 1, 2 * chunk, 3 * chunk + 5];
-    for bits in 0..8 {
+    for bits in 0..16 {
         let form = Form {
+            asks_logits: bits & 8 > 0,
             mask: bits & 1 > 0,
             all_logits: bits & 2 > 0,
             half: bits & 4 > 0,

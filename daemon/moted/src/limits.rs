@@ -174,6 +174,11 @@ pub const STEP_LIMIT_MS: u64 = 60_000;
 pub const BUDGET_PERCENT: u64 = 75;
 /// Memory of a loaded model beyond twice its weights, where the manifest does not say.
 pub const MODEL_OVERHEAD_BYTES: u64 = 48 << 20;
+/// Key and value caches of a text model take as much as so many conversations that fill the context, but
+/// no more than [`CACHE_BUDGET_PERCENT`] allows.
+pub const CACHE_CONVERSATIONS: u64 = 8;
+/// A text model's caches take so much of the budget at most.
+pub const CACHE_BUDGET_PERCENT: u64 = 12;
 /// Distance of two looks at the machine's load, while anything runs.
 pub const LOAD_SAMPLE_MS: u64 = 500;
 /// Cores others must use for the machine to count as busy …

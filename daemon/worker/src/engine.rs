@@ -18,7 +18,7 @@ use crate::stream::{Attach, Gates, Streams, Usage};
 use crate::trial;
 use crate::usage::cpu_us;
 use mote_api::{Canceller, Load, Rejection};
-use mote_pipeline::{KvPool, ROWS_MAX, SessionPool};
+use mote_pipeline::{KvPool, SessionPool};
 use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, WorkerEvent};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -125,8 +125,8 @@ pub struct Engine {
     sessions: SessionPool,
     buffers: Buffers,
     jobs: VecDeque<Active>,
-    /// Whether the last step was a text's, by itself.
-    last_was_text_alone: bool,
+    /// Whether the last step was a chunk of somebody's prompt.
+    last_was_prompt: bool,
 }
 
 impl Engine {
@@ -142,7 +142,7 @@ impl Engine {
             sessions: SessionPool::new(),
             buffers: Buffers::default(),
             jobs: VecDeque::new(),
-            last_was_text_alone: false,
+            last_was_prompt: false,
         }
     }
 
@@ -236,10 +236,9 @@ impl Engine {
     fn load(&mut self, command: &LoadModel) -> Result<(), LinkError> {
         match load::load(command, self.open, &self.link) {
             Ok((model, loaded)) => {
-                // Of others it is not known that they take rows of different lengths as it is meant.
-                let is_plain = model.candidate.reference_rank().is_some();
-                let rows = if is_plain { ROWS_MAX } else { 1 };
-                self.kv = KvPool::new(KV_CACHES_MAX).with_rows(rows);
+                self.kv = KvPool::new(KV_CACHES_MAX)
+                    .with_rows(model.rows_max)
+                    .with_bytes(model.cache_bytes_max);
                 self.loaded = Some(model);
                 self.link.send(WorkerEvent::Loaded(Box::new(loaded)))
             }
@@ -338,7 +337,7 @@ impl Engine {
             return together();
         }
         // Who waits for a token does not wait for several chunks of prompts.
-        let waiting = match self.last_was_text_alone && !cancelled(job) {
+        let waiting = match self.last_was_prompt && !cancelled(job) {
             true => together(),
             false => Vec::new(),
         };
@@ -350,7 +349,7 @@ impl Engine {
 
     fn step_alone(&mut self, index: usize) -> Result<(), LinkError> {
         let job = &mut self.jobs[index];
-        self.last_was_text_alone = job.job.text().is_some();
+        self.last_was_prompt = job.job.text().is_some() && !job.job.may_join();
         let mut said = Vec::new();
         let progressed = if self.running.begin(job.id, job.job.canceller()) {
             let began_us = cpu_us();
@@ -366,7 +365,7 @@ impl Engine {
     }
 
     fn step_together(&mut self, turn: &[usize]) -> Result<(), LinkError> {
-        self.last_was_text_alone = false;
+        self.last_was_prompt = false;
         let began_us = cpu_us();
         let joining = self.jobs.iter_mut().enumerate();
         let mut joining: Vec<&mut Active> = joining

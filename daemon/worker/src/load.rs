@@ -11,7 +11,7 @@ use mote_api::{
     Backend, BackendKind, Candidate, Digest, Flavour, LoadError, LoadRequest, Manifest, Model,
     Placement, Rejection, Threads, Variant,
 };
-use mote_pipeline::TextModel;
+use mote_pipeline::{ROWS_MAX, TextModel};
 use mote_wire::types::{LoadModel, Loaded, Progress, Stage, Status, WorkerEvent};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,10 @@ pub struct LoadedModel {
     pub model: Arc<dyn Model>,
     /// For text models: with tokenizer and template.
     pub text: Option<Arc<TextModel>>,
+    /// Text jobs that one run serves at most.
+    pub rows_max: usize,
+    /// Bytes that key and value caches may take together.
+    pub cache_bytes_max: u64,
     /// Its threads.
     pub governor: Arc<Governor>,
     /// What slows the machine down.
@@ -128,6 +132,11 @@ pub fn load(
             })?))
         }
     };
+    // Of other ways it is not known that they take rows of different lengths as it is meant.
+    let is_plain = candidate.reference_rank().is_some();
+    let takes_rows = text.as_ref().is_some_and(|text| text.takes_rows());
+    let rows_max = if is_plain && takes_rows { ROWS_MAX } else { 1 };
+    log::debug!(rows = rows_max; "answers that one run serves");
     let placement = model.placement();
     let loaded = Loaded {
         placement_json: serde_json::to_vec(&placement)
@@ -138,6 +147,7 @@ pub fn load(
         rss_bytes: resident_bytes(),
         library_version: backend.version().to_owned(),
         sandbox: crate::sandbox::state(),
+        jobs_per_run: u32::try_from(rows_max).unwrap_or(u32::MAX),
     };
     let policy = Policy {
         limit,
@@ -153,6 +163,11 @@ pub fn load(
             request,
             model,
             text,
+            rows_max,
+            cache_bytes_max: match command.cache_bytes_max {
+                0 => u64::MAX,
+                bytes => bytes,
+            },
             governor,
             throttle: Arc::default(),
             placement,

@@ -89,6 +89,9 @@ pub fn of_load(error: &LoadError) -> Status {
     }
 }
 
+/// When to come again while other answers fill the caches.
+const CACHE_RETRY_MS: u64 = 1_000;
+
 /// A failed pipeline.
 pub fn of_pipeline(error: &PipelineError) -> Status {
     match error {
@@ -101,6 +104,19 @@ pub fn of_pipeline(error: &PipelineError) -> Status {
         } => Status::ContextOverflow {
             prompt_tokens: *prompt_tokens,
             context_tokens: *context_tokens,
+        },
+        PipelineError::CacheFull {
+            need_bytes,
+            bytes_max,
+            ..
+        } if need_bytes > bytes_max => Status::OverBudget {
+            what: "key and value caches of the model".into(),
+            need_bytes: *need_bytes,
+            have_bytes: *bytes_max,
+        },
+        // Other answers will end.
+        PipelineError::CacheFull { .. } => Status::Busy {
+            retry_after_ms: CACHE_RETRY_MS,
         },
         PipelineError::Cancelled => Status::Cancelled,
         PipelineError::TemplateRefused { message } => Status::invalid("messages", message),

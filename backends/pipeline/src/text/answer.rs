@@ -26,6 +26,8 @@ pub enum Finish {
 pub(crate) struct Answer {
     pub prompt_tokens: usize,
     pub tokens_max: usize,
+    /// Tokens so far, an end token not counted.
+    pub generated: usize,
     /// Why the answer ends at `tokens_max`.
     at_max: Finish,
     sampler: Sampler,
@@ -58,7 +60,10 @@ impl Answer {
         prompt: &[u32],
         prompt_tail: &str,
     ) -> Result<Self, PipelineError> {
-        let room = model.spec().context_tokens - prompt.len();
+        let room = match request.slide_context {
+            true => usize::MAX,
+            false => model.spec().context_tokens - prompt.len(),
+        };
         let asked = request.tokens_max.unwrap_or(TOKENS_DEFAULT);
         let sampler = Sampler::new(request.sampling, request.seed, model.spec().vocab);
         let mut sampler = sampler.biased(request.logit_bias);
@@ -77,6 +82,7 @@ impl Answer {
         Ok(Self {
             prompt_tokens: prompt.len(),
             tokens_max: asked.min(room),
+            generated: 0,
             at_max: if asked <= room {
                 Finish::TokensMax
             } else {
@@ -123,14 +129,9 @@ impl Answer {
         tokens as u64
     }
 
-    /// Takes the next token of the answer and appends it to `tokens`, unless it is an end token;
-    /// gives the text that became certain.
-    pub fn accept(
-        &mut self,
-        model: &TextModel,
-        tokens: &mut Vec<u32>,
-        id: u32,
-    ) -> Result<Said, PipelineError> {
+    /// Takes the next token of the answer; gives the text that became certain. An end token is not
+    /// counted.
+    pub fn accept(&mut self, model: &TextModel, id: u32) -> Result<Said, PipelineError> {
         if model.spec().eos_token_ids.contains(&id) {
             return self.finish(model, Finish::EndOfAnswer);
         }
@@ -139,7 +140,7 @@ impl Answer {
         {
             grammar.accept(id)?;
         }
-        tokens.push(id);
+        self.generated += 1;
         self.sampler.observe(id);
         let piece = self.detokenizer.push(model.tokenizer(), id)?;
         let (split, is_reasoning) = match &mut self.reasoner {
@@ -148,7 +149,7 @@ impl Answer {
         };
         let (mut said, stopped) = self.pass(split, is_reasoning);
         let complete = self.grammar.as_ref().is_some_and(Grammar::is_complete);
-        let full = tokens.len() - self.prompt_tokens >= self.tokens_max;
+        let full = self.generated >= self.tokens_max;
         let reason = match (stopped, complete, full) {
             (true, ..) => {
                 self.finished = Some(Finish::StopString);

@@ -11,6 +11,7 @@
 //! have to read. A device's memory is taken whole, so a bank there has a single row.
 
 use super::graph::{Port, TextGraph};
+use super::request::DRAFT_TOKENS_MAX;
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
 use half::{bf16, f16};
@@ -26,6 +27,12 @@ use std::sync::Arc;
 /// On ONNX Runtime's CPU provider prompts are computed as fast with it as with any larger number, and
 /// who waits for a token waits for one chunk of somebody else's prompt at most.
 pub const PREFILL_CHUNK_TOKENS: usize = 64;
+
+/// Bytes of address space that the rows of one bank take at most, but for a single one.
+#[cfg(target_pointer_width = "64")]
+const ADDRESSES_MAX: u64 = 1 << 40;
+#[cfg(not(target_pointer_width = "64"))]
+const ADDRESSES_MAX: u64 = 256 << 20;
 
 /// Conversations that one run can go on with at most.
 pub const ROWS_MAX: usize = 8;
@@ -74,6 +81,7 @@ struct Memory {
     mask: Option<Tensor>,
     seqlens_k: Option<Tensor>,
     total: Option<Tensor>,
+    num_logits: Option<Tensor>,
     logits: Tensor,
 }
 
@@ -85,8 +93,10 @@ struct Bound {
     ids: Tensor,
     positions: Option<Tensor>,
     seqlens_k: Option<Tensor>,
-    /// Whether logits go to [`Memory::logits`]; otherwise the library allocates them.
-    logits_in_place: bool,
+    /// Tokens whose logits are wanted.
+    kept: usize,
+    /// Where those go; otherwise the library allocates memory for all.
+    logits: Option<Tensor>,
 }
 
 impl Bank {
@@ -111,9 +121,12 @@ impl Bank {
             })?;
         }
         let on_host = (0..graph.caches.len()).all(|number| session.memory(number).is_some());
-        let rows = match on_host && graph.takes_rows {
-            true => rows_max.clamp(1, ROWS_MAX),
-            false => 1,
+        let fit = ADDRESSES_MAX / graph.cache_bytes().max(1);
+        let rows_max = rows_max.clamp(1, ROWS_MAX).min((fit as usize).max(1));
+        let rows = if on_host && graph.takes_rows {
+            rows_max
+        } else {
+            1
         };
         if rows > 1 {
             let [_, heads, context, width] = graph.cache_shape;
@@ -122,8 +135,13 @@ impl Bank {
             }
         }
         let memory = Memory::new(&graph, rows, vocab)?;
-        if let (Some(port), Some(tensor)) = (graph.total_sequence_length, &memory.total) {
-            session.bind_input(port.index, tensor)?;
+        for (port, tensor) in [
+            (graph.total_sequence_length, &memory.total),
+            (graph.num_logits_to_keep, &memory.num_logits),
+        ] {
+            if let (Some(port), Some(tensor)) = (port, tensor) {
+                session.bind_input(port.index, tensor)?;
+            }
         }
         Ok(Self {
             rows: (0..rows).map(|_| Row::default()).collect(),
@@ -151,15 +169,17 @@ impl Bank {
         self.is_lost
     }
 
-    /// Computes `ids` behind the tokens that `row` holds. After an error it holds those still, since new
+    /// Computes `ids` behind the tokens that `row` holds, and the logits after the last `kept` of them:
+    /// more than one only of graphs that [tell several](TextGraph::tells_several). After an error it holds those still, since new
     /// ones are only ever written behind them.
     pub fn compute(
         &mut self,
         cancel: &CancelFlag,
         row: usize,
         ids: &[u32],
+        kept: usize,
     ) -> Result<RunReport, PipelineError> {
-        self.bind(row..row + 1, ids.len())?;
+        self.bind(row..row + 1, ids.len(), kept)?;
         self.write(ids)?;
         let report = cancel.run(&mut self.session);
         let report = self.watch(report)?;
@@ -191,7 +211,7 @@ impl Bank {
         for &(row, id) in next {
             ids[row - first] = id;
         }
-        self.bind(first..last + 1, 1)?;
+        self.bind(first..last + 1, 1, 1)?;
         self.write(&ids)?;
         let report = CancelFlag::run_for(cancels, &mut self.session);
         let report = self.watch(report)?;
@@ -206,8 +226,14 @@ impl Bank {
         result
     }
 
-    fn bind(&mut self, rows: Range<usize>, length: usize) -> Result<(), PipelineError> {
-        let is_same = |bound: &Bound| bound.rows == rows && bound.length == length;
+    fn bind(
+        &mut self,
+        rows: Range<usize>,
+        length: usize,
+        kept: usize,
+    ) -> Result<(), PipelineError> {
+        let is_same =
+            |bound: &Bound| bound.rows == rows && bound.length == length && bound.kept == kept;
         if self.bound.as_ref().is_some_and(is_same) {
             return Ok(());
         }
@@ -233,10 +259,17 @@ impl Bank {
             session.bind_input(port.index, &view)?;
             seqlens_k = Some(view);
         }
-        let logits_in_place = length == 1 || self.graph.logits_last_only;
-        let target = match logits_in_place {
-            true => OutputTarget::Into(memory.logits.reshaped(&[count, 1, self.vocab])?),
-            false => OutputTarget::Allocate,
+        if let Some(tensor) = &memory.num_logits {
+            write_counts(tensor, [kept as i64])?;
+        }
+        let is_asked = memory.num_logits.is_some();
+        let logits = match is_asked || length == 1 || self.graph.logits_last_only {
+            true => Some(memory.logits.reshaped(&[count, kept, self.vocab])?),
+            false => None,
+        };
+        let target = match &logits {
+            Some(logits) => OutputTarget::Into(logits.clone()),
+            None => OutputTarget::Allocate,
         };
         session.bind_output(self.graph.logits, target)?;
         self.bound = Some(Bound {
@@ -245,7 +278,8 @@ impl Bank {
             ids,
             positions,
             seqlens_k,
-            logits_in_place,
+            kept,
+            logits,
         });
         Ok(())
     }
@@ -283,21 +317,23 @@ impl Bank {
         Ok(())
     }
 
-    /// Copies the logits of the last token computed for `row`.
-    pub fn logits(&self, row: usize, values: &mut Vec<f32>) -> Result<(), PipelineError> {
+    /// Copies the logits after one of the tokens computed for `row`: `back` ones before the last.
+    pub fn logits(
+        &self,
+        row: usize,
+        back: usize,
+        values: &mut Vec<f32>,
+    ) -> Result<(), PipelineError> {
         let Some(bound) = &self.bound else {
             return Err(PipelineError::graph("logits", "come from no run"));
         };
-        let all = match bound.logits_in_place {
-            true => self
-                .memory
-                .logits
-                .reshaped(&[bound.rows.len(), 1, self.vocab])?,
-            false => self.session.output(self.graph.logits)?,
+        let all = match &bound.logits {
+            Some(logits) => logits.clone(),
+            None => self.session.output(self.graph.logits)?,
         };
         let positions = match *all.shape() {
             [rows, positions, vocab]
-                if rows == bound.rows.len() && positions > 0 && vocab == self.vocab =>
+                if rows == bound.rows.len() && positions > back && vocab == self.vocab =>
             {
                 positions
             }
@@ -306,7 +342,7 @@ impl Bank {
                 return Err(PipelineError::graph("logits", why));
             }
         };
-        let at = (row - bound.rows.start) * positions + positions - 1;
+        let at = (row - bound.rows.start) * positions + positions - 1 - back;
         let offset = all.offset() + at * self.vocab * all.dtype().bytes();
         let last = Tensor::new(all.dtype(), &[self.vocab], all.buffer().clone(), offset)?;
         values.resize(self.vocab, 0.0);
@@ -388,6 +424,10 @@ impl Row {
 impl Memory {
     fn new(graph: &TextGraph, rows: usize, vocab: usize) -> Result<Self, PipelineError> {
         let tokens = rows.max(PREFILL_CHUNK_TOKENS);
+        let logits = match graph.num_logits_to_keep {
+            Some(_) => rows.max(1 + DRAFT_TOKENS_MAX),
+            None => rows,
+        };
         let of = |port: Option<Port>, elements: usize| {
             let tensor = port.map(|port| match port.rank {
                 0 => Tensor::zeroed(port.dtype, &[]),
@@ -402,7 +442,8 @@ impl Memory {
             mask: of(graph.attention_mask, rows * graph.cache_shape[2])?,
             seqlens_k: of(graph.seqlens_k, rows)?,
             total: of(graph.total_sequence_length, 1)?,
-            logits: Tensor::zeroed(graph.logits_dtype, &[rows, 1, vocab])?,
+            num_logits: of(graph.num_logits_to_keep, 1)?,
+            logits: Tensor::zeroed(graph.logits_dtype, &[logits, vocab])?,
         })
     }
 }

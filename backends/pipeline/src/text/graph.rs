@@ -9,10 +9,12 @@ use mote_api::{DType, Signature, TensorSpec, TextSpec};
 /// `past` the number of tokens before them. Inputs that count:
 /// `input_ids` `[b, s]`, `position_ids` `[b, s]`, `attention_mask` `[b, past + s]` (ones, and zeros
 /// behind those of shorter rows), `seqlens_k` `[b]` (`past + s - 1`), `total_sequence_length` `[1]` or
-/// `[]` (`past + s` of the longest); only the
+/// `[]` (`past + s` of the longest), `num_logits_to_keep` `[1]` or `[]` (`n`, of how many of the last
+/// tokens logits are wanted); only the
 /// first must be there, each is i32 or i64. Cache: `past_key_values.{layer}.key` and `.value` in,
 /// `present.{layer}.key` and `.value` out, `[b, kv_heads, context_tokens, head_dim]`, in and out in
-/// the same memory. Output: `logits` `[b, 1, vocab]` or `[b, s, vocab]`.
+/// the same memory. Output: `logits` `[b, n, vocab]` where `n` is an input,
+/// else `[b, 1, vocab]` or `[b, s, vocab]`.
 ///
 /// Several rows are only given to graphs whose every `b` is open, and with one new token each.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub(crate) struct TextGraph {
     pub attention_mask: Option<Port>,
     pub seqlens_k: Option<Port>,
     pub total_sequence_length: Option<Port>,
+    pub num_logits_to_keep: Option<Port>,
     /// Key and value of each layer.
     pub caches: Vec<CachePorts>,
     pub cache_dtype: DType,
@@ -55,6 +58,7 @@ const POSITION_IDS: &str = "position_ids";
 const ATTENTION_MASK: &str = "attention_mask";
 const SEQLENS_K: &str = "seqlens_k";
 const TOTAL: &str = "total_sequence_length";
+const NUM_LOGITS: &str = "num_logits_to_keep";
 const LOGITS: &str = "logits";
 
 impl TextGraph {
@@ -78,6 +82,7 @@ impl TextGraph {
             attention_mask: port(signature, ATTENTION_MASK, 2)?,
             seqlens_k: port(signature, SEQLENS_K, 1)?,
             total_sequence_length: port(signature, TOTAL, 1)?,
+            num_logits_to_keep: port(signature, NUM_LOGITS, 1)?,
             cache_dtype: first_cache.map_or(DType::F32, |spec| spec.dtype),
             cache_shape,
             takes_rows: takes_rows(signature),
@@ -99,6 +104,7 @@ impl TextGraph {
             self.attention_mask,
             self.seqlens_k,
             self.total_sequence_length,
+            self.num_logits_to_keep,
         ];
         let known = |index: usize| {
             counts.iter().flatten().any(|port| port.index == index)
@@ -133,6 +139,11 @@ impl TextGraph {
         Ok(())
     }
 
+    /// Whether a run can give the logits of several tokens of one row.
+    pub fn tells_several(&self) -> bool {
+        self.num_logits_to_keep.is_some() || !self.logits_last_only
+    }
+
     /// Bytes of the key and value cache of one token.
     pub fn token_bytes(&self) -> u64 {
         let [_, heads, _, width] = self.cache_shape;
@@ -149,7 +160,7 @@ impl TextGraph {
 /// Whether the first dimension of all that belongs to a row is open, and each row's length is told.
 fn takes_rows(signature: &Signature) -> bool {
     let tells_lengths = |name: &str| signature.input(name).is_some();
-    let of_all = |spec: &&TensorSpec| spec.name != TOTAL;
+    let of_all = |spec: &&TensorSpec| spec.name != TOTAL && spec.name != NUM_LOGITS;
     let is_open = |spec: &TensorSpec| spec.shape.first() == Some(&None);
     (tells_lengths(SEQLENS_K) || tells_lengths(ATTENTION_MASK))
         && signature.inputs.iter().filter(of_all).all(is_open)

@@ -3,14 +3,17 @@
 use super::answer::{Answer, Finish};
 use super::bank::PREFILL_CHUNK_TOKENS;
 use super::batch;
+use super::draft::draft;
 use super::lane::Lane;
 use super::logprobs::Logprobs;
 use super::model::TextModel;
 use super::pool::{KvPool, Need};
 use super::request::TextRequest;
+use super::window::Window;
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
 use mote_api::{Canceller, RunReport, StatePlace};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -68,6 +71,12 @@ pub struct TextStats {
     pub steps: u64,
     /// Those of them that served other jobs, too.
     pub shared_steps: u64,
+    /// Tokens drafted to be verified.
+    pub drafted_tokens: u64,
+    /// Those of them that were chosen, too.
+    pub accepted_tokens: u64,
+    /// Tokens of prompt and answer that were left out because the context was full.
+    pub dropped_tokens: u64,
     /// Bytes the library copied because a tensor could not be bound in place.
     pub bytes_copied: u64,
 }
@@ -81,9 +90,14 @@ pub struct TextJob {
     pub(super) cancel: CancelFlag,
     deterministic: bool,
     /// Prompt and answer.
-    tokens: Vec<u32>,
-    /// How many of them the cache holds.
+    window: Window,
+    /// How many tokens of it the cache holds.
     computed: usize,
+    draft_tokens_max: usize,
+    /// What may follow the window's last token.
+    draft: Vec<u32>,
+    /// Steps whose run is done.
+    ready: VecDeque<Result<TextStep, PipelineError>>,
     answer: Answer,
     logits: Vec<f32>,
     /// Likeliest tokens to tell with each token.
@@ -105,10 +119,18 @@ impl TextJob {
         request: TextRequest,
     ) -> Result<Self, PipelineError> {
         request.check()?;
-        let (mut tokens, prompt_tail) = model.encode(&request.prompt, request.tools.as_deref())?;
+        let slides = request.slide_context;
+        let tools = request.tools.as_deref();
+        let (prompt, prompt_tail) = model.encode(&request.prompt, tools, slides)?;
         let resume = check_resume(&request, model.spec().vocab)?;
         let (logprobs, deterministic) = (request.logprobs, request.deterministic);
-        let mut answer = Answer::new(model, request, &tokens, &prompt_tail)?;
+        let draft_tokens_max = match model.graph().tells_several() {
+            true => request.draft_tokens_max,
+            false => 0,
+        };
+        let mut answer = Answer::new(model, request, &prompt, &prompt_tail)?;
+        let context_tokens = model.spec().context_tokens;
+        let mut window = Window::new(prompt, context_tokens, slides);
         for (index, &id) in resume.iter().enumerate() {
             if answer.finished.is_some() {
                 let field = format!("resume_token_ids[{index}]");
@@ -117,21 +139,25 @@ impl TextJob {
                     "comes after the answer's end",
                 ));
             }
-            let accepted = answer.accept(model, &mut tokens, id);
+            let (before, accepted) = (answer.generated, answer.accept(model, id));
             accepted.map_err(|error| not_resumed(index, error))?;
+            if answer.generated > before {
+                window.push(id);
+            }
         }
         let (lane, computed) = cache.take(&Need {
             model,
-            tokens: &tokens,
-            prompt_tokens: answer.prompt_tokens,
-            reserved_tokens: answer.prompt_tokens + answer.tokens_max,
+            tokens: window.tokens(),
+            prompt_tokens: window.chunked(),
+            reserved_tokens: context_tokens.min(window.chunked().saturating_add(answer.tokens_max)),
             deterministic,
         })?;
         let prompt_logits = lane.lock().rows[lane.row].prompt_logits.clone();
         let stats = TextStats {
             prompt_tokens: answer.prompt_tokens as u64,
             cached_tokens: computed as u64,
-            generated_tokens: (tokens.len() - answer.prompt_tokens) as u64,
+            generated_tokens: answer.generated as u64,
+            dropped_tokens: window.dropped() as u64,
             reasoning_tokens: answer.reasoning_tokens(),
             ..TextStats::default()
         };
@@ -141,8 +167,11 @@ impl TextJob {
             prompt_logits,
             cancel: CancelFlag::default(),
             deterministic,
-            tokens,
+            window,
             computed,
+            draft_tokens_max,
+            draft: Vec::new(),
+            ready: VecDeque::new(),
             answer,
             logits: Vec::new(),
             logprobs,
@@ -161,6 +190,9 @@ impl TextJob {
         if self.cancel.is_set() {
             return Err(PipelineError::Cancelled);
         }
+        if let Some(step) = self.ready.pop_front() {
+            return step;
+        }
         if let Some(reason) = self.answer.finished {
             return Ok(TextStep::Finished { reason });
         }
@@ -172,9 +204,11 @@ impl TextJob {
 
     /// Whether its next step computes one token of the answer, and may do so in one run with others.
     pub fn may_join(&self) -> bool {
-        let is_decoding = self.started && self.computed + 1 == self.tokens.len();
+        let is_decoding = self.started && self.computed + 1 == self.window.tokens().len();
         is_decoding
             && !self.deterministic
+            && self.draft.is_empty()
+            && self.ready.is_empty()
             && self.answer.finished.is_none()
             && !self.cancel.is_set()
     }
@@ -196,20 +230,24 @@ impl TextJob {
 
     /// The token that is to be computed next.
     pub(super) fn next_token(&self) -> u32 {
-        self.tokens[self.computed]
+        self.window.tokens()[self.computed]
     }
 
     fn compute_one(&mut self) -> Result<TextStep, PipelineError> {
-        if self.computed < self.tokens.len() {
+        if !self.draft.is_empty() {
+            return self.verify();
+        }
+        if self.computed < self.window.tokens().len() {
             self.run()?;
         } else {
             // The pool knows this very prompt and the logits after it.
             self.logits.clone_from(&self.prompt_logits);
         }
-        if self.computed < self.tokens.len() {
+        let total = self.window.tokens().len();
+        if self.computed < total {
             return Ok(TextStep::Prefill {
                 done: self.computed,
-                total: self.tokens.len(),
+                total,
             });
         }
         self.say()
@@ -218,14 +256,17 @@ impl TextJob {
     /// Chooses the next token by the logits, and says what comes of it.
     pub(super) fn say(&mut self) -> Result<TextStep, PipelineError> {
         self.started = true;
-        let index = self.tokens.len() - self.answer.prompt_tokens;
+        let index = self.answer.generated;
         let id = self.choose(index as u64);
         if id.is_err() {
             self.prompt_logits.clear();
         }
         let id = id?;
-        let said = self.answer.accept(&self.model, &mut self.tokens, id)?;
-        let grown = self.tokens.len() - self.answer.prompt_tokens;
+        let said = self.answer.accept(&self.model, id)?;
+        let grown = self.answer.generated;
+        if grown > index {
+            self.go_on(id);
+        }
         self.stats.generated_tokens = grown as u64;
         self.stats.reasoning_tokens = self.answer.reasoning_tokens();
         Ok(match self.answer.finished {
@@ -259,30 +300,82 @@ impl TextJob {
 
     /// Runs the model once, and fetches logits where they are needed.
     fn run(&mut self) -> Result<(), PipelineError> {
-        let prompt_tokens = self.answer.prompt_tokens;
+        let prompt_tokens = self.window.chunked();
         let end = next_chunk(self.computed, prompt_tokens);
-        let ids = &self.tokens[self.computed..end];
+        let ids = &self.window.tokens()[self.computed..end];
         let mut bank = self.lane.lock();
-        let report = bank.compute(&self.cancel, self.lane.row, ids)?;
-        if end == prompt_tokens || end == self.tokens.len() {
-            bank.logits(self.lane.row, &mut self.logits)?;
+        let report = bank.compute(&self.cancel, self.lane.row, ids, 1)?;
+        let is_prompt = end == prompt_tokens && !self.window.has_slid();
+        if is_prompt || end == self.window.tokens().len() {
+            bank.logits(self.lane.row, 0, &mut self.logits)?;
         }
-        if end == prompt_tokens {
+        if is_prompt {
             let row = &mut bank.rows[self.lane.row];
             row.prompt_is_exact = row.last_run_is_exact;
         }
         drop(bank);
         self.count(end - self.computed, report, 1);
-        if end == prompt_tokens {
+        if is_prompt {
             self.prompt_logits.clone_from(&self.logits);
         }
         Ok(())
     }
 
+    /// Takes a token of the answer into the window, and looks for what may follow it.
+    fn go_on(&mut self, id: u32) {
+        if let Some(kept) = self.window.push(id) {
+            self.computed = kept;
+            self.lane.lock().rows[self.lane.row].cut(kept);
+            self.prompt_logits.clear();
+            self.stats.dropped_tokens = self.window.dropped() as u64;
+        }
+        let left = self.answer.tokens_max - self.answer.generated;
+        let room = self.window.room().min(left.saturating_sub(1));
+        self.draft = match self.computed + 1 >= self.window.tokens().len() {
+            true => draft(self.window.tokens(), self.draft_tokens_max.min(room)),
+            false => Vec::new(),
+        };
+    }
+
+    /// Computes the last token and what was drafted to follow it in one run, and says all that hold. Gives
+    /// the first step; the others are ready.
+    fn verify(&mut self) -> Result<TextStep, PipelineError> {
+        let drafted = std::mem::take(&mut self.draft);
+        let mut ids = vec![self.next_token()];
+        ids.extend_from_slice(&drafted);
+        let (row, before) = (self.lane.row, self.computed);
+        let mut bank = self.lane.lock();
+        let report = bank.compute(&self.cancel, row, &ids, ids.len())?;
+        drop(bank);
+        self.count(1, report, 1);
+        self.stats.drafted_tokens += drafted.len() as u64;
+        let mut steps = VecDeque::new();
+        for (said, id) in drafted.iter().map(Some).chain([None]).enumerate() {
+            let back = drafted.len() - said;
+            let logits = self.lane.lock().logits(row, back, &mut self.logits);
+            let step = logits.and_then(|()| self.say());
+            let is_it =
+                matches!(&step, Ok(TextStep::Token { id: chosen, .. }) if Some(chosen) == id);
+            steps.push_back(step);
+            // Where the window slid, nothing of the run counts any more.
+            let holds = self.computed == before + said + 1;
+            if !is_it || !holds || self.answer.finished.is_some() {
+                break;
+            }
+            self.computed += 1;
+            self.stats.accepted_tokens += 1;
+        }
+        let computed = self.computed.min(before + ids.len());
+        self.lane.lock().rows[row].cut(computed);
+        let first = steps.pop_front();
+        self.ready = steps;
+        first.unwrap_or(Err(PipelineError::Cancelled))
+    }
+
     /// Takes the logits of a run that served several jobs and computed one token of each.
     pub(super) fn take(&mut self, report: RunReport, jobs: usize) -> Result<(), PipelineError> {
         self.count(1, report, jobs);
-        self.lane.lock().logits(self.lane.row, &mut self.logits)
+        self.lane.lock().logits(self.lane.row, 0, &mut self.logits)
     }
 
     fn count(&mut self, tokens: usize, report: RunReport, jobs: usize) {

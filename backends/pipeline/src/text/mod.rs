@@ -20,6 +20,7 @@ mod bank;
 mod batch;
 mod constraint;
 mod detokenizer;
+mod draft;
 mod files;
 mod graph;
 mod job;
@@ -35,6 +36,7 @@ mod stop;
 mod strftime;
 mod template;
 mod vocabulary;
+mod window;
 
 pub use answer::Finish;
 pub(crate) use bank::Bank;
@@ -45,7 +47,8 @@ pub use logprobs::{Logprobs, TopToken};
 pub use model::TextModel;
 pub use pool::{KvPool, POOL_ENTRIES_MAX};
 pub use request::{
-    BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, LOGIT_BIAS_MAX, LOGPROBS_MAX,
-    MESSAGES_MAX, PROMPT_BYTES_MAX, Reasoning, SCHEMA_DEPTH_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX,
-    Sampling, TOKENS_DEFAULT, TOOLS_BYTES_MAX, TextPrompt, TextRequest, TokenBias,
+    BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, DRAFT_TOKENS_MAX, LOGIT_BIAS_MAX,
+    LOGPROBS_MAX, MESSAGES_MAX, PROMPT_BYTES_MAX, Reasoning, SCHEMA_DEPTH_MAX, STOP_BYTES_MAX,
+    STOP_STRINGS_MAX, Sampling, TOKENS_DEFAULT, TOOLS_BYTES_MAX, TextPrompt, TextRequest,
+    TokenBias,
 };

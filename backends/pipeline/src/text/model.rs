@@ -75,6 +75,11 @@ impl TextModel {
         self.graph.cache_bytes()
     }
 
+    /// Whether one run can serve several answers.
+    pub fn takes_rows(&self) -> bool {
+        self.graph.takes_rows
+    }
+
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
@@ -96,11 +101,13 @@ impl TextModel {
         Bank::new(self.model.as_ref(), &self.graph, self.spec.vocab, rows_max)
     }
 
-    /// The tokens of a prompt, at least one and fewer than the context holds; and how its text ends.
+    /// The tokens of a prompt, at least one and fewer than the context holds unless it may be cut; and how
+    /// its text ends.
     pub(crate) fn encode(
         &self,
         prompt: &TextPrompt,
         tools: Option<&str>,
+        may_be_cut: bool,
     ) -> Result<(Vec<u32>, String), PipelineError> {
         let tail;
         let (field, encoding) = match prompt {
@@ -137,7 +144,7 @@ impl TextModel {
             let why = format!("takes no token {id}, which the tokenizer gave");
             return Err(PipelineError::graph("input_ids", why));
         }
-        if ids.len() >= self.spec.context_tokens {
+        if ids.len() >= self.spec.context_tokens && !may_be_cut {
             return Err(PipelineError::ContextOverflow {
                 prompt_tokens: ids.len() as u64,
                 context_tokens: self.spec.context_tokens as u64,

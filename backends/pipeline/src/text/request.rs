@@ -23,6 +23,8 @@ pub const CONSTRAINT_BYTES_MAX: usize = 64 << 10;
 pub const SCHEMA_DEPTH_MAX: usize = 64;
 /// Bytes of the description of tools at most.
 pub const TOOLS_BYTES_MAX: usize = 256 << 10;
+/// Tokens drafted for one run at most.
+pub const DRAFT_TOKENS_MAX: usize = 16;
 /// Tokens of an answer when the request does not say; fewer when the context leaves fewer.
 pub const TOKENS_DEFAULT: usize = 1024;
 
@@ -139,6 +141,12 @@ pub struct TextRequest {
     /// the same runs: whatever else goes on, tokens are the same. It costs throughput when
     /// several answers go on at once.
     pub deterministic: bool,
+    /// When prompt and answer outgrow the context, leave out the oldest part but the beginning, instead of
+    /// refusing the prompt or ending the answer.
+    pub slide_context: bool,
+    /// Draft so many tokens at most from prompt and answer and verify them in one run; at most
+    /// [`DRAFT_TOKENS_MAX`]. None are drafted by models that give the logits of one token alone.
+    pub draft_tokens_max: usize,
     /// First tokens of the answer, already given to the client before the job began anew: they
     /// are not given again, and the answer goes on as if it had never been interrupted.
     pub resume_token_ids: Vec<u32>,
@@ -159,6 +167,8 @@ impl TextRequest {
             logit_bias: Vec::new(),
             logprobs: None,
             deterministic: false,
+            slide_context: false,
+            draft_tokens_max: 0,
             resume_token_ids: Vec::new(),
         }
     }
@@ -180,6 +190,19 @@ impl TextRequest {
         self.check_bias()?;
         if let Some(constraint) = &self.constraint {
             constraint.check()?;
+        }
+        let why = match self.draft_tokens_max {
+            0 => None,
+            count if count > DRAFT_TOKENS_MAX => {
+                Some(format!("{count} is more than {DRAFT_TOKENS_MAX}"))
+            }
+            _ if self.deterministic => {
+                Some("what is drafted decides which runs there are, and the answer is to be deterministic".into())
+            }
+            _ => None,
+        };
+        if let Some(why) = why {
+            return Err(PipelineError::invalid("draft_tokens_max", why));
         }
         if let Some(count) = self.logprobs.filter(|&count| count > LOGPROBS_MAX) {
             let why = format!("{count} is more than {LOGPROBS_MAX}");

@@ -33,6 +33,8 @@ pub const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ 
 pub enum Next {
     /// Logits are a hash of all tokens so far.
     Hash,
+    /// Logits are a hash of the last token.
+    Last,
     /// These ids after a prompt of so many tokens, and then the end token.
     Script { prompt: usize, ids: Vec<u32> },
 }
@@ -40,6 +42,8 @@ pub enum Next {
 /// The form of the graph.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Form {
+    /// `num_logits_to_keep`.
+    pub asks_logits: bool,
     /// `attention_mask` and `position_ids`; otherwise `seqlens_k` and `total_sequence_length`.
     pub mask: bool,
     pub all_logits: bool,
@@ -47,6 +51,7 @@ pub struct Form {
 }
 
 pub const PLAIN: Form = Form {
+    asks_logits: false,
     mask: false,
     all_logits: false,
     half: false,
@@ -79,7 +84,8 @@ pub fn signature(form: Form) -> Signature {
         inputs.push(spec("seqlens_k", DType::I32, &[-1]));
         inputs.push(spec("total_sequence_length", DType::I32, &[1]));
     }
-    let positions = if form.all_logits { -1 } else { 1 };
+    let is_open = form.all_logits || form.asks_logits;
+    let positions = if is_open { -1 } else { 1 };
     let mut outputs = vec![spec("logits", float, &[-1, positions, VOCAB as i64])];
     for layer in 0..2 {
         for part in ["key", "value"] {
@@ -87,6 +93,9 @@ pub fn signature(form: Form) -> Signature {
             inputs.push(spec(&name("past_key_values"), float, &cache));
             outputs.push(spec(&name("present"), float, &cache));
         }
+    }
+    if form.asks_logits {
+        inputs.push(spec("num_logits_to_keep", DType::I64, &[1]));
     }
     Signature { inputs, outputs }
 }
@@ -99,6 +108,12 @@ pub fn logits_after(next: &Next, tokens: &[u32]) -> Vec<f32> {
             let state = tokens.iter().fold(1, |s, &id| mix(s, u64::from(id)));
             for (id, logit) in logits.iter_mut().enumerate() {
                 *logit = (mix(state, id as u64) >> 40) as f32 / (1u64 << 21) as f32;
+            }
+        }
+        Next::Last => {
+            let last = tokens.last().copied().unwrap_or_default();
+            for (id, logit) in logits.iter_mut().enumerate() {
+                *logit = (mix(u64::from(last), id as u64) >> 40) as f32 / (1u64 << 21) as f32;
             }
         }
         Next::Script { prompt, ids } => {
@@ -203,7 +218,11 @@ pub fn compute(form: Form, next: &Next, run: &Run<'_>) -> Outputs {
         }
         outputs.push(Some(floats(input.dtype(), input.shape(), &values)));
     }
-    let positions = if form.all_logits { length } else { 1 };
+    let positions = match (form.asks_logits, form.all_logits) {
+        (true, _) => run.inputs[7].read::<i64>()?[0] as usize,
+        (_, true) => length,
+        _ => 1,
+    };
     let logits = tokens.iter().flat_map(|tokens| {
         let total = tokens.len();
         (0..positions).flat_map(move |p| logits_after(next, &tokens[..total + 1 + p - positions]))

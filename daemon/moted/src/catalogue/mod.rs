@@ -7,7 +7,7 @@ mod stamp;
 pub use scan::scan;
 pub use stamp::Stamp;
 
-use crate::limits::{MODEL_OVERHEAD_BYTES, SIMILAR_MAX};
+use crate::limits::{CACHE_BUDGET_PERCENT, CACHE_CONVERSATIONS, MODEL_OVERHEAD_BYTES, SIMILAR_MAX};
 use mote_api::{BackendKind, Manifest, Variant};
 use mote_wire::types::{ModelDetails, ModelInfo, Status, VariantInfo};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,16 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Memory of one loaded copy of a variant.
+    /// Memory for key and value caches, where models may take `budget_bytes`; 0 for what is no text model.
+    pub fn cache_bytes(&self, budget_bytes: u64) -> u64 {
+        let Some(text) = &self.manifest.text else {
+            return 0;
+        };
+        let some = CACHE_CONVERSATIONS.saturating_mul(text.cache_bytes_max());
+        some.min(budget_bytes / 100 * CACHE_BUDGET_PERCENT)
+    }
+
+    /// Memory of one loaded copy of a variant, without caches.
     pub fn need_bytes(&self, variant: &Variant) -> u64 {
         let weights = self.weights_bytes.get(&variant.name).copied().unwrap_or(0);
         let guess = weights

@@ -46,6 +46,8 @@ pub struct LoadedModel {
     pub library_version: String,
     /// What the worker is kept in.
     pub sandbox: Option<Sandbox>,
+    /// Text jobs that one run can serve.
+    pub jobs_per_run: u32,
 }
 
 /// A worker and its model.

@@ -2,6 +2,7 @@
 
 use super::instance::{Instance, State};
 use super::{Core, Effect, Timer};
+use crate::catalogue::Entry;
 use crate::ids::{RequestKey, WorkerId};
 use crate::limits::{HANDSHAKE_MS, WORKERS_MAX};
 use crate::policy::ledger::{Idle, Pool, victims};
@@ -15,6 +16,17 @@ impl Core {
         let evictable: u64 = self.evictable(pool).iter().map(|idle| idle.bytes).sum();
         let have = self.ledgers.at(pool).free_bytes() + self.leaving_bytes(pool) + evictable;
         have.saturating_sub(self.awaited_bytes(pool))
+    }
+
+    /// What key and value caches of a model may take.
+    pub(super) fn cache_bytes(&self, entry: &Entry) -> u64 {
+        entry.cache_bytes(self.settings.budget_bytes)
+    }
+
+    /// Memory of a loaded copy of a variant, caches included.
+    pub(super) fn need_bytes_of(&self, entry: &Entry, variant: &str) -> u64 {
+        let model = entry.need_bytes_of(variant);
+        model.saturating_add(self.cache_bytes(entry))
     }
 
     fn instances_in<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = &'a Instance> {

@@ -8,10 +8,11 @@ use crate::ids::{BufferId, JobId, WantId, WorkerId};
 use crate::limits::{
     CANCEL_GRACE_MS, RETRIES_MAX, RETRY_AFTER_MS_MAX, RETRY_AFTER_MS_MIN, RUNNING_PER_DEVICE,
 };
-use crate::policy::queue::{DeviceQueue, Step, Ticket};
+use crate::policy::queue::{DeviceQueue, SharedRun, Step, Ticket};
 use mote_wire::limits::CREDIT_MAX;
 use mote_wire::types::{
     Command, Done, EventKind, JobReply, ProviderShare, Reply, StartJob, Status, Tensor, TensorData,
+    Work,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,6 +25,15 @@ impl Job {
     pub fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running(_))
     }
+}
+
+/// The runs that a job can share with others of its model, if it can.
+fn shared_run(work: &Work, worker: WorkerId, jobs_max: u32) -> Option<SharedRun> {
+    let shares = matches!(work, Work::Generate(generate) if !generate.deterministic);
+    (shares && jobs_max > 1).then_some(SharedRun {
+        worker,
+        jobs_max: jobs_max as usize,
+    })
 }
 
 impl Core {
@@ -63,6 +73,7 @@ impl Core {
             uid: uid.map_or(u32::MAX, |connection| connection.peer.uid),
             connection: job.key.connection,
             priority: job.priority(),
+            run: shared_run(&job.work, worker, instance.loaded.jobs_per_run),
         };
         // They stay: there are as many as devices.
         let device = &instance.candidate.device.id;

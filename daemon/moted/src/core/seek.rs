@@ -249,11 +249,12 @@ impl Core {
                     && instance.threads_max == threads_max
             })
         };
+        let cache_bytes = self.cache_bytes(entry);
         let need_bytes = |variant: &Variant, candidate: &Candidate| {
             if is_here(candidate) {
                 0
             } else {
-                entry.need_bytes(variant)
+                entry.need_bytes(variant).saturating_add(cache_bytes)
             }
         };
         let verdict = |candidate: &Candidate| {
@@ -318,7 +319,7 @@ impl Core {
             trial: self.trial_note(&entry, &candidate, plan),
             fault: None,
             worker,
-            need_bytes: entry.need_bytes_of(&candidate.variant),
+            need_bytes: self.need_bytes_of(&entry, &candidate.variant),
             pool: self.ledgers.pool_of(&candidate.device),
             entry,
             candidate,

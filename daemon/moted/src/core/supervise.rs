@@ -155,6 +155,7 @@ impl Core {
             model_digest: entry.digest.clone(),
             forbid_cpu: conditions.forbid_cpu,
             verify_digests: !entry.manifest.files.is_empty() && !verified,
+            cache_bytes_max: self.cache_bytes(entry),
             compiled_folder: match self.compiled_folder(entry, candidate) {
                 Some(folder) => folder.to_str()?.to_owned(),
                 None => String::new(),
@@ -229,6 +230,7 @@ impl Core {
             load_us: loaded.load_us,
             library_version: loaded.library_version,
             sandbox: loaded.sandbox,
+            jobs_per_run: loaded.jobs_per_run,
         };
         warn_of_gaps(worker, instance.loaded.sandbox.as_ref());
         (instance.state, instance.was_ready) = (State::Ready, true);

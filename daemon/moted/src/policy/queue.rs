@@ -3,11 +3,12 @@
 //! * More urgent work goes first: it starts at once and pauses what is less urgent.
 //! * Among equals, users take turns, and each user's connections, whatever the number of their jobs.
 //! * At most [`RUNNING_PER_DEVICE`] jobs compute at the same time, but each user one: a step cannot
-//!   be interrupted, and nobody waits for the end of another user's. A job that waits for its client
+//!   be interrupted, and nobody waits for the end of another user's. Jobs that share a worker's runs
+//!   count as one, up to as many as one run can serve. A job that waits for its client
 //!   to read (*stalled*) does not compute and keeps nobody from it.
 
 use super::turns::{ByConnection, ByUser, Line, Turns};
-use crate::ids::{ConnectionId, JobId};
+use crate::ids::{ConnectionId, JobId, WorkerId};
 use crate::limits::{RUNNING_PER_DEVICE, STARTED_PER_DEVICE_MAX};
 use mote_wire::types::Priority;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,17 @@ pub struct Ticket {
     pub connection: ConnectionId,
     /// How urgent it is.
     pub priority: Priority,
+    /// The runs that it can share with others.
+    pub run: Option<SharedRun>,
+}
+
+/// Runs of a worker that serve several jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedRun {
+    /// The worker.
+    pub worker: WorkerId,
+    /// How many jobs one run can serve.
+    pub jobs_max: usize,
 }
 
 /// What is to be done now.
@@ -179,12 +191,39 @@ impl DeviceQueue {
         if equals.clone().count() >= STARTED_PER_DEVICE_MAX {
             return None;
         }
-        let computing: Vec<u64> = equals
+        let computing: Vec<Ticket> = equals
             .filter(|one| !one.stalled)
-            .map(|one| u64::from(one.ticket.uid))
+            .map(|one| one.ticket)
             .collect();
-        let has_room = computing.len() < RUNNING_PER_DEVICE;
+        let has_room = places(&computing) < RUNNING_PER_DEVICE;
         let class = self.waiting.get_mut(&priority)?;
-        class.pop_of(|uid| has_room || !computing.contains(&uid))
+        class.pop_of(|ticket| {
+            let is_other = |one: &Ticket| one.uid != ticket.uid;
+            has_room || joins(ticket, &computing) || computing.iter().all(is_other)
+        })
     }
+}
+
+/// How many places jobs take: those that one run can serve take one together.
+fn places(computing: &[Ticket]) -> usize {
+    let mut shared: BTreeMap<WorkerId, (usize, usize)> = BTreeMap::new();
+    for run in computing.iter().filter_map(|ticket| ticket.run) {
+        let (jobs, _) = shared.entry(run.worker).or_insert((0, run.jobs_max));
+        *jobs += 1;
+    }
+    let alone = computing.iter().filter(|ticket| ticket.run.is_none());
+    let runs = shared
+        .values()
+        .map(|(jobs, jobs_max)| jobs.div_ceil(*jobs_max));
+    alone.count() + runs.sum::<usize>()
+}
+
+/// Whether runs that go on anyway can serve a job, too.
+fn joins(ticket: &Ticket, computing: &[Ticket]) -> bool {
+    let Some(run) = ticket.run else {
+        return false;
+    };
+    let is_of_it = |one: &&Ticket| one.run.is_some_and(|other| other.worker == run.worker);
+    let jobs = computing.iter().filter(is_of_it).count();
+    !jobs.is_multiple_of(run.jobs_max)
 }

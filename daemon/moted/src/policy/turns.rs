@@ -12,6 +12,8 @@ pub trait Line: Default {
     fn push(&mut self, ticket: Ticket, next: bool);
     /// Takes the next job out.
     fn pop(&mut self) -> Option<Ticket>;
+    /// The next job.
+    fn peek(&self) -> Option<&Ticket>;
     /// Takes a job out wherever it is. Answers whether it was there.
     fn remove(&mut self, job: JobId) -> bool;
     /// Jobs in it.
@@ -80,6 +82,10 @@ impl Line for VecDeque<Ticket> {
         self.pop_front()
     }
 
+    fn peek(&self) -> Option<&Ticket> {
+        self.front()
+    }
+
     fn remove(&mut self, job: JobId) -> bool {
         let before = VecDeque::len(self);
         self.retain(|ticket| ticket.job != job);
@@ -92,9 +98,13 @@ impl Line for VecDeque<Ticket> {
 }
 
 impl<S: Share, L: Line> Turns<S, L> {
-    /// As [`Line::pop`], of those alone whose turn may come.
-    pub fn pop_of(&mut self, may_come: impl Fn(u64) -> bool) -> Option<Ticket> {
-        let place = self.order.iter().position(|key| may_come(*key))?;
+    /// As [`Line::pop`], but passes over those whose next job may not come.
+    pub fn pop_of(&mut self, may_come: impl Fn(&Ticket) -> bool) -> Option<Ticket> {
+        let next = |key: &u64| self.lines.get(key).and_then(Line::peek);
+        let place = self
+            .order
+            .iter()
+            .position(|key| next(key).is_some_and(&may_come))?;
         let key = self.order.remove(place)?;
         self.order.push_front(key);
         self.pop()
@@ -125,6 +135,10 @@ impl<S: Share, L: Line> Line for Turns<S, L> {
             self.order.push_back(key);
         }
         ticket
+    }
+
+    fn peek(&self) -> Option<&Ticket> {
+        self.lines.get(self.order.front()?)?.peek()
     }
 
     fn remove(&mut self, job: JobId) -> bool {

@@ -280,6 +280,7 @@ fn ticket(job: u64, priority: Priority) -> Ticket {
         connection: ConnectionId(1),
         uid: 0,
         priority,
+        run: None,
     }
 }
 

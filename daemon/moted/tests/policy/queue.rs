@@ -1,9 +1,9 @@
 //! The queue under random histories.
 
 use mote_wire::types::Priority;
-use moted::ids::{ConnectionId, JobId};
+use moted::ids::{ConnectionId, JobId, WorkerId};
 use moted::limits::{RUNNING_PER_DEVICE, STARTED_PER_DEVICE_MAX};
-use moted::policy::queue::{DeviceQueue, Hold, Step, Ticket};
+use moted::policy::queue::{DeviceQueue, Hold, SharedRun, Step, Ticket};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -65,6 +65,7 @@ impl Model {
                     uid: (connection.0 % 2) as u32,
                     connection,
                     priority: priority(number),
+                    run: None,
                 };
                 self.queue.push(ticket);
                 self.tickets.push(ticket);
@@ -242,7 +243,7 @@ proptest! {
         let mut queue = DeviceQueue::default();
         let push = |queue: &mut DeviceQueue, job: u64, uid: u32, connection: u64| {
             let (job, connection) = (JobId(job), ConnectionId(connection));
-            queue.push(Ticket { job, uid, connection, priority: Priority::Normal });
+            queue.push(Ticket { job, uid, connection, priority: Priority::Normal, run: None });
         };
         for number in 0..many * jobs_each {
             push(&mut queue, number, 1, number % many);
@@ -280,7 +281,7 @@ proptest! {
         for (connection, count) in jobs.iter().enumerate() {
             for _ in 0..*count {
                 let (job, connection) = (JobId(number), ConnectionId(connection as u64));
-                queue.push(Ticket { job, uid: 1, connection, priority: Priority::Normal });
+                queue.push(Ticket { job, uid: 1, connection, priority: Priority::Normal, run: None });
                 owner.insert(job, connection);
                 number += 1;
             }
@@ -312,4 +313,53 @@ proptest! {
             prop_assert!(!same || pair[0] < pair[1], "jobs of one connection keep their order");
         }
     }
+}
+
+fn text(job: u64, uid: u32, worker: u64) -> Ticket {
+    Ticket {
+        job: JobId(job),
+        uid,
+        connection: ConnectionId(job),
+        priority: Priority::Normal,
+        run: Some(SharedRun {
+            worker: WorkerId(worker),
+            jobs_max: 3,
+        }),
+    }
+}
+
+fn started(queue: &mut DeviceQueue) -> Vec<u64> {
+    let steps = queue.schedule(Hold::Nothing).into_iter();
+    steps
+        .map(|step| match step {
+            Step::Start(job) => job.0,
+            other => panic!("{other:?} among equals"),
+        })
+        .collect()
+}
+
+#[test]
+fn jobs_that_share_runs_take_one_place_together() {
+    let mut queue = DeviceQueue::default();
+    for job in 0..5 {
+        queue.push(text(job, 1, 7));
+    }
+    // Three in the runs of one worker, and one in the other place, behind them.
+    assert_eq!(started(&mut queue), [0, 1, 2, 3]);
+    // Another model gets the place that comes free, though one of the first waits ahead of it.
+    queue.push(text(10, 1, 8));
+    queue.remove(JobId(3));
+    assert_eq!(started(&mut queue), [4]);
+    queue.remove(JobId(4));
+    assert_eq!(started(&mut queue), [10]);
+    queue.push(text(11, 1, 8));
+    queue.push(text(12, 1, 9));
+    assert_eq!(started(&mut queue), [11]);
+    // Whoever has nothing that computes does not wait for others.
+    queue.push(text(13, 2, 9));
+    assert_eq!(started(&mut queue), [13]);
+    for job in [0, 1, 2] {
+        queue.remove(JobId(job));
+    }
+    assert_eq!(started(&mut queue), [12]);
 }

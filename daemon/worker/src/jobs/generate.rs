@@ -76,6 +76,8 @@ impl TextWork {
                 .collect(),
             logprobs: generate.logprobs.map(|n| n as usize),
             deterministic: generate.deterministic,
+            slide_context: generate.slide_context,
+            draft_tokens_max: generate.draft_tokens_max.unwrap_or_default() as usize,
             resume_token_ids,
         };
         let job = TextJob::start(text, kv, request).map_err(|error| status::of_step(&error))?;
@@ -100,6 +102,9 @@ impl TextWork {
             compute_us: stats.compute_us,
             steps: stats.steps,
             shared_steps: stats.shared_steps,
+            drafted_tokens: stats.drafted_tokens,
+            accepted_tokens: stats.accepted_tokens,
+            dropped_tokens: stats.dropped_tokens,
             prompt_tokens: stats.prompt_tokens,
             cached_tokens: stats.cached_tokens,
             generated_tokens: stats.generated_tokens,

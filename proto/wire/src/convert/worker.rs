@@ -131,6 +131,7 @@ fn parse_load(load: wpb::LoadModel) -> LoadModel {
         forbid_cpu: load.forbid_cpu,
         verify_digests: load.verify_digests,
         compiled_folder: load.compiled_folder,
+        cache_bytes_max: load.cache_bytes_max,
     }
 }
 
@@ -149,6 +150,7 @@ fn write_load(load: LoadModel) -> wpb::LoadModel {
         forbid_cpu: load.forbid_cpu,
         verify_digests: load.verify_digests,
         compiled_folder: load.compiled_folder,
+        cache_bytes_max: load.cache_bytes_max,
     }
 }
 
@@ -301,6 +303,7 @@ fn parse_loaded(loaded: wpb::Loaded) -> Parsed<Loaded> {
         rss_bytes: loaded.rss_bytes,
         library_version: loaded.library_version,
         sandbox: loaded.sandbox.map(report::parse_sandbox).transpose()?,
+        jobs_per_run: loaded.jobs_per_run,
     })
 }
 
@@ -313,6 +316,7 @@ fn write_loaded(loaded: Loaded) -> wpb::Loaded {
         rss_bytes: loaded.rss_bytes,
         library_version: loaded.library_version,
         sandbox: loaded.sandbox.map(report::write_sandbox),
+        jobs_per_run: loaded.jobs_per_run,
     }
 }
 

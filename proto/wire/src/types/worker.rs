@@ -78,6 +78,7 @@ pub struct LoadModel {
     pub forbid_cpu: bool,
     pub verify_digests: bool,
     pub compiled_folder: String,
+    pub cache_bytes_max: u64,
 }
 
 /// A job to begin.
@@ -161,6 +162,8 @@ pub struct Loaded {
     pub rss_bytes: u64,
     pub library_version: String,
     pub sandbox: Option<Sandbox>,
+    /// Text jobs that one run can serve; at most 1 where runs are not shared.
+    pub jobs_per_run: u32,
 }
 
 impl JobReply {

@@ -692,7 +692,7 @@ pub fn command() -> impl Strategy<Value = Command> {
     let load = (
         (text(), text(), text(), text()),
         (json(), json(), json()),
-        any::<(u32, bool, bool, bool, bool, Option<u32>)>(),
+        any::<(u32, bool, bool, bool, bool, Option<u32>, u64)>(),
     );
     let load = load.prop_map(|(folders, json, numbers)| {
         Box::new(LoadModel {
@@ -707,6 +707,7 @@ pub fn command() -> impl Strategy<Value = Command> {
             threads_at_first: numbers.5,
             model_digest: folders.2,
             compiled_folder: folders.3,
+            cache_bytes_max: numbers.6,
             forbid_cpu: numbers.3,
             verify_digests: numbers.4,
         })
@@ -765,7 +766,7 @@ pub fn command() -> impl Strategy<Value = Command> {
 pub fn event() -> impl Strategy<Value = WorkerEvent> {
     let json = || vec(any::<u8>(), 0..20);
     let told = (text(), sandbox());
-    let loaded = (json(), specs(), specs(), any::<(u64, u64)>(), told);
+    let loaded = (json(), specs(), specs(), any::<(u64, u64, u32)>(), told);
     let loaded = loaded.prop_map(|(placement_json, inputs, outputs, numbers, told)| {
         WorkerEvent::Loaded(Box::new(Loaded {
             placement_json,
@@ -775,6 +776,7 @@ pub fn event() -> impl Strategy<Value = WorkerEvent> {
             rss_bytes: numbers.1,
             library_version: told.0,
             sandbox: told.1,
+            jobs_per_run: numbers.2,
         }))
     });
     let reply = prop_oneof![
