@@ -1,6 +1,7 @@
 //! The loop: carries events to the core and its effects out.
 
 use crate::bus::{self, BusOptions, Visitor};
+use crate::catalogue::VerifiedStore;
 use crate::core::{Attempt, Choose, CompiledRoot, Core, Effect, Event, Settings, TrialLimits};
 use crate::flavours::{self, Installed};
 use crate::ids::{ConnectionId, Counter, WorkerId};
@@ -105,6 +106,7 @@ struct Daemon {
     probing: HashMap<String, Arc<Installed>>,
     prober: JoinSet<()>,
     trials: TrialStore,
+    verified: VerifiedStore,
     trying: HashMap<WorkerId, AbortHandle>,
     service: Service,
     power: Power,
@@ -187,12 +189,15 @@ pub async fn run(
         probing: HashMap::new(),
         prober: JoinSet::new(),
         trials: TrialStore::new(&options.state, &options.worker),
+        verified: VerifiedStore::new(&options.state),
         trying: HashMap::new(),
         service: Service::find(started),
         options,
     };
     let found = daemon.trials.read();
     daemon.core.recall_trials(found);
+    let verified = daemon.verified.read();
+    daemon.core.recall_verified(verified);
     let (visitors, gateway) = bus::start(daemon.options.bus.clone());
     daemon.service.ready();
     let ways_in = WaysIn {
@@ -412,6 +417,7 @@ impl Daemon {
             }
             Effect::TidyCompiled { in_use } => self.tidy_compiled(in_use),
             Effect::KeepTrials(records) => self.trials.keep(&records),
+            Effect::KeepVerified(models) => self.verified.keep(&models),
             Effect::Rescan => self.rescan(),
             Effect::SampleLoad { pids } => {
                 self.power.look();

@@ -6,6 +6,7 @@
 //! * [`core`]: the one owner of all state, a state machine without I/O.
 //! * [`policy`]: planner, ledger, queue, load, history: plain structs the core asks.
 //! * [`catalogue`], [`flavours`] and [`drivers`]: what lies on the disk.
+//! * [`state`]: files of what was found out.
 //! * [`power`]: what the machine's services and sensors say.
 //! * [`listen`], [`bus`] and [`session`]: clients. [`workers`] and [`probe`]: child processes.
 #![deny(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod power;
 pub mod probe;
 pub mod service;
 pub mod session;
+pub mod state;
 pub mod trial;
 pub mod workers;
 

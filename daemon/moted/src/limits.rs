@@ -161,6 +161,8 @@ pub const HOST_PERCENT_MIN: u32 = 80;
 pub const TRIAL_RECORDS_MAX: usize = 1_024;
 /// Bytes of the file of trials.
 pub const TRIALS_BYTES_MAX: u64 = 8 << 20;
+/// The file of what was verified.
+pub const VERIFIED_BYTES_MAX: u64 = 4 << 20;
 /// How long what may have been an accident (a crash, a hang) is held against a candidate, in seconds.
 pub const ACCIDENT_S: u64 = 86_400;
 /// A step on a device may take so many times longer than a run of the check input …

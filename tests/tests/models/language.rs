@@ -26,10 +26,11 @@ pub struct Answer {
     pub done: Box<Done>,
 }
 
-/// A question in a chat.
+/// A question in a chat, whose answer does not depend on what other tests ask meanwhile.
 pub fn ask(model: &str, question: &str) -> Generate {
     Generate {
         tokens_max: Some(32),
+        deterministic: true,
         ..Generate::new(
             model,
             Prompt::Messages(vec![ChatMessage::new("user", question)]),
@@ -184,5 +185,107 @@ fn a_prompt_over_the_context_is_refused_with_both_figures() -> Result<()> {
     let mut request = ask(DENSE, QUESTION);
     request.tokens_max = Some(2);
     assert_eq!(answer(&client, request)?.ids.len(), 2);
+    Ok(())
+}
+
+/// Questions by so many clients at once.
+fn at_once(requests: Vec<Generate>) -> Result<Vec<Answer>> {
+    let asked: Vec<_> = requests
+        .into_iter()
+        .map(|request| std::thread::spawn(move || answer(&*client()?, request)))
+        .collect();
+    let answers = asked.into_iter().map(|one| match one.join() {
+        Ok(answer) => answer,
+        Err(panic) => std::panic::resume_unwind(panic),
+    });
+    answers.collect()
+}
+
+const TOPICS: [&str; 7] = ["rain", "bread", "trains", "stars", "dogs", "glass", "salt"];
+
+#[test]
+fn answers_at_once_share_runs_and_a_deterministic_one_among_them_is_as_if_it_were_alone()
+-> Result<()> {
+    for model in [DENSE, MOE] {
+        let alone = answer(&*client()?, ask(model, QUESTION))?;
+        let mut requests = vec![ask(model, QUESTION)];
+        requests.extend(TOPICS.map(|topic| Generate {
+            deterministic: false,
+            ..ask(model, &format!("Write two sentences about {topic}."))
+        }));
+        let answers = at_once(requests)?;
+        let (among, others) = answers.split_first().context("eight")?;
+        assert_eq!(among.ids, alone.ids, "{model}");
+        assert_eq!(among.done.receipt.shared_steps, 0);
+        for (other, topic) in others.iter().zip(TOPICS) {
+            let receipt = &other.done.receipt;
+            assert!(receipt.shared_steps > 0, "{model} {topic}: {receipt:?}");
+            assert!(receipt.shared_steps <= receipt.steps);
+            assert!(!other.text.trim().is_empty());
+        }
+    }
+    Ok(())
+}
+
+/// A system prompt of about a thousand tokens, and a question.
+fn with_manual(model: &str, question: &str) -> Generate {
+    let rules = (0..70).map(|number| format!("Rule {number}: be kind, exact and brief.\n"));
+    let manual: String = rules.collect();
+    Generate {
+        prompt: Prompt::Messages(vec![
+            ChatMessage::new("system", manual),
+            ChatMessage::new("user", question),
+        ]),
+        ..ask(model, "")
+    }
+}
+
+#[test]
+fn a_long_prompt_that_was_read_before_is_taken_over_and_changes_no_token() -> Result<()> {
+    for model in [DENSE, MOE] {
+        let client = client()?;
+        let cold = answer(&client, with_manual(model, "What is a river?"))?;
+        let prompt_tokens = cold.done.receipt.prompt_tokens;
+        assert!(prompt_tokens > 900, "{prompt_tokens}");
+        answer(&client, with_manual(model, "Why do cats sleep so much?"))?;
+        let warm = answer(&client, with_manual(model, "What is a river? "))?;
+        let receipt = &warm.done.receipt;
+        let computed = receipt.prompt_tokens - receipt.cached_tokens;
+        assert!(computed * 10 <= prompt_tokens, "{model}: {receipt:?}");
+        let again = answer(&client, with_manual(model, "What is a river?"))?;
+        assert_eq!(again.ids, cold.ids, "{model}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_answer_goes_on_behind_a_full_context_only_when_asked() -> Result<()> {
+    let client = client()?;
+    let filler: String = (0..2_100).map(|_| "river ").collect();
+    let request = Generate {
+        prompt: Prompt::Plain(filler),
+        tokens_max: Some(8),
+        slide_context: true,
+        ..Generate::new(DENSE, Prompt::Plain(String::new()))
+    };
+    let slid = answer(&client, request.clone())?;
+    let receipt = &slid.done.receipt;
+    assert_eq!((receipt.generated_tokens, slid.ids.len()), (8, 8));
+    assert!(receipt.dropped_tokens > 900, "{receipt:?}");
+    let refused = answer(
+        &client,
+        Generate {
+            slide_context: false,
+            ..request
+        },
+    );
+    let refused = refused.err().context("it is too long")?;
+    let status = refused
+        .downcast_ref::<mote_client::ClientError>()
+        .context("typed")?;
+    assert!(
+        matches!(status.status(), Some(Status::ContextOverflow { .. })),
+        "{status}"
+    );
     Ok(())
 }

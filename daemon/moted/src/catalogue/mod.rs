@@ -3,9 +3,11 @@
 mod scan;
 mod similar;
 mod stamp;
+mod verified;
 
 pub use scan::scan;
 pub use stamp::Stamp;
+pub use verified::{Verified, VerifiedStore};
 
 use crate::limits::{CACHE_BUDGET_PERCENT, CACHE_CONVERSATIONS, MODEL_OVERHEAD_BYTES, SIMILAR_MAX};
 use mote_api::{BackendKind, Manifest, Variant};

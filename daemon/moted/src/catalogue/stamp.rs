@@ -1,11 +1,12 @@
 //! Whether a model's files are the ones that were verified before.
 
 use super::Entry;
+use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 
 /// Inode, size and times of every file that counts. Whoever changes a file's bytes changes its
 /// `ctime`, which only the kernel sets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp(Vec<(u64, u64, u64, i64, i64)>);
 
 impl Stamp {

@@ -1,7 +1,7 @@
 //! What the core is told, and what it wants done.
 
 use super::trials::TrialLimits;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Verified};
 use crate::flavours::{Flavours, Installed};
 use crate::ids::{ConnectionId, WorkerId};
 use crate::policy::load::Sample;
@@ -270,6 +270,8 @@ pub enum Effect {
     },
     /// Keep what trials found, all of it.
     KeepTrials(Vec<Record>),
+    /// Keep which files were verified.
+    KeepVerified(Vec<Verified>),
     /// Read stores and runtime folders anew; [`Event::Rescanned`] follows.
     Rescan,
     /// What [`Event::Reload`] asked for is done.

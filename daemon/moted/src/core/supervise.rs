@@ -5,7 +5,7 @@ use super::instance::{Instance, LoadedModel, State};
 use super::power::Pace;
 use super::{Core, Effect, Exit, Timer};
 use crate::BUILD_ID;
-use crate::catalogue::{Entry, Stamp};
+use crate::catalogue::{Entry, Stamp, Verified};
 use crate::ids::{JobId, StreamId, WorkerId};
 use crate::limits::{COMPILING_TOLD_MS, DRAIN_MS, LOAD_SILENCE_MS_MAX, RETRIES_MAX};
 use crate::logging::brief;
@@ -198,6 +198,18 @@ impl Core {
         }
     }
 
+    /// Files that were verified by a daemon before this one.
+    pub fn recall_verified(&mut self, models: Vec<Verified>) {
+        self.verified.extend(models);
+    }
+
+    pub(super) fn note_verified(&mut self, digest: String, stamp: Stamp) {
+        self.verified.insert(digest, stamp);
+        let models = self.verified.iter();
+        let models = models.map(|(digest, stamp)| (digest.clone(), stamp.clone()));
+        self.effects.push(Effect::KeepVerified(models.collect()));
+    }
+
     fn loaded(&mut self, worker: WorkerId, loaded: Loaded) {
         self.timers.cancel(&Timer::LoadSilence(worker));
         self.timers.cancel(&Timer::Compiling(worker));
@@ -218,11 +230,9 @@ impl Core {
             && placement.read_back
             && placement.nodes_on(&candidate.provider) == placement.nodes();
         self.history.loaded(&instance.key(), placement.clone());
-        if let Some(stamp) = instance.verifying.take()
-            && Stamp::of(&instance.entry).as_ref() == Some(&stamp)
-        {
-            self.verified.insert(instance.entry.digest.clone(), stamp);
-        }
+        let verified = instance.verifying.take();
+        let verified = verified.filter(|stamp| Stamp::of(&instance.entry).as_ref() == Some(stamp));
+        let digest = instance.entry.digest.clone();
         instance.loaded = LoadedModel {
             placement,
             inputs: loaded.inputs,
@@ -238,6 +248,9 @@ impl Core {
         let wants = instance.wants.clone();
         log::info!(worker = worker.0, model = model, load_us = load_us; "model loaded");
         self.emit(EventKind::ModelLoaded { model, load_us });
+        if let Some(stamp) = verified {
+            self.note_verified(digest, stamp);
+        }
         self.tell_pace(worker);
         self.tidy_compiled();
         for want in wants {

@@ -463,7 +463,7 @@ impl Core {
             && let Some(stamp) = running.verifying
             && Stamp::of(&running.entry).as_ref() == Some(&stamp)
         {
-            self.verified.insert(key.digest.clone(), stamp);
+            self.note_verified(key.digest.clone(), stamp);
         }
         match finding.outcome {
             Outcome::Tried { verdict, samples } => {

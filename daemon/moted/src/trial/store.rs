@@ -3,9 +3,9 @@
 use crate::limits::TRIALS_BYTES_MAX;
 use crate::policy::trials::Record;
 use crate::probe::machine_stamp;
+use crate::state::StateFile;
 use serde::{Deserialize, Serialize};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A file of another format is dropped: everything in it can be found out again.
 const FORMAT: u32 = 1;
@@ -29,7 +29,7 @@ struct FileRef<'a> {
 /// The file of trials.
 #[derive(Debug)]
 pub struct TrialStore {
-    path: PathBuf,
+    file: StateFile,
     machine: String,
 }
 
@@ -37,55 +37,27 @@ impl TrialStore {
     /// In the state folder, for trials made by the program `worker`.
     pub fn new(state: &Path, worker: &Path) -> Self {
         Self {
-            path: state.join(FILE_NAME),
+            file: StateFile::new(state, FILE_NAME, TRIALS_BYTES_MAX),
             machine: machine_stamp(worker),
         }
     }
 
     /// What was found on this machine as it is.
     pub fn read(&self) -> Vec<Record> {
-        let read = || -> Option<File> {
-            let bytes = std::fs::metadata(&self.path).ok()?.len();
-            if bytes > TRIALS_BYTES_MAX {
-                return None;
-            }
-            serde_json::from_slice(&std::fs::read(&self.path).ok()?).ok()
-        };
-        let file = read().filter(|file| file.format == FORMAT && file.machine == self.machine);
+        let file = self.file.read::<File>();
+        let file = file.filter(|file| file.format == FORMAT && file.machine == self.machine);
         file.map_or(Vec::new(), |file| file.records)
     }
 
-    /// Keeps what was found.
+    /// Keeps what was found; of too much, the newest half.
     pub fn keep(&self, records: &[Record]) {
-        if let Err(error) = self.write(records) {
-            let path = self.path.display().to_string();
-            log::warn!(path = path; "cannot keep what trials found: {error}");
-        }
-    }
-
-    /// Writes beside and renames, so that a reader sees the old file or the new one; of too much, the
-    /// newest half.
-    fn write(&self, mut records: &[Record]) -> std::io::Result<()> {
-        let contents = loop {
-            let contents = serde_json::to_vec(&FileRef {
+        self.file.keep(records, |records| {
+            serde_json::to_vec(&FileRef {
                 format: FORMAT,
                 machine: &self.machine,
                 records,
-            })?;
-            if contents.len() as u64 <= TRIALS_BYTES_MAX {
-                break contents;
-            }
-            records = &records[..records.len() / 2];
-        };
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(folder)?;
-        let beside = self
-            .path
-            .with_extension(format!("json.{}", std::process::id()));
-        let mut new = std::fs::File::create(&beside)?;
-        new.write_all(&contents)?;
-        new.sync_all()?;
-        std::fs::rename(&beside, &self.path)
+            })
+        });
     }
 }
 

@@ -9,7 +9,7 @@ use mote_wire::types::{
     StatusReport, Token, WorkOptions, WorkerEvent,
 };
 use moted::BUILD_ID;
-use moted::catalogue::{Catalogue, Entry, Found};
+use moted::catalogue::{Catalogue, Entry, Found, Verified};
 use moted::core::{
     Attempt, Choose, CompiledRoot, Core, Effect, Event, Exit, Finding, Outcome, Peer, Settings,
     TrialLimits,
@@ -50,7 +50,7 @@ pub fn two_ways(name: &'static str) -> Model {
     }
 }
 
-fn entry(model: &Model) -> Entry {
+pub fn entry(model: &Model) -> Entry {
     let variants = model.backends.iter().map(|backend| Variant {
         name: backend.to_string(),
         backend: *backend,
@@ -167,6 +167,8 @@ pub struct Play {
     pub trying: VecDeque<(u64, Attempt)>,
     pub stopped_trials: Vec<u64>,
     pub kept: Vec<Record>,
+    /// Files that were verified, as they were told last.
+    pub verified: Vec<Verified>,
     /// Folders of what was compiled that stay, as they were told last.
     pub in_use: Vec<PathBuf>,
     pub rescans: usize,
@@ -237,6 +239,7 @@ impl Play {
             trying: VecDeque::new(),
             stopped_trials: Vec::new(),
             kept: Vec::new(),
+            verified: Vec::new(),
             in_use: Vec::new(),
             rescans: 0,
             reloads: 0,
@@ -315,6 +318,7 @@ impl Play {
                         self.stopped_trials.push(worker.0);
                     }
                     Effect::KeepTrials(records) => self.kept = records,
+                    Effect::KeepVerified(models) => self.verified = models,
                     Effect::TidyCompiled { in_use } => self.in_use = in_use,
                     Effect::Rescan => self.rescans += 1,
                     Effect::Reloaded => self.reloads += 1,

@@ -4,6 +4,8 @@ use crate::harness::*;
 use mote_wire::types::{
     Command, JobReply, Preview, Priority, Progress, Reply, Request, Stage, Status, WorkOptions,
 };
+use moted::catalogue::{Catalogue, Found, Verified};
+use moted::core::Event;
 use moted::limits::{CANCEL_GRACE_MS, JOBS_QUEUED_MAX, RUNNING_PER_DEVICE};
 
 fn urgent(priority: Priority) -> WorkOptions {
@@ -444,4 +446,41 @@ fn answers_for_jobs_that_have_ended_are_dropped() {
     play.finish(worker, job);
     play.say(worker, 4711, token(0));
     assert!(play.take(1, 1).is_empty());
+}
+
+#[test]
+fn files_that_were_verified_before_a_restart_are_not_read_again_until_they_change() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("weights");
+    std::fs::write(&file, "one").expect("writable");
+    let over = || {
+        let mut entry = entry(&model("m"));
+        entry.folder = folder.path().into();
+        let digest = mote_api::Digest::of(b"one");
+        entry.manifest.files.insert("weights".into(), digest);
+        Catalogue::new([("m".to_owned(), Found::Model(Box::new(entry)))])
+    };
+    let begin = |verified: Vec<Verified>| {
+        let mut play = Play::new(&[]);
+        play.core.recall_verified(verified);
+        play.event(Event::Rescanned {
+            catalogue: over(),
+            flavours: flavours(),
+        });
+        play.connect(1);
+        play.ask(1, 5, generate("m"));
+        let (worker, load) = play.begin_load();
+        (play, worker, load.verify_digests)
+    };
+    let (mut play, worker, verifies) = begin(Vec::new());
+    assert!(verifies, "nothing is known");
+    assert!(play.verified.is_empty(), "it is being read");
+    play.loaded(worker);
+    let known = play.verified;
+    assert_eq!(known.len(), 1);
+    let (_, _, verifies) = begin(known.clone());
+    assert!(!verifies);
+    std::fs::write(&file, "two").expect("writable");
+    let (_, _, verifies) = begin(known);
+    assert!(verifies, "it has changed");
 }
