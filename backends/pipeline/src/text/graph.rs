@@ -7,8 +7,8 @@ use mote_api::{DType, Signature, TensorSpec, TextSpec};
 ///
 /// `s` is the number of new tokens, `past` the number of tokens before them. Inputs that count:
 /// `input_ids` `[1, s]`, `position_ids` `[1, s]`, `attention_mask` `[1, past + s]` (ones),
-/// `seqlens_k` `[1]` (`past + s - 1`), `total_sequence_length` `[1]` or `[]` (`past + s`); only the
-/// first must be there, each is i32 or i64. Cache: `past_key_values.{layer}.key` and `.value` in,
+/// `seqlens_k` `[1]` (`past + s - 1`), `total_sequence_length` `[1]` or `[]` (`past + s`),
+/// `num_logits_to_keep` `[1]` or `[]` (1); only the first must be there, each is i32 or i64. Cache: `past_key_values.{layer}.key` and `.value` in,
 /// `present.{layer}.key` and `.value` out, `[1, kv_heads, context_tokens, head_dim]`, in and out in
 /// the same memory. Output: `logits` `[1, 1, vocab]` or `[1, s, vocab]`.
 #[derive(Debug)]
@@ -18,13 +18,14 @@ pub(crate) struct TextGraph {
     pub attention_mask: Option<Port>,
     pub seqlens_k: Option<Port>,
     pub total_sequence_length: Option<Port>,
+    pub num_logits_to_keep: Option<Port>,
     /// Key and value of each layer.
     pub caches: Vec<CachePorts>,
     pub cache_dtype: DType,
     pub cache_shape: [usize; 4],
     pub logits: usize,
     pub logits_dtype: DType,
-    /// Whether the model declares logits of the last position only.
+    /// Whether the model gives logits of the last position only.
     pub logits_last_only: bool,
 }
 
@@ -48,6 +49,7 @@ const POSITION_IDS: &str = "position_ids";
 const ATTENTION_MASK: &str = "attention_mask";
 const SEQLENS_K: &str = "seqlens_k";
 const TOTAL: &str = "total_sequence_length";
+const LOGITS_KEPT: &str = "num_logits_to_keep";
 const LOGITS: &str = "logits";
 
 impl TextGraph {
@@ -64,6 +66,7 @@ impl TextGraph {
             });
         }
         let logits = signature.output(LOGITS).ok_or_else(|| missing(LOGITS))?;
+        let num_logits_to_keep = port(signature, LOGITS_KEPT, 1)?;
         let first_cache = caches.first().map(|ports| &signature.inputs[ports.past]);
         let graph = Self {
             input_ids: port(signature, INPUT_IDS, 2)?.ok_or_else(|| missing(INPUT_IDS))?,
@@ -71,11 +74,13 @@ impl TextGraph {
             attention_mask: port(signature, ATTENTION_MASK, 2)?,
             seqlens_k: port(signature, SEQLENS_K, 1)?,
             total_sequence_length: port(signature, TOTAL, 1)?,
+            num_logits_to_keep,
             cache_dtype: first_cache.map_or(DType::F32, |spec| spec.dtype),
             cache_shape,
             logits,
             logits_dtype: signature.outputs[logits].dtype,
-            logits_last_only: signature.outputs[logits].shape.get(1) == Some(&Some(1)),
+            logits_last_only: num_logits_to_keep.is_some()
+                || signature.outputs[logits].shape.get(1) == Some(&Some(1)),
             caches,
         };
         graph.refuse_unknown(signature)?;
@@ -91,6 +96,7 @@ impl TextGraph {
             self.attention_mask,
             self.seqlens_k,
             self.total_sequence_length,
+            self.num_logits_to_keep,
         ];
         let known = |index: usize| {
             counts.iter().flatten().any(|port| port.index == index)

@@ -68,6 +68,11 @@ impl Lane {
                 session.bind_input(port.index, tensor)?;
             }
         }
+        if let Some(port) = graph.num_logits_to_keep {
+            let kept = one(port)?;
+            write_counts(&kept, [1])?;
+            session.bind_input(port.index, &kept)?;
+        }
         let chunk = [1, PREFILL_CHUNK_TOKENS];
         let positions_dtype = graph.position_ids.map_or(DType::I64, |port| port.dtype);
         Ok(Self {
