@@ -43,6 +43,7 @@ fn check(model: &str, case: &str, relative_rms_max: f64) -> Result<()> {
         Input::bytes("input_ids", DType::I64, &ids.shape, &ids.bytes),
         Input::bytes("seqlens_k", DType::I32, &[1], &past),
         Input::bytes("total_sequence_length", DType::I32, &[1], &total),
+        Input::bytes("num_logits_to_keep", DType::I64, &[1], &1i64.to_le_bytes()),
     ];
     inputs.extend(
         names

@@ -176,11 +176,20 @@ impl Decoder {
     }
 
     fn run(&mut self, tokens: &[i64]) -> Vec<f32> {
+        self.run_keeping(1, tokens)
+    }
+
+    /// Logits of the last `kept` of `tokens`, one row after the other.
+    fn run_keeping(&mut self, kept: usize, tokens: &[i64]) -> Vec<f32> {
         let total = (self.past + tokens.len()) as i32;
         let inputs = [
             ("input_ids", Tensor::from_slice(&[1, tokens.len()], tokens)),
             ("seqlens_k", Tensor::from_slice(&[1], &[total - 1])),
             ("total_sequence_length", Tensor::from_slice(&[1], &[total])),
+            (
+                "num_logits_to_keep",
+                Tensor::from_slice(&[1], &[kept as i64]),
+            ),
         ];
         for (name, tensor) in inputs {
             let input = self.model.signature().input(name).expect("it is declared");
@@ -252,6 +261,37 @@ fn check_fewer_bits(name: &str) {
             "{name}: {relative} is over {relative_max} with {}",
             storage.name()
         );
+    }
+}
+
+/// What checks a draft: one run over the first golden tokens gives the logits of each.
+#[test]
+fn logits_of_several_positions_are_those_of_each_alone() {
+    const DRAFT: usize = 6;
+    let names = ["llama-3", "granitemoeshared", "deepseek_v3"];
+    for (name, storage) in names
+        .into_iter()
+        .zip([Storage::F32, Storage::Int8, Storage::F32])
+    {
+        let golden = Golden::read(name);
+        let loaded = Loaded::new(&checkpoint(name), Precision::uniform(storage));
+        let vocab = golden.logits[0].len();
+        let mut alone = Decoder::new(&loaded);
+        alone.run(&golden.prompt);
+        let drafted = &golden.tokens[..DRAFT];
+        let one_by_one: Vec<f32> = drafted.iter().flat_map(|id| alone.run(&[*id])).collect();
+        for kept in 1..=DRAFT + 1 {
+            let mut decoder = Decoder::new(&loaded);
+            decoder.run(&golden.prompt);
+            let found = decoder.run_keeping(kept, drafted);
+            // More than there are gives all.
+            let rows = kept.min(DRAFT);
+            assert_eq!(found.len(), rows * vocab, "{name}");
+            let expected = &one_by_one[(DRAFT - rows) * vocab..];
+            let largest = found.iter().zip(expected);
+            let largest = largest.fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+            assert!(largest <= ERROR_MAX, "{name}, {kept}: {largest}");
+        }
     }
 }
 
