@@ -3,7 +3,7 @@
 use super::{
     Attention, CONTEXT_TOKENS_MAX, Checkpoint, CheckpointError, Experts, LAYER_COUNT_MAX,
     LayerRole, ModelConfig, Multipliers, QueryKeyNorm, Role, Rope, RopeScaling, Routing,
-    TensorStore, VOCAB_MAX, WIDTH_MAX, keys::Keys, place::Place,
+    SlidingWindow, TensorStore, VOCAB_MAX, WIDTH_MAX, keys::Keys, place::Place,
 };
 use crate::{
     gguf::{Gguf, required},
@@ -210,9 +210,8 @@ fn place(role: Role, neighbours: Option<usize>) -> Place {
 fn refuse_features(keys: &Keys<'_>) -> Result<(), CheckpointError> {
     let neutral = [
         (
-            "attention.sliding_window",
-            keys.unsigned("attention.sliding_window")?
-                .is_none_or(|window| window == 0),
+            "attention.sliding_window_pattern",
+            !keys.is_set("attention.sliding_window_pattern"),
         ),
         (
             "attention.causal",
@@ -277,9 +276,9 @@ fn model_config(
         attention: Attention {
             scale: keys.positive("attention.scale")?.unwrap_or(plain_scale),
             input_bias: family.input_bias,
-            output_bias: false,
             norm: family.norm,
-            latent: None,
+            window: window(keys, layers)?,
+            ..Attention::default()
         },
         multipliers: Multipliers {
             embedding: factor("embedding_scale")?,
@@ -315,6 +314,17 @@ fn heads(keys: &Keys<'_>, hidden: usize) -> Result<(usize, usize, usize), Checkp
         }
     }
     Ok((heads, kv_heads, head_dim))
+}
+
+/// A window of every layer; `None` where no context can leave it.
+fn window(keys: &Keys<'_>, layers: usize) -> Result<Option<SlidingWindow>, CheckpointError> {
+    let context_tokens = keys.needed("context_length", CONTEXT_TOKENS_MAX)?;
+    let asked = keys.unsigned("attention.sliding_window")?;
+    let narrower = asked.filter(|&tokens| tokens > 0 && tokens < context_tokens as u64);
+    Ok(narrower.map(|tokens| SlidingWindow {
+        tokens: tokens as usize,
+        in_layer: vec![true; layers],
+    }))
 }
 
 fn rope(keys: &Keys<'_>) -> Result<Rope, CheckpointError> {

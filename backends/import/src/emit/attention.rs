@@ -145,6 +145,7 @@ pub(super) fn core(
     [query, key, value]: &[String; 3],
 ) -> String {
     let name = format!("layers.{layer}.attention.core");
+    let window = config.window_of(layer).map_or(-1, |tokens| tokens as i64);
     graph.node(
         Node::contrib("GroupQueryAttention", &name)
             .inputs(&[
@@ -168,7 +169,8 @@ pub(super) fn core(
             .float("scale", config.attention.scale)
             .int("do_rotary", 1)
             .int("rotary_interleaved", config.rope.interleaved.into())
-            .signed("local_window_size", -1)
+            // As many keys as the window has tokens; measured, as versions have differed.
+            .signed("local_window_size", window)
             .float("softcap", 0.0),
     )
 }

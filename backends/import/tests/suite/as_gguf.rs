@@ -238,6 +238,12 @@ fn llama() {
 }
 
 #[test]
+fn llama_with_a_window() {
+    let settings = &[("attention.sliding_window", "sliding_window", true)];
+    check("mistral", Conversion { settings, ..LLAMA });
+}
+
+#[test]
 fn mixtral() {
     let settings = &[EXPERT_COUNTS, ("expert_count", "num_local_experts", true)];
     check("mixtral", Conversion { settings, ..LLAMA });

@@ -346,7 +346,7 @@ fn settings_that_would_compute_something_else_are_refused_by_name() {
         ("llama", "mlp_bias", json!(true)),
         ("llama", "partial_rotary_factor", json!(0.5)),
         ("olmoe", "clip_qkv", json!(8.0)),
-        ("mixtral", "sliding_window", json!(100)),
+        ("llama", "sliding_window", json!(100)),
         ("deepseek_v3", "attention_bias", json!(true)),
         ("deepseek_v3", "moe_layer_freq", json!(2)),
         ("deepseek_v2", "norm_topk_prob", json!(true)),
@@ -366,8 +366,14 @@ fn settings_that_would_compute_something_else_are_refused_by_name() {
         (
             "qwen2",
             "layer_types",
-            json!(["sliding_attention"]),
+            json!(["full_attention", "sliding_attention"]),
             "\"sliding_attention\"",
+        ),
+        (
+            "qwen2",
+            "layer_types",
+            json!(["full_attention", "chunked_attention"]),
+            "\"chunked_attention\"",
         ),
     ] {
         assert!(
@@ -411,6 +417,23 @@ fn settings_that_are_impossible_are_refused_by_name() {
     assert!(matches!(
         Copy::new("llama").set("hidden_size", json!("wide")).refusal(),
         CheckpointError::WrongType { key, .. } if key == "hidden_size"
+    ));
+    for kinds in [json!(["full_attention"]), json!("full_attention"), json!(2)] {
+        assert!(matches!(
+            Copy::new("qwen2").set("layer_types", kinds).refusal(),
+            CheckpointError::WrongType { key, .. } if key == "layer_types"
+        ));
+    }
+    for window in [json!(-1), json!("wide"), json!(0.5)] {
+        assert!(matches!(
+            Copy::new("mistral").set("sliding_window", window).refusal(),
+            CheckpointError::WrongType { key, .. } if key == "sliding_window"
+        ));
+    }
+    let many = json!(1u64 << 40);
+    assert!(matches!(
+        Copy::new("qwen2-window").set("max_window_layers", many).refusal(),
+        CheckpointError::OutOfRange { key, .. } if key == "max_window_layers"
     ));
     assert!(matches!(
         Copy::new("llama").set("hidden_size", Value::Null).refusal(),
