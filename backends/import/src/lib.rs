@@ -32,7 +32,7 @@ mod tokenizer;
 mod tokenizer_folder;
 
 pub use digest::{Digest, DigestParseError};
-pub use emit::Precision;
+pub use emit::{CacheStorage, Precision};
 pub use error::{ImportError, ImportOption, Obstacle};
 pub use folder::FileReport;
 pub use hugging_face::Element;

@@ -3,18 +3,21 @@
 //! Inputs: `input_ids` i64 `[batch, sequence]`; `seqlens_k` i32 `[batch]`, the index of each
 //! row's last token; `total_sequence_length` i32 `[1]`, past and new tokens together;
 //! `num_logits_to_keep` i64 `[1]`, `n`, from 1 to `sequence`; and per layer
-//! `past_key_values.{l}.key` and `.value`, f32 `[batch, kv_heads, past, head_dim]`.
+//! `past_key_values.{l}.key` and `.value`, f32, f16 or i8 `[batch, kv_heads, past, head_dim]`.
 //! Outputs: `logits` f32 `[batch, n, vocab]` of the last `n` positions (a larger `n` gives
 //! those of all), and per layer `present.{l}.key` and `.value`, which may be bound to the
 //! buffers of the past. Only the positions that are kept reach the last norm and the head.
 
 mod attention;
+mod cache;
 mod latent;
 mod linear;
 mod mlp;
 mod moe;
 mod outer;
 mod routing;
+
+pub use cache::CacheStorage;
 
 use crate::{
     ImportError,
@@ -35,6 +38,8 @@ pub struct Precision {
     pub head: Storage,
     /// Routed experts.
     pub experts: Storage,
+    /// Keys and values between runs; not part of the weights.
+    pub cache: CacheStorage,
 }
 
 impl Precision {
@@ -44,12 +49,13 @@ impl Precision {
             weights: storage,
             head: storage,
             experts: storage,
+            cache: CacheStorage::F32,
         }
     }
 
     /// Whether every matrix is stored in the same way.
     pub fn is_uniform(&self) -> bool {
-        *self == Self::uniform(self.weights)
+        [self.head, self.experts] == [self.weights; 2]
     }
 }
 
@@ -123,12 +129,12 @@ fn declare_io(blueprint: &Blueprint<'_>, graph: &mut GraphWriter<'_, '_>) {
             };
             graph.input(
                 &format!("past_key_values.{layer}.{part}"),
-                DataType::Float,
+                blueprint.precision.cache.data_type(),
                 &shape("past_sequence"),
             );
             graph.output(
                 &format!("present.{layer}.{part}"),
-                DataType::Float,
+                blueprint.precision.cache.data_type(),
                 &shape("total_sequence"),
             );
         }

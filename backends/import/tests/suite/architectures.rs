@@ -8,7 +8,7 @@ use std::{
 };
 
 use mote_api::{
-    Backend, DType, LoadRequest, Manifest, Model, OutputTarget, Session, Tensor, TextSpec, Threads,
+    Backend, LoadRequest, Manifest, Model, OutputTarget, Session, Tensor, TextSpec, Threads,
 };
 use mote_import::{ImportOptions, Precision, Storage, Target, import};
 use mote_ort::OrtBackend;
@@ -32,7 +32,7 @@ pub fn checkpoint(name: &str) -> PathBuf {
 /// What transformers computes.
 pub struct Golden {
     prompt: Vec<i64>,
-    tokens: Vec<i64>,
+    pub tokens: Vec<i64>,
     /// One row for each of `tokens`.
     logits: Vec<Vec<f32>>,
 }
@@ -64,7 +64,7 @@ impl Golden {
 
 /// An imported checkpoint, loaded.
 pub struct Loaded {
-    model: Arc<dyn Model>,
+    pub model: Arc<dyn Model>,
     spec: TextSpec,
     folder: PathBuf,
     _parent: TempDir,
@@ -101,7 +101,7 @@ impl Loaded {
 
     /// Logits before each of the golden tokens: the prompt in one run, then token by token over
     /// the cache.
-    fn logits(&self, golden: &Golden) -> Vec<Vec<f32>> {
+    pub fn logits(&self, golden: &Golden) -> Vec<Vec<f32>> {
         let mut decoder = Decoder::new(self);
         let mut logits = vec![decoder.run(&golden.prompt)];
         for token in &golden.tokens[..golden.tokens.len() - 1] {
@@ -111,7 +111,7 @@ impl Loaded {
     }
 
     /// What the text pipeline answers to the golden prompt.
-    fn answer(&self, golden: &Golden) -> Vec<i64> {
+    pub fn answer(&self, golden: &Golden) -> Vec<i64> {
         // The pipeline ends at end tokens, which the golden answer goes on after.
         let spec = TextSpec {
             eos_token_ids: Vec::new(),
@@ -155,12 +155,13 @@ impl Decoder {
         let shape = [1, spec.kv_heads, spec.context_tokens, spec.head_dim];
         for layer in 0..spec.layers {
             for part in ["key", "value"] {
-                let cache = Tensor::zeroed(DType::F32, &shape).expect("small");
                 let (past, present) = (
                     format!("past_key_values.{layer}.{part}"),
                     format!("present.{layer}.{part}"),
                 );
                 let input = model.signature().input(&past).expect("there is a cache");
+                let kind = model.signature().inputs[input].dtype;
+                let cache = Tensor::zeroed(kind, &shape).expect("small");
                 session.bind_input(input, &cache).expect("it fits");
                 let output = model.signature().output(&present).expect("it goes on");
                 session
@@ -210,7 +211,7 @@ fn best(logits: &[f32]) -> i64 {
 }
 
 /// Largest difference, and root mean square of the difference over that of the logits.
-fn differences(found: &[Vec<f32>], golden: &Golden) -> (f32, f32) {
+pub fn differences(found: &[Vec<f32>], golden: &Golden) -> (f32, f32) {
     let pairs = || found.iter().flatten().zip(golden.logits.iter().flatten());
     let largest = pairs().fold(0f32, |max, (a, b)| max.max((a - b).abs()));
     let squares: f32 = pairs().map(|(a, b)| (a - b).powi(2)).sum();
