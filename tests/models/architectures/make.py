@@ -9,13 +9,16 @@ each of those tokens was chosen from, computed in f32 from the stored weights wi
     python make.py [NAME...]
 """
 
+import itertools
 import json
 import pathlib
+import shutil
 import sys
+import tempfile
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 HERE = pathlib.Path(__file__).parent
@@ -250,6 +253,11 @@ MODELS = {
         None,
     ),
 }
+# The same once more as DeepSeek-V3 is published: eight-bit weights with a factor per block. No
+# matrix is a whole number of these blocks.
+MODELS["deepseek_v3-fp8"] = MODELS["deepseek_v3"]
+FP8_BLOCKS = {"deepseek_v3-fp8": (24, 40)}
+FP8_MAX = 448.0
 
 
 def randomise(model, seed):
@@ -300,7 +308,10 @@ def make(name):
         for old in folder.glob("*.safetensors*"):
             old.unlink()
         model.save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
-        margin, golden = run(folder, kind, seed)
+        if name in FP8_BLOCKS:
+            margin, golden = run_quantised(folder, kind, seed, FP8_BLOCKS[name])
+        else:
+            margin, golden = run(folder, kind, seed)
         different = len(set(golden["tokens"].tolist()))
         if margin >= MARGIN_MIN and different >= DIFFERENT_MIN:
             break
@@ -329,10 +340,46 @@ def make(name):
 
 def forget(folder, key):
     """Takes a setting out of config.json that follows from others."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
+    config = json.loads((folder / "config.json").read_text())
     del config[key]
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_config(folder, config)
+
+
+def run_quantised(folder, kind, seed, block):
+    """Replaces the matrices of attention and feed-forward blocks by eight-bit ones with factors;
+    what is run has the products of both."""
+    path = folder / "model.safetensors"
+    stored, products = {}, {}
+    for name, weight in load_file(path).items():
+        plain = "_proj" not in name or weight.ndim != 2
+        stored[name] = products[name] = weight
+        if not plain:
+            factors = torch.empty(
+                [-(-size // step) for size, step in zip(weight.shape, block)]
+            )
+            stored[name] = torch.empty(weight.shape, dtype=torch.float8_e4m3fn)
+            products[name] = torch.empty(weight.shape)
+            for i, j in itertools.product(*map(range, factors.shape)):
+                part = tuple(slice(k * step, (k + 1) * step) for k, step in zip((i, j), block))
+                factors[i, j] = weight[part].float().abs().max() / FP8_MAX
+                stored[name][part] = (weight[part].float() / factors[i, j]).to(torch.float8_e4m3fn)
+                products[name][part] = stored[name][part].float() * factors[i, j]
+            stored[name + "_scale_inv"] = factors
+    with tempfile.TemporaryDirectory() as whole:
+        shutil.copy(folder / "config.json", whole)
+        save_file(products, pathlib.Path(whole) / path.name, {"format": "pt"})
+        ran = run(whole, kind, seed)
+    save_file(stored, path, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = dict(
+        activation_scheme="dynamic", fmt="e4m3", quant_method="fp8", weight_block_size=block
+    )
+    write_config(folder, config)
+    return ran
+
+
+def write_config(folder, config):
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def run(folder, kind, seed):

@@ -138,7 +138,7 @@ pub fn open_gguf(gguf: &Gguf) -> Result<Checkpoint<'_>, CheckpointError> {
     let config = model_config(gguf, family, &keys)?;
     let head_dim = config.head_dim;
     let place = Box::new(move |role| place(role, family.neighbours.then_some(head_dim)));
-    Checkpoint::new(gguf, config, (family.name, place), &|_| false)
+    Checkpoint::new(Box::new(gguf), config, (family.name, place), &|_| false)
 }
 
 impl TensorStore for Gguf {

@@ -358,4 +358,5 @@ architectures! {
     deepseek_v2_with_groups: "deepseek_v2",
     deepseek_v2_lite_with_yarn: "deepseek_v2-lite",
     deepseek_v3: "deepseek_v3",
+    deepseek_v3_with_eight_bit_floats: "deepseek_v3-fp8",
 }

@@ -19,10 +19,10 @@ use tempfile::{TempDir, tempdir};
 use super::tiny::{Random, SEED};
 
 /// A copy of a tiny checkpoint, to be spoilt.
-struct Copy(TempDir);
+pub struct Copy(TempDir);
 
 impl Copy {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let source = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../tests/models/architectures")
             .join(name);
@@ -37,32 +37,36 @@ impl Copy {
         Self(copy)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn folder(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn read(&self, name: &str) -> Vec<u8> {
+    pub fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).expect("it is there")
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).expect("temporary folders are writable");
     }
 
     /// With `key` of `config.json` set to `value`.
-    fn set(self, key: &str, value: Value) -> Self {
+    pub fn set(self, key: &str, value: Value) -> Self {
         let mut config: Value = serde_json::from_slice(&self.read("config.json")).expect("JSON");
         config[key] = value;
         self.write("config.json", config.to_string());
         self
     }
 
-    fn open(&self) -> Result<SafetensorsFolder, SafetensorsError> {
+    pub fn open(&self) -> Result<SafetensorsFolder, SafetensorsError> {
         SafetensorsFolder::open(self.0.path())
     }
 
     /// What the folder is refused for, as a checkpoint.
-    fn refusal(&self) -> CheckpointError {
+    pub fn refusal(&self) -> CheckpointError {
         let weights = self.open().expect("the weights are sound");
         let config = read_config(self.0.path()).expect("the settings are sound");
         match open_hugging_face(&weights, &config) {
@@ -77,7 +81,7 @@ impl Copy {
         options
     }
 
-    fn import_refusal(&self) -> ImportError {
+    pub fn import_refusal(&self) -> ImportError {
         let refusal = import(&self.options(), &mut |_| ()).expect_err("it must be refused");
         assert!(!self.path("out").exists(), "nothing is left behind");
         refusal
@@ -338,11 +342,8 @@ fn settings_that_would_compute_something_else_are_refused_by_name() {
         CheckpointError::UnsupportedArchitecture { name } if name == "MambaForCausalLM"
     ));
     for (model, key, value) in [
-        (
-            "llama",
-            "quantization_config",
-            json!({"quant_method": "fp8"}),
-        ),
+        ("llama", "quantization_config", json!("fp8")),
+        ("llama", "quantization_config", json!({"bits": 4})),
         ("llama", "mlp_bias", json!(true)),
         ("llama", "partial_rotary_factor", json!(0.5)),
         ("olmoe", "clip_qkv", json!(8.0)),

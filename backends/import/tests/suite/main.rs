@@ -4,6 +4,7 @@ mod architectures;
 mod as_gguf;
 mod atomic;
 mod cache;
+mod eight_bit_floats;
 mod folder;
 mod gguf_file;
 mod hostile;

@@ -1,5 +1,6 @@
 //! Hugging Face folders: `config.json` with safetensors.
 
+mod blockwise;
 mod experts;
 mod names;
 mod rope;
@@ -13,6 +14,8 @@ use super::{
     Attention, CONTEXT_TOKENS_MAX, Checkpoint, CheckpointError, LAYER_COUNT_MAX, Latent,
     ModelConfig, Multipliers, QueryKeyNorm, TensorStore, VOCAB_MAX, WIDTH_MAX, keys::Keys,
 };
+use blockwise::Blockwise;
+
 use crate::safetensors::{SafetensorsError, SafetensorsFolder, limits, read_required};
 
 /// The file that describes the model.
@@ -77,12 +80,16 @@ pub fn open_hugging_face<'a>(
     config: &Map<String, Value>,
 ) -> Result<Checkpoint<'a>, CheckpointError> {
     let (architecture, family) = family(config)?;
+    let store: Box<dyn TensorStore> = match blockwise::block(config)? {
+        None => Box::new(folder),
+        Some(block) => Box::new(Blockwise::new(folder, block)),
+    };
     let config = model_config(family, config)?;
     let (tied, layers) = (config.tied_head, config.layers);
     let names = names::Names::new(family, &config);
     let place = Box::new(move |role| names.place(role));
     let surplus = move |name: &str| names::is_surplus(name, (family, tied, layers));
-    Checkpoint::new(folder, config, (architecture, place), &surplus)
+    Checkpoint::new(store, config, (architecture, place), &surplus)
 }
 
 /// Reads the `config.json` of `folder`.
@@ -265,10 +272,8 @@ fn refuse_features(config: &Map<String, Value>, keys: &Keys<'_>) -> Result<(), C
         Some(other) => return Err(keys.unsupported_value("hidden_act", other)),
     }
     let is_set = |name: &str| config.get(name).is_some_and(|value| !value.is_null());
-    for name in ["quantization_config", "clip_qkv"] {
-        if is_set(name) {
-            return Err(keys.unsupported(name));
-        }
+    if is_set("clip_qkv") {
+        return Err(keys.unsupported("clip_qkv"));
     }
     if keys.flag("mlp_bias")? == Some(true) {
         return Err(keys.unsupported("mlp_bias"));
