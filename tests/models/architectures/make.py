@@ -208,6 +208,21 @@ MODELS = {
         "bfloat16",
         None,
     ),
+    # What llama.cpp knows by the name of qwen3moe has no dense layers.
+    "qwen3_moe-sparse": (
+        "Qwen3Moe",
+        dict(
+            SMALL,
+            head_dim=16,
+            moe_intermediate_size=32,
+            num_experts=6,
+            num_experts_per_tok=3,
+            norm_topk_prob=True,
+            rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=64),
+        ),
+        "bfloat16",
+        None,
+    ),
     "deepseek_v2": (
         "DeepseekV2",
         dict(DEEPSEEK, topk_method="group_limited_greedy"),

@@ -355,6 +355,7 @@ architectures! {
     olmoe: "olmoe",
     qwen2_moe: "qwen2_moe",
     qwen3_moe_with_yarn_and_dense_layers: "qwen3_moe",
+    qwen3_moe_without_dense_layers: "qwen3_moe-sparse",
     deepseek_v2_with_groups: "deepseek_v2",
     deepseek_v2_lite_with_yarn: "deepseek_v2-lite",
     deepseek_v3: "deepseek_v3",
