@@ -27,6 +27,7 @@ mod progress;
 mod quantise;
 mod recipe;
 pub mod safetensors;
+mod sentence_piece;
 mod source;
 mod tokenizer;
 mod tokenizer_folder;

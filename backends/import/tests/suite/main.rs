@@ -12,5 +12,6 @@ mod hostile;
 mod onnx_folder;
 mod others;
 mod recipe;
+mod sentence_piece;
 mod tiny;
 mod tokenizer;
