@@ -19,6 +19,7 @@ pub mod gguf;
 mod granite_gguf;
 mod hugging_face;
 mod import;
+mod licence;
 mod manifest;
 pub mod onnx;
 mod options;

@@ -303,7 +303,23 @@ fn open(path: &Path) -> Result<(File, u64), SafetensorsError> {
 
 /// The content of the file at `path`, at most `max` bytes; `None` when there is none.
 pub(crate) fn read_optional(path: &Path, max: u64) -> Result<Option<Vec<u8>>, SafetensorsError> {
-    let (file, bytes) = match open(path) {
+    let Some(content) = read_start(path, max + 1)? else {
+        return Ok(None);
+    };
+    if content.len() as u64 > max {
+        let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        return Err(SafetensorsError::TooLarge {
+            path: path.to_owned(),
+            bytes: bytes.max(max + 1),
+            max,
+        });
+    }
+    Ok(Some(content))
+}
+
+/// The first bytes of the file at `path`, at most `max`; `None` when there is none.
+pub(crate) fn read_start(path: &Path, max: u64) -> Result<Option<Vec<u8>>, SafetensorsError> {
+    let (file, _) = match open(path) {
         Err(SafetensorsError::Open { source, .. })
             if source.kind() == std::io::ErrorKind::NotFound =>
         {
@@ -312,18 +328,11 @@ pub(crate) fn read_optional(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Sa
         opened => opened?,
     };
     let mut content = Vec::new();
-    let read = file.take(max + 1).read_to_end(&mut content);
+    let read = file.take(max).read_to_end(&mut content);
     read.map_err(|source| SafetensorsError::Read {
         path: path.to_owned(),
         source,
     })?;
-    if content.len() as u64 > max {
-        return Err(SafetensorsError::TooLarge {
-            path: path.to_owned(),
-            bytes: bytes.max(max + 1),
-            max,
-        });
-    }
     Ok(Some(content))
 }
 

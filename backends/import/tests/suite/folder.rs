@@ -139,6 +139,29 @@ fn a_folders_own_files_are_kept_as_they_are() {
 }
 
 #[test]
+fn the_licence_is_the_one_that_the_model_card_names() {
+    let copy = Copy::new("llama");
+    // Longer than what is read of it.
+    let rest = "\u{e9}".repeat(limits::CARD_BYTES_MAX as usize);
+    copy.write(
+        "README.md",
+        format!("---\nlicense: apache-2.0\n---\n{rest}"),
+    );
+    import(&copy.options(), &mut |_| ()).expect("the import succeeds");
+    let manifest = String::from_utf8(copy.read("out/mote.toml")).expect("text");
+    assert!(
+        manifest.contains("licence = \"Apache-2.0\"\n"),
+        "{manifest}"
+    );
+    let mut options = copy.options();
+    options.folder = copy.path("other");
+    options.licence.id = "MIT".to_owned();
+    import(&options, &mut |_| ()).expect("the import succeeds");
+    let manifest = String::from_utf8(copy.read("other/mote.toml")).expect("text");
+    assert!(manifest.contains("licence = \"MIT\"\n"), "{manifest}");
+}
+
+#[test]
 fn the_reports_sizes_are_the_checkpoints() {
     let copy = Copy::new("qwen2_moe");
     let report = import(&copy.options(), &mut |_| ()).expect("the import succeeds");
