@@ -329,6 +329,19 @@ fn a_checkpoint_is_a_folder_or_a_file_and_what_is_neither_is_told() -> Result<()
             assert!(folder.join(file).exists(), "{bits}: {file}");
         }
     }
+    let narrow = ["--head-bits", "4", "--cache", "i8"];
+    let flags = [&["--name", "tiny-narrow", "--bits", "4"], &narrow[..]].concat();
+    let output = import(&[&flags[..], &[&source]].concat())?.output()?;
+    assert!(output.status.success(), "{output:?}");
+    for (name, variant) in [
+        ("tiny-4", "onnxruntime-int4-mixed"),
+        ("tiny-narrow", "onnxruntime-int4"),
+        ("tiny-8", "onnxruntime-int8"),
+    ] {
+        let manifest = std::fs::read_to_string(scene.store().join(name).join("mote.toml"))?;
+        let line = format!("name = {variant:?}\n");
+        assert!(manifest.contains(&line), "{name}: {manifest}");
+    }
     std::fs::create_dir(scene.folder.path().join("pickles"))?;
     std::fs::write(scene.folder.path().join("pickles/model.bin"), "")?;
     let single = tiny.join("llama/model.safetensors").display().to_string();

@@ -39,10 +39,12 @@ fn check(model: &str, case: &str, relative_rms_max: f64) -> Result<()> {
     let names: Vec<String> = (0..LAYERS)
         .flat_map(|layer| ["key", "value"].map(|kind| format!("past_key_values.{layer}.{kind}")))
         .collect();
+    let kept = 1i64.to_le_bytes();
     let mut inputs = vec![
         Input::bytes("input_ids", DType::I64, &ids.shape, &ids.bytes),
         Input::bytes("seqlens_k", DType::I32, &[1], &past),
         Input::bytes("total_sequence_length", DType::I32, &[1], &total),
+        Input::bytes("num_logits_to_keep", DType::I64, &[1], &kept),
     ];
     inputs.extend(
         names

@@ -1,5 +1,6 @@
 //! Imports a checkpoint from the command line and prints what it took:
-//! `import SOURCE.gguf FOLDER dense|moe[:K] int8|int4|f32|hf-f32|hf-f16|hf-bf16|gguf`
+//! `import SOURCE FOLDER dense|moe[:K] int8|int4|int4-all|f32[:f16|:i8]|hf-f32|hf-f16|hf-bf16|gguf`,
+//! where what follows the colon is how the first four keep keys and values.
 
 #![allow(
     clippy::print_stdout,
@@ -9,8 +10,8 @@
 use std::{error::Error, time::Instant};
 
 use mote_import::{
-    Carve, Element, ImportOptions, Licence, Precision, SMOLLM2_135M_MOE_RECIPE, Storage, Target,
-    import,
+    CacheStorage, Carve, Element, ImportOptions, Licence, Precision, SMOLLM2_135M_MOE_RECIPE,
+    Storage, Target, import,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -30,13 +31,23 @@ fn main() -> Result<(), Box<dyn Error>> {
             experts_per_token: count.strip_prefix(':').map(str::parse).transpose()?,
         });
     }
-    options.target = match target.as_str() {
-        "int8" => Target::Mote(Precision::default()),
-        "int4" => Target::Mote(Precision {
-            head: Storage::Int8,
-            ..Precision::uniform(Storage::Int4)
-        }),
-        "f32" => Target::Mote(Precision::uniform(Storage::F32)),
+    let (target, cache) = target.split_once(':').unwrap_or((target, "f32"));
+    let own = |weights, head| {
+        Target::Mote(Precision {
+            head,
+            cache: match cache {
+                "f16" => CacheStorage::F16,
+                "i8" => CacheStorage::Int8,
+                _ => CacheStorage::F32,
+            },
+            ..Precision::uniform(weights)
+        })
+    };
+    options.target = match target {
+        "int8" => own(Storage::Int8, Storage::Int8),
+        "int4" => own(Storage::Int4, Storage::Int8),
+        "int4-all" => own(Storage::Int4, Storage::Int4),
+        "f32" => own(Storage::F32, Storage::F32),
         "hf-f32" => Target::HuggingFace(Element::F32),
         "hf-f16" => Target::HuggingFace(Element::F16),
         "hf-bf16" => Target::HuggingFace(Element::Bf16),

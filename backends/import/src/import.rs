@@ -123,9 +123,13 @@ impl Job<'_> {
             }
         })?;
         self.write_text_files(folder, Element::F32)?;
+        let own = match self.options.licence.id.is_empty() {
+            true => self.opened.licence_id()?,
+            false => None,
+        };
         let manifest = manifest::toml(&ManifestParts {
             name: &self.options.name,
-            licence: &self.options.licence.id,
+            licence: own.as_ref().unwrap_or(&self.options.licence.id),
             source: &self.describe_source(),
             description: &self.describe(),
             precision,

@@ -27,7 +27,8 @@ pub struct ImportOptions {
     pub folder: PathBuf,
     /// The model's name: letters, digits, `.`, `_` and `-`.
     pub name: String,
-    /// The licence of the weights. Where its text is empty, a folder's own is taken.
+    /// The licence of the weights. Where its text is empty, a folder's own is taken; where its
+    /// identifier is, what the model card or the metadata name.
     pub licence: Licence,
     /// Turns the dense checkpoint into a Mixture of Experts.
     pub carve: Option<Carve>,

@@ -9,13 +9,19 @@ use crate::{
     checkpoint::{self, Checkpoint, ModelConfig, open_gguf, open_hugging_face},
     digest::{Digest, Hasher},
     gguf::Gguf,
+    licence,
     progress::{Monitor, Stage},
-    safetensors::{SafetensorsError, SafetensorsFolder, limits, read_optional, read_required},
+    safetensors::{
+        SafetensorsError, SafetensorsFolder, limits, read_optional, read_required, read_start,
+    },
     tokenizer::TokenizerFiles,
     tokenizer_folder,
 };
 
 const DIGEST_BYTES: usize = 1 << 20;
+/// What describes the model to people, in folders.
+const CARD_FILE: &str = "README.md";
+const LICENCE_KEY: &str = "general.license";
 /// What licences are called in folders.
 const LICENCE_FILES: [&str; 4] = ["LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE"];
 
@@ -106,6 +112,23 @@ impl Source {
                 tokenizer_folder::read(folder.weights.path(), &folder.config, vocab)?
             }
         })
+    }
+
+    /// SPDX identifier of the licence that the model card or the metadata name.
+    pub fn licence_id(&self) -> Result<Option<String>, ImportError> {
+        match self {
+            Self::Gguf(gguf) => {
+                let name = gguf.metadata().text(LICENCE_KEY);
+                Ok(name
+                    .map_err(ImportError::Source)?
+                    .and_then(licence::identifier))
+            }
+            Self::Folder(folder) => {
+                let path = folder.weights.path().join(CARD_FILE);
+                let card = read_start(&path, limits::CARD_BYTES_MAX)?;
+                Ok(card.and_then(|card| licence::of_card(&String::from_utf8_lossy(&card))))
+            }
+        }
     }
 
     /// The licence that lies beside the weights.

@@ -13,11 +13,13 @@ use crate::{
     gguf::{GgufError, Metadata, required},
     pre_tokenizer::Cut,
     safetensors::SafetensorsError,
+    sentence_piece::{self, JOINED_BYTES_MAX},
 };
 
 const EOS_KEYS: [&str; 2] = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
 const ADD_BOS_KEY: &str = "tokenizer.ggml.add_bos_token";
 const TYPE_NORMAL: i64 = 1;
+const TYPE_UNKNOWN: i64 = 2;
 const TYPE_CONTROL: i64 = 3;
 const TYPE_USER_DEFINED: i64 = 4;
 
@@ -53,7 +55,7 @@ pub enum TokenizerError {
     /// The metadata lack something or have it in another type.
     #[error(transparent)]
     Metadata(#[from] GgufError),
-    /// Another model than byte-level BPE (`gpt2`).
+    /// Another model than byte-level BPE (`gpt2`) and SentencePiece's BPE (`llama`).
     #[error("tokenizer model {name:?} is not supported")]
     UnsupportedModel {
         /// The model's name.
@@ -94,6 +96,20 @@ pub enum TokenizerError {
         id: usize,
         /// Its type.
         kind: i64,
+    },
+    /// A token's score is no number.
+    #[error("the score of token {id} is no number")]
+    Score {
+        /// The token.
+        id: usize,
+    },
+    /// A token is longer than any that joins others.
+    #[error("token {id} has {bytes} bytes, more than {JOINED_BYTES_MAX}")]
+    TokenBytes {
+        /// The token.
+        id: usize,
+        /// Its length.
+        bytes: usize,
     },
     /// A merge is not two tokens apart by one space.
     #[error("merge {index} is not a pair of tokens")]
@@ -139,7 +155,7 @@ impl TokenizerFiles {
         vocab: usize,
         context_tokens: usize,
     ) -> Result<Self, TokenizerError> {
-        let cut = check_kind(metadata)?;
+        let scheme = scheme(metadata)?;
         let tokens = listed(metadata, "tokenizer.ggml.tokens")?;
         if tokens.len() != vocab {
             return Err(TokenizerError::Count {
@@ -148,13 +164,22 @@ impl TokenizerFiles {
                 expected: vocab,
             });
         }
-        let mut tokenizer = Tokenizer::new(bpe(metadata, tokens, cut)?);
-        tokenizer
-            .with_normalizer(cut.normalizer())
-            .map_err(TokenizerError::Build)?;
-        tokenizer.with_pre_tokenizer(Some(cut.pre_tokenizer().map_err(TokenizerError::Build)?));
-        tokenizer.with_decoder(Some(ByteLevelDecoder::new(true, true, true)));
-        for added in added_tokens(metadata, tokens)? {
+        let kinds = kinds(metadata, tokens.len())?;
+        let special = special_tokens(metadata, vocab, scheme)?;
+        let mut tokenizer = match scheme {
+            Scheme::ByteLevel(cut) => byte_level(metadata, tokens, cut)?,
+            Scheme::SentencePiece { begins_with_space } => {
+                let parts = (vocabulary(tokens)?, special.unknown);
+                let bpe = sentence_piece::bpe(metadata, (tokens, kinds), parts)?;
+                let mut tokenizer = Tokenizer::new(bpe);
+                tokenizer
+                    .with_normalizer(Some(sentence_piece::normalizer(begins_with_space)?))
+                    .map_err(TokenizerError::Build)?;
+                tokenizer.with_decoder(Some(sentence_piece::decoder(begins_with_space)?));
+                tokenizer
+            }
+        };
+        for added in added_tokens((tokens, kinds), scheme)? {
             let added = [added];
             if added[0].special {
                 tokenizer.add_special_tokens(added)
@@ -163,8 +188,7 @@ impl TokenizerFiles {
             }
             .map_err(TokenizerError::Build)?;
         }
-        let special = special_tokens(metadata, vocab)?;
-        let begins = metadata.bool(ADD_BOS_KEY)?.unwrap_or(cut.begins);
+        let begins = metadata.bool(ADD_BOS_KEY)?.unwrap_or(scheme.begins());
         if begins {
             tokenizer.with_post_processor(Some(beginning(tokens, special.bos)?));
         }
@@ -179,29 +203,60 @@ impl TokenizerFiles {
     }
 }
 
-fn check_kind(metadata: &Metadata) -> Result<Cut, TokenizerError> {
+/// How a vocabulary makes tokens of text.
+#[derive(Clone, Copy)]
+enum Scheme {
+    ByteLevel(Cut),
+    SentencePiece { begins_with_space: bool },
+}
+
+impl Scheme {
+    /// Whether sequences begin with a token of their own unless the metadata say otherwise.
+    fn begins(self) -> bool {
+        match self {
+            Self::ByteLevel(cut) => cut.begins,
+            Self::SentencePiece { .. } => true,
+        }
+    }
+}
+
+fn scheme(metadata: &Metadata) -> Result<Scheme, TokenizerError> {
     let text = |key| -> Result<&str, GgufError> { required(key, metadata.text(key)?) };
+    let refuse = |key: &'static str| match metadata.bool(key)? {
+        Some(true) => Err(TokenizerError::UnsupportedFeature { key }),
+        _ => Ok(()),
+    };
+    refuse("tokenizer.ggml.add_eos_token")?;
     match text("tokenizer.ggml.model")? {
-        "gpt2" => {}
-        name => {
-            return Err(TokenizerError::UnsupportedModel {
+        "gpt2" => {
+            refuse("tokenizer.ggml.add_space_prefix")?;
+            let name = text("tokenizer.ggml.pre")?;
+            let cut = Cut::named(name).ok_or_else(|| TokenizerError::UnsupportedPreTokenizer {
                 name: name.to_owned(),
-            });
+            })?;
+            Ok(Scheme::ByteLevel(cut))
         }
+        "llama" => Ok(Scheme::SentencePiece {
+            begins_with_space: sentence_piece::begins_with_space(metadata)?,
+        }),
+        name => Err(TokenizerError::UnsupportedModel {
+            name: name.to_owned(),
+        }),
     }
-    let name = text("tokenizer.ggml.pre")?;
-    let cut = Cut::named(name).ok_or_else(|| TokenizerError::UnsupportedPreTokenizer {
-        name: name.to_owned(),
-    })?;
-    for key in [
-        "tokenizer.ggml.add_eos_token",
-        "tokenizer.ggml.add_space_prefix",
-    ] {
-        if metadata.bool(key)? == Some(true) {
-            return Err(TokenizerError::UnsupportedFeature { key });
-        }
-    }
-    Ok(cut)
+}
+
+fn byte_level(
+    metadata: &Metadata,
+    tokens: &[String],
+    cut: Cut,
+) -> Result<Tokenizer, TokenizerError> {
+    let mut tokenizer = Tokenizer::new(bpe(metadata, tokens, cut)?);
+    tokenizer
+        .with_normalizer(cut.normalizer())
+        .map_err(TokenizerError::Build)?;
+    tokenizer.with_pre_tokenizer(Some(cut.pre_tokenizer().map_err(TokenizerError::Build)?));
+    tokenizer.with_decoder(Some(ByteLevelDecoder::new(true, true, true)));
+    Ok(tokenizer)
 }
 
 /// Puts the token that begins a sequence before it.
@@ -224,7 +279,7 @@ fn listed<'a>(metadata: &'a Metadata, key: &str) -> Result<&'a [String], GgufErr
     required(key, metadata.texts(key)?)
 }
 
-fn bpe(metadata: &Metadata, tokens: &[String], cut: Cut) -> Result<BPE, TokenizerError> {
+fn vocabulary(tokens: &[String]) -> Result<Vocab, TokenizerError> {
     let mut vocab = Vocab::with_capacity(tokens.len());
     for (id, token) in tokens.iter().enumerate() {
         // The vocabulary is bounded far below u32.
@@ -232,6 +287,10 @@ fn bpe(metadata: &Metadata, tokens: &[String], cut: Cut) -> Result<BPE, Tokenize
             return Err(TokenizerError::DuplicateToken { id });
         }
     }
+    Ok(vocab)
+}
+
+fn bpe(metadata: &Metadata, tokens: &[String], cut: Cut) -> Result<BPE, TokenizerError> {
     let merges = listed(metadata, "tokenizer.ggml.merges")?
         .iter()
         .enumerate()
@@ -245,39 +304,51 @@ fn bpe(metadata: &Metadata, tokens: &[String], cut: Cut) -> Result<BPE, Tokenize
         })
         .collect::<Result<Vec<_>, _>>()?;
     BPE::builder()
-        .vocab_and_merges(vocab, merges)
+        .vocab_and_merges(vocabulary(tokens)?, merges)
         .ignore_merges(cut.whole_tokens)
         .build()
         .map_err(TokenizerError::Build)
 }
 
-/// Tokens that are matched before the text is split: control tokens (special) and
-/// user-defined ones.
-fn added_tokens(metadata: &Metadata, tokens: &[String]) -> Result<Vec<AddedToken>, TokenizerError> {
+/// The type of each token.
+fn kinds(metadata: &Metadata, count: usize) -> Result<&[i64], TokenizerError> {
     let key = "tokenizer.ggml.token_type";
     let kinds = required(key, metadata.signed_array(key)?)?;
-    if kinds.len() != tokens.len() {
-        return Err(TokenizerError::Count {
+    match kinds.len() == count {
+        true => Ok(kinds),
+        false => Err(TokenizerError::Count {
             key,
             found: kinds.len(),
-            expected: tokens.len(),
-        });
+            expected: count,
+        }),
     }
+}
+
+/// Tokens that are matched before the text is split: control tokens (special) and
+/// user-defined ones.
+fn added_tokens(
+    (tokens, kinds): (&[String], &[i64]),
+    scheme: Scheme,
+) -> Result<Vec<AddedToken>, TokenizerError> {
     let mut added = Vec::new();
     for (id, (token, &kind)) in tokens.iter().zip(kinds).enumerate() {
-        match kind {
-            // 2 unknown, 5 unused, 6 byte: no treatment of their own in byte-level BPE.
-            TYPE_NORMAL | 2 | 5 | 6 => {}
-            TYPE_CONTROL | TYPE_USER_DEFINED => {
-                added.push(AddedToken::from(token.clone(), kind == TYPE_CONTROL).normalized(false))
-            }
+        let special = match (kind, scheme) {
+            (TYPE_UNKNOWN, Scheme::SentencePiece { .. }) | (TYPE_CONTROL, _) => true,
+            (TYPE_USER_DEFINED, _) => false,
+            // 5 unused, 6 byte: no treatment of their own.
+            (TYPE_NORMAL | TYPE_UNKNOWN | 5 | 6, _) => continue,
             _ => return Err(TokenizerError::TokenType { id, kind }),
-        }
+        };
+        added.push(AddedToken::from(token.clone(), special).normalized(false));
     }
     Ok(added)
 }
 
-fn special_tokens(metadata: &Metadata, vocab: usize) -> Result<SpecialTokens, TokenizerError> {
+fn special_tokens(
+    metadata: &Metadata,
+    vocab: usize,
+    scheme: Scheme,
+) -> Result<SpecialTokens, TokenizerError> {
     let id = |key: &str| -> Result<Option<u32>, TokenizerError> {
         match metadata.integer(key)? {
             None => Ok(None),
@@ -292,11 +363,22 @@ fn special_tokens(metadata: &Metadata, vocab: usize) -> Result<SpecialTokens, To
     for key in EOS_KEYS {
         eos.extend(id(key)?.filter(|id| !eos.contains(id)));
     }
+    let or = |found: Option<u32>, default: u32| match scheme {
+        Scheme::ByteLevel(_) => found,
+        Scheme::SentencePiece { .. } => found.or(Some(default).filter(|&id| (id as usize) < vocab)),
+    };
+    if eos.is_empty() {
+        eos.extend(or(None, sentence_piece::EOS_DEFAULT));
+    }
+    let (bos, unknown) = (
+        id("tokenizer.ggml.bos_token_id")?,
+        id("tokenizer.ggml.unknown_token_id")?,
+    );
     Ok(SpecialTokens {
-        bos: id("tokenizer.ggml.bos_token_id")?,
+        bos: or(bos, sentence_piece::BOS_DEFAULT),
         eos,
         padding: id("tokenizer.ggml.padding_token_id")?,
-        unknown: id("tokenizer.ggml.unknown_token_id")?,
+        unknown: or(unknown, sentence_piece::UNKNOWN_DEFAULT),
     })
 }
 

@@ -9,13 +9,16 @@ each of those tokens was chosen from, computed in f32 from the stored weights wi
     python make.py [NAME...]
 """
 
+import itertools
 import json
 import pathlib
+import shutil
 import sys
+import tempfile
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 HERE = pathlib.Path(__file__).parent
@@ -40,6 +43,9 @@ COMMON = dict(
     eos_token_id=2,
     pad_token_id=0,
     tie_word_embeddings=False,
+)
+SMALL = dict(
+    hidden_size=32, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1
 )
 GRANITE = dict(
     intermediate_size=32,
@@ -77,9 +83,7 @@ def rope(kind, **more):
 MODELS = {
     "llama": (
         "Llama",
-        dict(
-            hidden_size=32, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1
-        ),
+        SMALL,
         "float32",
         None,
     ),
@@ -108,7 +112,33 @@ MODELS = {
         "bfloat16",
         None,
     ),
+    "mistral": ("Mistral", dict(SMALL, sliding_window=7), "bfloat16", None),
     "qwen2": ("Qwen2", dict(intermediate_size=96), "bfloat16", None),
+    # As published ones are: which layers slide follows from max_window_layers.
+    "qwen2-window": (
+        "Qwen2",
+        dict(
+            SMALL,
+            num_hidden_layers=3,
+            use_sliding_window=True,
+            sliding_window=5,
+            max_window_layers=1,
+        ),
+        "bfloat16",
+        None,
+    ),
+    "qwen3-window": (
+        "Qwen3",
+        dict(
+            SMALL,
+            num_hidden_layers=3,
+            use_sliding_window=True,
+            sliding_window=4,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        ),
+        "bfloat16",
+        None,
+    ),
     "qwen3": (
         "Qwen3",
         dict(
@@ -178,6 +208,21 @@ MODELS = {
         "bfloat16",
         None,
     ),
+    # What llama.cpp knows by the name of qwen3moe has no dense layers.
+    "qwen3_moe-sparse": (
+        "Qwen3Moe",
+        dict(
+            SMALL,
+            head_dim=16,
+            moe_intermediate_size=32,
+            num_experts=6,
+            num_experts_per_tok=3,
+            norm_topk_prob=True,
+            rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=64),
+        ),
+        "bfloat16",
+        None,
+    ),
     "deepseek_v2": (
         "DeepseekV2",
         dict(DEEPSEEK, topk_method="group_limited_greedy"),
@@ -223,6 +268,11 @@ MODELS = {
         None,
     ),
 }
+# The same once more as DeepSeek-V3 is published: eight-bit weights with a factor per block. No
+# matrix is a whole number of these blocks.
+MODELS["deepseek_v3-fp8"] = MODELS["deepseek_v3"]
+FP8_BLOCKS = {"deepseek_v3-fp8": (24, 40)}
+FP8_MAX = 448.0
 
 
 def randomise(model, seed):
@@ -273,12 +323,17 @@ def make(name):
         for old in folder.glob("*.safetensors*"):
             old.unlink()
         model.save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
-        margin, golden = run(folder, kind, seed)
+        if name in FP8_BLOCKS:
+            margin, golden = run_quantised(folder, kind, seed, FP8_BLOCKS[name])
+        else:
+            margin, golden = run(folder, kind, seed)
         different = len(set(golden["tokens"].tolist()))
         if margin >= MARGIN_MIN and different >= DIFFERENT_MIN:
             break
         seed += 1
     save_file(golden, folder / "golden.safetensors")
+    if "max_window_layers" in differences:
+        forget(folder, "layer_types")
     (folder / "generation_config.json").unlink(missing_ok=True)
     made = tokenizer()
     made.save(str(folder / "tokenizer.json"), pretty=False)
@@ -296,6 +351,50 @@ def make(name):
         + "\n"
     )
     print(f"{name}: seed {seed}, margin {margin:.4f}, {different} different tokens")
+
+
+def forget(folder, key):
+    """Takes a setting out of config.json that follows from others."""
+    config = json.loads((folder / "config.json").read_text())
+    del config[key]
+    write_config(folder, config)
+
+
+def run_quantised(folder, kind, seed, block):
+    """Replaces the matrices of attention and feed-forward blocks by eight-bit ones with factors;
+    what is run has the products of both."""
+    path = folder / "model.safetensors"
+    stored, products = {}, {}
+    for name, weight in load_file(path).items():
+        plain = "_proj" not in name or weight.ndim != 2
+        stored[name] = products[name] = weight
+        if not plain:
+            factors = torch.empty(
+                [-(-size // step) for size, step in zip(weight.shape, block)]
+            )
+            stored[name] = torch.empty(weight.shape, dtype=torch.float8_e4m3fn)
+            products[name] = torch.empty(weight.shape)
+            for i, j in itertools.product(*map(range, factors.shape)):
+                part = tuple(slice(k * step, (k + 1) * step) for k, step in zip((i, j), block))
+                factors[i, j] = weight[part].float().abs().max() / FP8_MAX
+                stored[name][part] = (weight[part].float() / factors[i, j]).to(torch.float8_e4m3fn)
+                products[name][part] = stored[name][part].float() * factors[i, j]
+            stored[name + "_scale_inv"] = factors
+    with tempfile.TemporaryDirectory() as whole:
+        shutil.copy(folder / "config.json", whole)
+        save_file(products, pathlib.Path(whole) / path.name, {"format": "pt"})
+        ran = run(whole, kind, seed)
+    save_file(stored, path, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = dict(
+        activation_scheme="dynamic", fmt="e4m3", quant_method="fp8", weight_block_size=block
+    )
+    write_config(folder, config)
+    return ran
+
+
+def write_config(folder, config):
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def run(folder, kind, seed):

@@ -50,6 +50,30 @@ pub struct Attention {
     pub norm: QueryKeyNorm,
     /// Keys and values come from a narrow latent.
     pub latent: Option<Latent>,
+    /// Some layers see the last tokens only.
+    pub window: Option<SlidingWindow>,
+}
+
+impl Default for Attention {
+    fn default() -> Self {
+        Self {
+            scale: 1.0,
+            input_bias: false,
+            output_bias: false,
+            norm: QueryKeyNorm::None,
+            latent: None,
+            window: None,
+        }
+    }
+}
+
+/// A window over the last tokens, which is all that some layers see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlidingWindow {
+    /// Tokens that a token sees, itself among them.
+    pub tokens: usize,
+    /// For each layer whether it has the window.
+    pub in_layer: Vec<bool>,
 }
 
 /// RMS norms of queries and keys.
@@ -216,14 +240,17 @@ impl ModelConfig {
         experts.in_layer[layer].then_some(experts)
     }
 
+    /// Tokens that a token sees in `layer`, when that is not all before it.
+    pub fn window_of(&self, layer: usize) -> Option<usize> {
+        let window = self.attention.window.as_ref()?;
+        window.in_layer[layer].then_some(window.tokens)
+    }
+
     /// Whether this is what `LlamaForCausalLM` computes without any extras.
     pub fn is_plain_llama(&self) -> bool {
         let attention = Attention {
             scale: (self.head_dim as f32).sqrt().recip(),
-            input_bias: false,
-            output_bias: false,
-            norm: QueryKeyNorm::None,
-            latent: None,
+            ..Attention::default()
         };
         self.attention == attention
             && self.rope.is_plain()

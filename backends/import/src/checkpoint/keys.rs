@@ -21,6 +21,14 @@ impl Keys<'_> {
         }
     }
 
+    /// Whether there is such a setting, of any type.
+    pub fn is_set(&self, name: &str) -> bool {
+        match self {
+            Self::Json(map) => map.get(name).is_some_and(|value| !value.is_null()),
+            Self::Gguf(metadata, _) => metadata.get(&self.full(name)).is_some(),
+        }
+    }
+
     pub fn unsigned(&self, name: &str) -> Result<Option<u64>, CheckpointError> {
         match self {
             Self::Json(map) => found(map, name, "whole number", Value::as_u64),

@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::{gguf::GgufError, safetensors::SafetensorsError};
 pub use config::{
     Attention, Experts, Groups, Latent, ModelConfig, Multipliers, QueryKeyNorm, Routing, Score,
+    SlidingWindow,
 };
 pub use gguf::open_gguf;
 pub use hugging_face::{CONFIG_FILE, open_hugging_face, read_config};

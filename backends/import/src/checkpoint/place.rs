@@ -15,6 +15,25 @@ pub trait TensorStore {
     fn tensor_names(&self) -> Vec<&str>;
 }
 
+impl<T: TensorStore + ?Sized> TensorStore for &T {
+    fn tensor_shape(&self, name: &str) -> Result<(usize, usize), CheckpointError> {
+        (**self).tensor_shape(name)
+    }
+
+    fn tensor_rows(
+        &self,
+        name: &str,
+        first: usize,
+        out: &mut [f32],
+    ) -> Result<(), CheckpointError> {
+        (**self).tensor_rows(name, first, out)
+    }
+
+    fn tensor_names(&self) -> Vec<&str> {
+        (**self).tensor_names()
+    }
+}
+
 /// Where the rows of a role lie: in `parts` of equal height, one below the other.
 pub(crate) struct Place {
     pub name: PartName,
@@ -62,7 +81,7 @@ impl Place {
 
 /// A checkpoint: tensors, what they are for, and the constants.
 pub struct Checkpoint<'a> {
-    store: &'a dyn TensorStore,
+    store: Box<dyn TensorStore + 'a>,
     config: ModelConfig,
     place: Box<dyn Fn(Role) -> Place + 'a>,
 }
@@ -71,7 +90,7 @@ impl<'a> Checkpoint<'a> {
     /// Checks that exactly the expected tensors are there with the expected shapes, but for
     /// those that `surplus` says are never used.
     pub(crate) fn new(
-        store: &'a dyn TensorStore,
+        store: Box<dyn TensorStore + 'a>,
         config: ModelConfig,
         (architecture, place): (&'static str, Box<dyn Fn(Role) -> Place + 'a>),
         surplus: &dyn Fn(&str) -> bool,
@@ -85,14 +104,16 @@ impl<'a> Checkpoint<'a> {
         for role in checkpoint.config.roles() {
             checkpoint.check(role, &mut names)?;
         }
-        let unknown = store
+        let unknown = checkpoint
+            .store
             .tensor_names()
             .into_iter()
-            .find(|name| !names.contains(*name) && !surplus(name));
+            .find(|name| !names.contains(*name) && !surplus(name))
+            .map(ToOwned::to_owned);
         match unknown {
             None => Ok(checkpoint),
-            Some(name) => Err(CheckpointError::UnknownTensor {
-                tensor: name.to_owned(),
+            Some(tensor) => Err(CheckpointError::UnknownTensor {
+                tensor,
                 architecture,
             }),
         }

@@ -1,12 +1,14 @@
 //! Grouped-query attention with rotary positions and a key/value cache.
 
-use super::{Blueprint, linear::linear_biased};
+use super::{
+    Blueprint, CacheStorage,
+    cache::{as_halves, cast, scales},
+    linear::linear_biased,
+};
 use crate::{
     ImportError,
-    checkpoint::{
-        LayerRole, ModelConfig, QueryKeyNorm, Role, Rows, Scaled, SourceRows, Stacked, read_all,
-    },
-    onnx::{GraphWriter, Node},
+    checkpoint::{LayerRole, QueryKeyNorm, Role, Rows, Scaled, SourceRows, Stacked, read_all},
+    onnx::{GraphWriter, Node, proto::DataType},
 };
 
 const COS: &str = "rotary.cos";
@@ -49,7 +51,7 @@ pub(super) fn attention(
         QueryKeyNorm::None => [packed, String::new(), String::new()],
         _ => normed_heads(blueprint, graph, layer, &packed)?,
     };
-    let attended = core(config, graph, layer, &heads);
+    let attended = core(blueprint, graph, layer, heads)?;
     output(blueprint, graph, layer, &attended)
 }
 
@@ -139,25 +141,46 @@ pub(super) fn reshape(
 /// Adds the attention itself over queries, keys and values, or over all of them packed in
 /// the first.
 pub(super) fn core(
-    config: &ModelConfig,
+    blueprint: &Blueprint<'_>,
     graph: &mut GraphWriter<'_, '_>,
     layer: usize,
-    [query, key, value]: &[String; 3],
-) -> String {
+    mut heads: [String; 3],
+) -> Result<String, ImportError> {
+    let (config, cache) = (blueprint.source.config(), blueprint.precision.cache);
     let name = format!("layers.{layer}.attention.core");
-    graph.node(
-        Node::contrib("GroupQueryAttention", &name)
-            .inputs(&[
-                query,
-                key,
-                value,
-                &format!("past_key_values.{layer}.key"),
-                &format!("past_key_values.{layer}.value"),
-                "seqlens_k",
-                "total_sequence_length",
-                COS,
-                SIN,
-            ])
+    let window = config.window_of(layer).map_or(-1, |tokens| tokens as i64);
+    let halves = cache == CacheStorage::F16;
+    if halves {
+        for input in heads.iter_mut().filter(|input| !input.is_empty()) {
+            *input = as_halves(graph, input);
+        }
+    }
+    let [cos, sin] = tables(cache);
+    let [query, key, value] = heads;
+    let mut inputs = vec![
+        query,
+        key,
+        value,
+        format!("past_key_values.{layer}.key"),
+        format!("past_key_values.{layer}.value"),
+        "seqlens_k".to_owned(),
+        "total_sequence_length".to_owned(),
+        cos,
+        sin,
+    ];
+    let mut node = Node::contrib("GroupQueryAttention", &name);
+    if cache == CacheStorage::Int8 {
+        // Between tables and scales: positions, a bias, sinks.
+        inputs.extend([const { String::new() }; 3]);
+        inputs.extend(scales(blueprint, graph, layer)?);
+        node = node
+            .text("k_quant_type", "PER_CHANNEL")
+            .text("v_quant_type", "PER_CHANNEL")
+            .int("kv_cache_bit_width", 8);
+    }
+    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    let attended = graph.node(
+        node.inputs(&inputs)
             .outputs(&[
                 &format!("{name}.out"),
                 &format!("present.{layer}.key"),
@@ -168,9 +191,28 @@ pub(super) fn core(
             .float("scale", config.attention.scale)
             .int("do_rotary", 1)
             .int("rotary_interleaved", config.rope.interleaved.into())
-            .signed("local_window_size", -1)
+            // As many keys as the window has tokens; measured, as versions have differed.
+            .signed("local_window_size", window)
             .float("softcap", 0.0),
-    )
+    );
+    Ok(match halves {
+        true => cast(
+            graph,
+            &format!("{name}.singles"),
+            &attended,
+            DataType::Float,
+        ),
+        false => attended,
+    })
+}
+
+/// Names of the rotary tables, of the type that attention computes with.
+fn tables(cache: CacheStorage) -> [String; 2] {
+    let suffix = match cache {
+        CacheStorage::F16 => ".halves.out",
+        CacheStorage::F32 | CacheStorage::Int8 => "",
+    };
+    [COS, SIN].map(|name| format!("{name}{suffix}"))
 }
 
 /// Adds the output projection, with the residual stream's multiplier applied.
@@ -221,6 +263,9 @@ pub(super) fn rotary_tables(
         let values = angles.iter().map(|&angle| function(angle) as f32);
         let table: Vec<f32> = values.map(|value| value * amplitude).collect();
         graph.constant_f32(name, &dims, &table)?;
+        if blueprint.precision.cache == CacheStorage::F16 {
+            as_halves(graph, name);
+        }
     }
     Ok(())
 }

@@ -1,18 +1,23 @@
 //! The ONNX graph of a decoder, in the form that ONNX Runtime's CPU kernels run fastest.
 //!
 //! Inputs: `input_ids` i64 `[batch, sequence]`; `seqlens_k` i32 `[batch]`, the index of each
-//! row's last token; `total_sequence_length` i32 `[1]`, past and new tokens together; and
-//! per layer `past_key_values.{l}.key` and `.value`, f32 `[batch, kv_heads, past, head_dim]`.
-//! Outputs: `logits` f32 `[batch, 1, vocab]` of the last position, and per layer
-//! `present.{l}.key` and `.value`, which may be bound to the buffers of the past.
+//! row's last token; `total_sequence_length` i32 `[1]`, past and new tokens together;
+//! `num_logits_to_keep` i64 `[1]`, `n`, from 1 to `sequence`; and per layer
+//! `past_key_values.{l}.key` and `.value`, f32, f16 or i8 `[batch, kv_heads, past, head_dim]`.
+//! Outputs: `logits` f32 `[batch, n, vocab]` of the last `n` positions (a larger `n` gives
+//! those of all), and per layer `present.{l}.key` and `.value`, which may be bound to the
+//! buffers of the past. Only the positions that are kept reach the last norm and the head.
 
 mod attention;
+mod cache;
 mod latent;
 mod linear;
 mod mlp;
 mod moe;
 mod outer;
 mod routing;
+
+pub use cache::CacheStorage;
 
 use crate::{
     ImportError,
@@ -33,6 +38,8 @@ pub struct Precision {
     pub head: Storage,
     /// Routed experts.
     pub experts: Storage,
+    /// Keys and values between runs; not part of the weights.
+    pub cache: CacheStorage,
 }
 
 impl Precision {
@@ -42,12 +49,13 @@ impl Precision {
             weights: storage,
             head: storage,
             experts: storage,
+            cache: CacheStorage::F32,
         }
     }
 
     /// Whether every matrix is stored in the same way.
     pub fn is_uniform(&self) -> bool {
-        *self == Self::uniform(self.weights)
+        [self.head, self.experts] == [self.weights; 2]
     }
 }
 
@@ -99,10 +107,15 @@ fn declare_io(blueprint: &Blueprint<'_>, graph: &mut GraphWriter<'_, '_>) {
     );
     graph.input("seqlens_k", DataType::Int32, &[batch()]);
     graph.input("total_sequence_length", DataType::Int32, &[Shape::Fixed(1)]);
+    graph.input(outer::LOGITS_KEPT, DataType::Int64, &[Shape::Fixed(1)]);
     graph.output(
         "logits",
         DataType::Float,
-        &[batch(), Shape::Fixed(1), Shape::Fixed(config.vocab)],
+        &[
+            batch(),
+            Shape::Named("num_logits"),
+            Shape::Fixed(config.vocab),
+        ],
     );
     for layer in 0..config.layers {
         for part in ["key", "value"] {
@@ -116,12 +129,12 @@ fn declare_io(blueprint: &Blueprint<'_>, graph: &mut GraphWriter<'_, '_>) {
             };
             graph.input(
                 &format!("past_key_values.{layer}.{part}"),
-                DataType::Float,
+                blueprint.precision.cache.data_type(),
                 &shape("past_sequence"),
             );
             graph.output(
                 &format!("present.{layer}.{part}"),
-                DataType::Float,
+                blueprint.precision.cache.data_type(),
                 &shape("total_sequence"),
             );
         }
@@ -178,8 +191,7 @@ fn decoder_layer(
         let role = Role::Layer(layer + 1, LayerRole::AttentionNorm);
         return skip_norm(blueprint, graph, role, [&stream.residual, &mixed]);
     }
-    let residual = outer::last_position(graph, "last_residual", &stream.residual);
-    let mixed = outer::last_position(graph, "last_mixed", &mixed);
+    let [residual, mixed] = outer::last_positions(graph, [&stream.residual, &mixed]);
     skip_norm(blueprint, graph, Role::FinalNorm, [&residual, &mixed])
 }
 

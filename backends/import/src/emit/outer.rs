@@ -13,6 +13,8 @@ use crate::{
 
 const EMBEDDING: &str = "embedding.weight";
 const LOGITS: &str = "logits";
+/// How many of the last positions have logits.
+pub(super) const LOGITS_KEPT: &str = "num_logits_to_keep";
 
 /// Adds the lookup of `input_ids` and returns its output.
 pub(super) fn embedding(
@@ -60,18 +62,22 @@ fn quantised_lookup(graph: &mut GraphWriter<'_, '_>, rows: &dyn Rows, bits: Code
     )
 }
 
-/// Adds the last position of `input` `[batch, sequence, hidden]`.
-pub(super) fn last_position(graph: &mut GraphWriter<'_, '_>, name: &str, input: &str) -> String {
-    let index = format!("{name}.index");
-    graph.constant_i64(&index, &[-1]);
-    graph.node(
-        Node::standard("Gather", name)
-            .inputs(&[input, &index])
-            .int("axis", 1),
-    )
+/// Adds the last positions, as many as are to have logits, of the two summands of the residual
+/// stream, both `[batch, sequence, hidden]`.
+pub(super) fn last_positions(
+    graph: &mut GraphWriter<'_, '_>,
+    [residual, mixed]: [&str; 2],
+) -> [String; 2] {
+    let [end, axis] = ["last.end", "last.axis"];
+    graph.constant_i64(end, &[i64::MAX]);
+    graph.constant_i64(axis, &[1]);
+    let start = graph.node(Node::standard("Neg", "last.start").inputs(&[LOGITS_KEPT]));
+    [("last_residual", residual), ("last_mixed", mixed)].map(|(name, input)| {
+        graph.node(Node::standard("Slice", name).inputs(&[input, &start, end, axis]))
+    })
 }
 
-/// Adds the head over `input` `[batch, 1, hidden]`; its output is the graph's.
+/// Adds the head over `input` `[batch, num_logits, hidden]`; its output is the graph's.
 pub(super) fn head(
     blueprint: &Blueprint<'_>,
     graph: &mut GraphWriter<'_, '_>,

@@ -118,6 +118,14 @@ impl Metadata {
         })
     }
 
+    /// The floats at `key`, or `None` when the key is absent.
+    pub fn float_array(&self, key: &str) -> Result<Option<&[f64]>, GgufError> {
+        self.typed(key, "array of floats", |value| match value {
+            Value::Array(Array::Float(numbers)) => Some(numbers.as_slice()),
+            _ => None,
+        })
+    }
+
     fn typed<'a, T>(
         &'a self,
         key: &str,

@@ -144,6 +144,8 @@ pub enum DataType {
     Float = 1,
     /// u8
     Uint8 = 2,
+    /// i8
+    Int8 = 3,
     /// i32
     Int32 = 6,
     /// i64
@@ -157,7 +159,7 @@ impl DataType {
     pub fn bytes(self) -> usize {
         match self {
             Self::Undefined => 0,
-            Self::Uint8 => 1,
+            Self::Uint8 | Self::Int8 => 1,
             Self::Float16 => 2,
             Self::Float | Self::Int32 => 4,
             Self::Int64 => 8,

@@ -18,6 +18,8 @@ pub(super) enum Encoding {
     F32,
     F16,
     Bf16,
+    /// Sign, 4 bits of exponent, 3 of mantissa; no infinities.
+    F8E4M3,
 }
 
 impl Encoding {
@@ -25,6 +27,7 @@ impl Encoding {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::F8E4M3 => 1,
         }
     }
 }
@@ -140,6 +143,7 @@ fn entry(tensor: &Described, bytes: u64, offset: u64) -> Option<Entry> {
         "F32" => Some(Encoding::F32),
         "F16" => Some(Encoding::F16),
         "BF16" => Some(Encoding::Bf16),
+        "F8_E4M3" => Some(Encoding::F8E4M3),
         _ => None,
     };
     // Sizes of types that are not read are not known here.

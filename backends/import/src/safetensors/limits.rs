@@ -13,6 +13,8 @@ pub const CONFIG_BYTES_MAX: u64 = 8 << 20;
 pub const TOKENIZER_BYTES_MAX: u64 = 128 << 20;
 /// Largest chat template or licence, in bytes.
 pub const TEXT_BYTES_MAX: u64 = 1 << 20;
+/// What is read of a model card, in bytes; its settings come first.
+pub const CARD_BYTES_MAX: u64 = 64 << 10;
 /// Most files of one checkpoint, all of which are open at once.
 pub const SHARD_COUNT_MAX: usize = 512;
 /// Most tensors of one checkpoint.

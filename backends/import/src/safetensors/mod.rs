@@ -149,6 +149,12 @@ impl SafetensorsFolder {
         Ok((entry.rows, entry.columns))
     }
 
+    /// Whether a tensor is there and its elements are floats of eight bits.
+    pub(crate) fn has_eight_bits(&self, tensor: &str) -> bool {
+        let entry = self.tensors.get(tensor);
+        entry.is_some_and(|(_, entry)| entry.encoding == Some(Encoding::F8E4M3))
+    }
+
     fn entry(&self, tensor: &str) -> Result<&(usize, Entry), SafetensorsError> {
         self.tensors
             .get(tensor)
@@ -160,7 +166,7 @@ impl SafetensorsFolder {
     /// Reads rows of `tensor` as f32, beginning at `first`, until `out` is full.
     ///
     /// # Errors
-    /// Refuses element types other than F32, F16 and BF16, rows outside the tensor, an `out`
+    /// Refuses element types other than F32, F16, BF16 and F8_E4M3, rows outside the tensor, an `out`
     /// that is no whole number of rows, and values that are not finite.
     pub fn read_rows(
         &self,
@@ -247,7 +253,23 @@ fn decode(encoding: Encoding, bytes: &[u8], out: &mut [f32]) {
                 *value = bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
             }
         }
+        Encoding::F8E4M3 => {
+            for (value, &byte) in out.iter_mut().zip(bytes) {
+                *value = from_f8e4m3(byte);
+            }
+        }
     }
+}
+
+/// What an eight-bit float stands for; both codes with all bits but the sign set are no number.
+fn from_f8e4m3(byte: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let size = match (exponent, byte & 0x7f) {
+        (_, 0x7f) => f32::NAN,
+        (0, _) => mantissa / 512.0,
+        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
+    };
+    if byte >= 0x80 { -size } else { size }
 }
 
 fn parse_index(path: &Path, text: &[u8]) -> Result<Index, SafetensorsError> {
@@ -281,21 +303,11 @@ fn open(path: &Path) -> Result<(File, u64), SafetensorsError> {
 
 /// The content of the file at `path`, at most `max` bytes; `None` when there is none.
 pub(crate) fn read_optional(path: &Path, max: u64) -> Result<Option<Vec<u8>>, SafetensorsError> {
-    let (file, bytes) = match open(path) {
-        Err(SafetensorsError::Open { source, .. })
-            if source.kind() == std::io::ErrorKind::NotFound =>
-        {
-            return Ok(None);
-        }
-        opened => opened?,
+    let Some(content) = read_start(path, max + 1)? else {
+        return Ok(None);
     };
-    let mut content = Vec::new();
-    let read = file.take(max + 1).read_to_end(&mut content);
-    read.map_err(|source| SafetensorsError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
     if content.len() as u64 > max {
+        let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
         return Err(SafetensorsError::TooLarge {
             path: path.to_owned(),
             bytes: bytes.max(max + 1),
@@ -305,10 +317,52 @@ pub(crate) fn read_optional(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Sa
     Ok(Some(content))
 }
 
+/// The first bytes of the file at `path`, at most `max`; `None` when there is none.
+pub(crate) fn read_start(path: &Path, max: u64) -> Result<Option<Vec<u8>>, SafetensorsError> {
+    let (file, _) = match open(path) {
+        Err(SafetensorsError::Open { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            return Ok(None);
+        }
+        opened => opened?,
+    };
+    let mut content = Vec::new();
+    let read = file.take(max).read_to_end(&mut content);
+    read.map_err(|source| SafetensorsError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Some(content))
+}
+
 /// Like [`read_optional`], but the file must be there.
 pub(crate) fn read_required(path: &Path, max: u64) -> Result<Vec<u8>, SafetensorsError> {
     read_optional(path, max)?.ok_or_else(|| SafetensorsError::Open {
         path: path.to_owned(),
         source: std::io::ErrorKind::NotFound.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::from_f8e4m3;
+
+    #[test]
+    fn eight_bit_floats_match_values_worked_out_by_hand() {
+        for (byte, value) in [
+            (0x00, 0.0),
+            (0x01, 2f32.powi(-9)),
+            (0x07, 7.0 / 512.0),
+            (0x08, 2f32.powi(-6)),
+            (0x38, 1.0),
+            (0x3d, 1.625),
+            (0xc0, -2.0),
+            (0x7e, 448.0),
+            (0xfe, -448.0),
+        ] {
+            assert_eq!(from_f8e4m3(byte), value, "{byte:#x}");
+        }
+        assert!(from_f8e4m3(0x7f).is_nan() && from_f8e4m3(0xff).is_nan());
+    }
 }

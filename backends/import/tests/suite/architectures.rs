@@ -8,7 +8,7 @@ use std::{
 };
 
 use mote_api::{
-    Backend, DType, LoadRequest, Manifest, Model, OutputTarget, Session, Tensor, TextSpec, Threads,
+    Backend, LoadRequest, Manifest, Model, OutputTarget, Session, Tensor, TextSpec, Threads,
 };
 use mote_import::{ImportOptions, Precision, Storage, Target, import};
 use mote_ort::OrtBackend;
@@ -32,7 +32,7 @@ pub fn checkpoint(name: &str) -> PathBuf {
 /// What transformers computes.
 pub struct Golden {
     prompt: Vec<i64>,
-    tokens: Vec<i64>,
+    pub tokens: Vec<i64>,
     /// One row for each of `tokens`.
     logits: Vec<Vec<f32>>,
 }
@@ -64,7 +64,7 @@ impl Golden {
 
 /// An imported checkpoint, loaded.
 pub struct Loaded {
-    model: Arc<dyn Model>,
+    pub model: Arc<dyn Model>,
     spec: TextSpec,
     folder: PathBuf,
     _parent: TempDir,
@@ -101,7 +101,7 @@ impl Loaded {
 
     /// Logits before each of the golden tokens: the prompt in one run, then token by token over
     /// the cache.
-    fn logits(&self, golden: &Golden) -> Vec<Vec<f32>> {
+    pub fn logits(&self, golden: &Golden) -> Vec<Vec<f32>> {
         let mut decoder = Decoder::new(self);
         let mut logits = vec![decoder.run(&golden.prompt)];
         for token in &golden.tokens[..golden.tokens.len() - 1] {
@@ -111,7 +111,7 @@ impl Loaded {
     }
 
     /// What the text pipeline answers to the golden prompt.
-    fn answer(&self, golden: &Golden) -> Vec<i64> {
+    pub fn answer(&self, golden: &Golden) -> Vec<i64> {
         // The pipeline ends at end tokens, which the golden answer goes on after.
         let spec = TextSpec {
             eos_token_ids: Vec::new(),
@@ -155,12 +155,13 @@ impl Decoder {
         let shape = [1, spec.kv_heads, spec.context_tokens, spec.head_dim];
         for layer in 0..spec.layers {
             for part in ["key", "value"] {
-                let cache = Tensor::zeroed(DType::F32, &shape).expect("small");
                 let (past, present) = (
                     format!("past_key_values.{layer}.{part}"),
                     format!("present.{layer}.{part}"),
                 );
                 let input = model.signature().input(&past).expect("there is a cache");
+                let kind = model.signature().inputs[input].dtype;
+                let cache = Tensor::zeroed(kind, &shape).expect("small");
                 session.bind_input(input, &cache).expect("it fits");
                 let output = model.signature().output(&present).expect("it goes on");
                 session
@@ -176,11 +177,20 @@ impl Decoder {
     }
 
     fn run(&mut self, tokens: &[i64]) -> Vec<f32> {
+        self.run_keeping(1, tokens)
+    }
+
+    /// Logits of the last `kept` of `tokens`, one row after the other.
+    fn run_keeping(&mut self, kept: usize, tokens: &[i64]) -> Vec<f32> {
         let total = (self.past + tokens.len()) as i32;
         let inputs = [
             ("input_ids", Tensor::from_slice(&[1, tokens.len()], tokens)),
             ("seqlens_k", Tensor::from_slice(&[1], &[total - 1])),
             ("total_sequence_length", Tensor::from_slice(&[1], &[total])),
+            (
+                "num_logits_to_keep",
+                Tensor::from_slice(&[1], &[kept as i64]),
+            ),
         ];
         for (name, tensor) in inputs {
             let input = self.model.signature().input(name).expect("it is declared");
@@ -201,7 +211,7 @@ fn best(logits: &[f32]) -> i64 {
 }
 
 /// Largest difference, and root mean square of the difference over that of the logits.
-fn differences(found: &[Vec<f32>], golden: &Golden) -> (f32, f32) {
+pub fn differences(found: &[Vec<f32>], golden: &Golden) -> (f32, f32) {
     let pairs = || found.iter().flatten().zip(golden.logits.iter().flatten());
     let largest = pairs().fold(0f32, |max, (a, b)| max.max((a - b).abs()));
     let squares: f32 = pairs().map(|(a, b)| (a - b).powi(2)).sum();
@@ -255,6 +265,37 @@ fn check_fewer_bits(name: &str) {
     }
 }
 
+/// What checks a draft: one run over the first golden tokens gives the logits of each.
+#[test]
+fn logits_of_several_positions_are_those_of_each_alone() {
+    const DRAFT: usize = 6;
+    let names = ["llama-3", "granitemoeshared", "deepseek_v3"];
+    for (name, storage) in names
+        .into_iter()
+        .zip([Storage::F32, Storage::Int8, Storage::F32])
+    {
+        let golden = Golden::read(name);
+        let loaded = Loaded::new(&checkpoint(name), Precision::uniform(storage));
+        let vocab = golden.logits[0].len();
+        let mut alone = Decoder::new(&loaded);
+        alone.run(&golden.prompt);
+        let drafted = &golden.tokens[..DRAFT];
+        let one_by_one: Vec<f32> = drafted.iter().flat_map(|id| alone.run(&[*id])).collect();
+        for kept in 1..=DRAFT + 1 {
+            let mut decoder = Decoder::new(&loaded);
+            decoder.run(&golden.prompt);
+            let found = decoder.run_keeping(kept, drafted);
+            // More than there are gives all.
+            let rows = kept.min(DRAFT);
+            assert_eq!(found.len(), rows * vocab, "{name}");
+            let expected = &one_by_one[(DRAFT - rows) * vocab..];
+            let largest = found.iter().zip(expected);
+            let largest = largest.fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+            assert!(largest <= ERROR_MAX, "{name}, {kept}: {largest}");
+        }
+    }
+}
+
 #[test]
 fn halves_are_made_singles_once_and_not_in_every_step() {
     let nodes = |storage| {
@@ -303,7 +344,10 @@ architectures! {
     llama: "llama",
     llama_3_tied_with_biases: "llama-3",
     llama_linear_with_wide_heads: "llama-linear",
+    mistral_with_a_window: "mistral",
     qwen2: "qwen2",
+    qwen2_with_a_window_in_later_layers: "qwen2-window",
+    qwen3_with_a_window_in_listed_layers: "qwen3-window",
     qwen3_sharded: "qwen3",
     granite_moe: "granitemoe",
     granite_moe_shared: "granitemoeshared",
@@ -311,7 +355,9 @@ architectures! {
     olmoe: "olmoe",
     qwen2_moe: "qwen2_moe",
     qwen3_moe_with_yarn_and_dense_layers: "qwen3_moe",
+    qwen3_moe_without_dense_layers: "qwen3_moe-sparse",
     deepseek_v2_with_groups: "deepseek_v2",
     deepseek_v2_lite_with_yarn: "deepseek_v2-lite",
     deepseek_v3: "deepseek_v3",
+    deepseek_v3_with_eight_bit_floats: "deepseek_v3-fp8",
 }

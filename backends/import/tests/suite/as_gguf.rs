@@ -9,21 +9,30 @@ use super::{
     gguf_file::{GgufFile, Meta, Tensor},
 };
 
+/// Settings by name.
+pub type Settings = Vec<(&'static str, Meta<'static>)>;
+
 /// How an architecture is converted.
-struct Conversion {
-    architecture: &'static str,
+pub struct Conversion {
+    pub architecture: &'static str,
     /// Whether rows of rotary projections are reordered.
-    neighbours: bool,
+    pub neighbours: bool,
     /// Settings beside those that all have: key there, key here, and whether it is a count.
-    settings: &'static [(&'static str, &'static str, bool)],
+    pub settings: &'static [(&'static str, &'static str, bool)],
+    /// Settings that are made of several, after the architecture's name.
+    pub made: fn(&Map<String, Value>) -> Settings,
+    /// Whether what makes keys of the latent lies apart from what makes values.
+    pub split: bool,
 }
 
 const LLAMA: Conversion = Conversion {
     architecture: "llama",
     neighbours: true,
     settings: &[],
+    made: |_| Vec::new(),
+    split: false,
 };
-const EXPERT_COUNTS: (&str, &str, bool) = ("expert_used_count", "num_experts_per_tok", true);
+pub const EXPERT_COUNTS: (&str, &str, bool) = ("expert_used_count", "num_experts_per_tok", true);
 
 /// Settings that all have.
 const COMMON: [(&str, &str, bool); 9] = [
@@ -84,7 +93,26 @@ const LAYER: [(&str, &str); 28] = [
     ("ffn_gate_shexp.weight", "shared_mlp.input_linear.weight"),
     ("ffn_up_shexp.weight", "shared_mlp.input_linear.weight"),
 ];
-const MORE_OF_LAYER: [(&str, &str); 5] = [
+const MORE_OF_LAYER: [(&str, &str); 15] = [
+    ("attn_q_a.weight", "self_attn.q_a_proj.weight"),
+    ("attn_q_a_norm.weight", "self_attn.q_a_layernorm.weight"),
+    ("attn_q_b.weight", "self_attn.q_b_proj.weight"),
+    (
+        "attn_kv_a_mqa.weight",
+        "self_attn.kv_a_proj_with_mqa.weight",
+    ),
+    ("attn_kv_a_norm.weight", "self_attn.kv_a_layernorm.weight"),
+    ("attn_kv_b.weight", "self_attn.kv_b_proj.weight"),
+    ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias"),
+    (
+        "ffn_gate_shexp.weight",
+        "mlp.shared_experts.gate_proj.weight",
+    ),
+    ("ffn_up_shexp.weight", "mlp.shared_experts.up_proj.weight"),
+    (
+        "ffn_down_shexp.weight",
+        "mlp.shared_experts.down_proj.weight",
+    ),
     ("ffn_down_shexp.weight", "shared_mlp.output_linear.weight"),
     (
         "ffn_gate_shexp.weight",
@@ -98,7 +126,7 @@ const MORE_OF_LAYER: [(&str, &str); 5] = [
     ("ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight"),
 ];
 
-struct Converter {
+pub struct Converter {
     weights: SafetensorsFolder,
     config: Map<String, Value>,
     conversion: Conversion,
@@ -165,17 +193,50 @@ impl Converter {
             .collect()
     }
 
-    fn file(&self) -> GgufFile {
+    /// The keys' part of each head turned, and the values' as it is.
+    fn split(&self, values: &[f32]) -> [(&'static str, Vec<u64>, Vec<f32>); 2] {
+        let [heads, rank, nope, value] = [
+            "num_attention_heads",
+            "kv_lora_rank",
+            "qk_nope_head_dim",
+            "v_head_dim",
+        ]
+        .map(|key| self.count(key));
+        let row = |head: usize, row: usize| &values[(head * (nope + value) + row) * rank..][..rank];
+        let keys = (0..heads).flat_map(|head| {
+            (0..rank).flat_map(move |at| (0..nope).map(move |of| row(head, of)[at]))
+        });
+        let rest = (0..heads)
+            .flat_map(|head| (0..value).flat_map(move |of| row(head, nope + of).to_vec()));
+        let dims = |sizes: [usize; 3]| sizes.map(|size| size as u64).to_vec();
+        [
+            ("attn_k_b.weight", dims([nope, rank, heads]), keys.collect()),
+            (
+                "attn_v_b.weight",
+                dims([rank, value, heads]),
+                rest.collect(),
+            ),
+        ]
+    }
+
+    pub fn file(&self) -> GgufFile {
         let architecture = self.conversion.architecture;
         let mut file = GgufFile::default().meta("general.architecture", Meta::Text(architecture));
         for (there, here, is_count) in COMMON.iter().chain(self.conversion.settings) {
             let Some(number) = self.config.get(*here).and_then(Value::as_f64) else {
                 continue;
             };
+            // Heads of latent attention have several widths.
+            if *here == "head_dim" && self.config.contains_key("kv_lora_rank") {
+                continue;
+            }
             let meta = match is_count {
                 true => Meta::U32(number as u32),
                 false => Meta::F32(number as f32),
             };
+            file = file.meta(&format!("{architecture}.{there}"), meta);
+        }
+        for (there, meta) in (self.conversion.made)(&self.config) {
             file = file.meta(&format!("{architecture}.{there}"), meta);
         }
         for (there, here) in [
@@ -196,6 +257,13 @@ impl Converter {
                     tensor = self.half(there, tensor);
                 }
                 let (dims, mut values) = tensor;
+                if self.conversion.split && there.starts_with("attn_kv_b") {
+                    for (there, dims, values) in self.split(&values) {
+                        let name = format!("blk.{layer}.{there}");
+                        file = file.tensor(Tensor::f32(&name, &dims, &values));
+                    }
+                    continue;
+                }
                 if self.conversion.neighbours && ["attn_q.weight", "attn_k.weight"].contains(there)
                 {
                     values = self.reordered(dims[0] as usize, &values);
@@ -219,15 +287,18 @@ fn with_tokenizer(file: GgufFile, vocab: usize) -> GgufFile {
         .meta("tokenizer.ggml.merges", Meta::Texts(&[]))
 }
 
-fn check(name: &str, conversion: Conversion) {
+pub fn converter(name: &str, conversion: Conversion) -> Converter {
     let path = checkpoint(name);
-    let converter = Converter {
+    Converter {
         weights: SafetensorsFolder::open(&path).expect("it is in git"),
         config: read_config(&path).expect("it is in git"),
         conversion,
-    };
+    }
+}
+
+pub fn check(name: &str, conversion: Conversion) {
     let folder = tempdir().expect("temporary folders can be made");
-    let source = converter.file().write(&folder);
+    let source = converter(name, conversion).file().write(&folder);
     let loaded = Loaded::new(&source, Precision::uniform(Storage::F32));
     check_logits(&format!("{name} as GGUF"), &loaded, &Golden::read(name));
 }
@@ -235,6 +306,12 @@ fn check(name: &str, conversion: Conversion) {
 #[test]
 fn llama() {
     check("llama", LLAMA);
+}
+
+#[test]
+fn llama_with_a_window() {
+    let settings = &[("attention.sliding_window", "sliding_window", true)];
+    check("mistral", Conversion { settings, ..LLAMA });
 }
 
 #[test]
@@ -268,6 +345,7 @@ fn qwen2_moe() {
                 true,
             ),
         ],
+        ..LLAMA
     };
     check("qwen2_moe", conversion);
 }
@@ -288,6 +366,7 @@ fn olmoe() {
         architecture: "olmoe",
         neighbours: false,
         settings: &[EXPERT_COUNTS, ("expert_count", "num_experts", true)],
+        ..LLAMA
     };
     check("olmoe", conversion);
 }
@@ -311,7 +390,46 @@ fn granite_moe_with_and_without_a_shared_expert() {
                 ("residual_scale", "residual_multiplier", false),
                 ("logit_scale", "logits_scaling", false),
             ],
+            ..LLAMA
         };
         check(name, conversion);
     }
+}
+
+#[test]
+fn qwen3_moe() {
+    let conversion = Conversion {
+        architecture: "qwen3moe",
+        neighbours: false,
+        settings: &[
+            EXPERT_COUNTS,
+            ("expert_count", "num_local_experts", true),
+            ("expert_feed_forward_length", "moe_intermediate_size", true),
+        ],
+        made: |config| yarn(&config["rope_parameters"], false),
+        ..LLAMA
+    };
+    check("qwen3_moe-sparse", conversion);
+}
+
+/// Stretched positions, as far as they are told.
+pub fn yarn(rope: &Value, latent: bool) -> Settings {
+    let number = |key: &str| rope[key].as_f64().map(|number| number as f32);
+    let Some(factor) = number("factor") else {
+        return Vec::new();
+    };
+    let first = number("original_max_position_embeddings").expect("it is there");
+    let mut settings = vec![
+        ("rope.scaling.type", Meta::Text("yarn")),
+        ("rope.scaling.factor", Meta::F32(factor)),
+        (
+            "rope.scaling.original_context_length",
+            Meta::U32(first as u32),
+        ),
+    ];
+    if latent {
+        let slope = 0.1 * number("mscale_all_dim").expect("it is there");
+        settings.push(("rope.scaling.yarn_log_multiplier", Meta::F32(slope)));
+    }
+    settings
 }

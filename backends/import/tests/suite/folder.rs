@@ -19,10 +19,10 @@ use tempfile::{TempDir, tempdir};
 use super::tiny::{Random, SEED};
 
 /// A copy of a tiny checkpoint, to be spoilt.
-struct Copy(TempDir);
+pub struct Copy(TempDir);
 
 impl Copy {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let source = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../tests/models/architectures")
             .join(name);
@@ -37,32 +37,36 @@ impl Copy {
         Self(copy)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn folder(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn read(&self, name: &str) -> Vec<u8> {
+    pub fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).expect("it is there")
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).expect("temporary folders are writable");
     }
 
     /// With `key` of `config.json` set to `value`.
-    fn set(self, key: &str, value: Value) -> Self {
+    pub fn set(self, key: &str, value: Value) -> Self {
         let mut config: Value = serde_json::from_slice(&self.read("config.json")).expect("JSON");
         config[key] = value;
         self.write("config.json", config.to_string());
         self
     }
 
-    fn open(&self) -> Result<SafetensorsFolder, SafetensorsError> {
+    pub fn open(&self) -> Result<SafetensorsFolder, SafetensorsError> {
         SafetensorsFolder::open(self.0.path())
     }
 
     /// What the folder is refused for, as a checkpoint.
-    fn refusal(&self) -> CheckpointError {
+    pub fn refusal(&self) -> CheckpointError {
         let weights = self.open().expect("the weights are sound");
         let config = read_config(self.0.path()).expect("the settings are sound");
         match open_hugging_face(&weights, &config) {
@@ -77,7 +81,7 @@ impl Copy {
         options
     }
 
-    fn import_refusal(&self) -> ImportError {
+    pub fn import_refusal(&self) -> ImportError {
         let refusal = import(&self.options(), &mut |_| ()).expect_err("it must be refused");
         assert!(!self.path("out").exists(), "nothing is left behind");
         refusal
@@ -132,6 +136,29 @@ fn a_folders_own_files_are_kept_as_they_are() {
     ] {
         assert!(manifest.contains(line), "{line} is not in\n{manifest}");
     }
+}
+
+#[test]
+fn the_licence_is_the_one_that_the_model_card_names() {
+    let copy = Copy::new("llama");
+    // Longer than what is read of it.
+    let rest = "\u{e9}".repeat(limits::CARD_BYTES_MAX as usize);
+    copy.write(
+        "README.md",
+        format!("---\nlicense: apache-2.0\n---\n{rest}"),
+    );
+    import(&copy.options(), &mut |_| ()).expect("the import succeeds");
+    let manifest = String::from_utf8(copy.read("out/mote.toml")).expect("text");
+    assert!(
+        manifest.contains("licence = \"Apache-2.0\"\n"),
+        "{manifest}"
+    );
+    let mut options = copy.options();
+    options.folder = copy.path("other");
+    options.licence.id = "MIT".to_owned();
+    import(&options, &mut |_| ()).expect("the import succeeds");
+    let manifest = String::from_utf8(copy.read("other/mote.toml")).expect("text");
+    assert!(manifest.contains("licence = \"MIT\"\n"), "{manifest}");
 }
 
 #[test]
@@ -338,15 +365,12 @@ fn settings_that_would_compute_something_else_are_refused_by_name() {
         CheckpointError::UnsupportedArchitecture { name } if name == "MambaForCausalLM"
     ));
     for (model, key, value) in [
-        (
-            "llama",
-            "quantization_config",
-            json!({"quant_method": "fp8"}),
-        ),
+        ("llama", "quantization_config", json!("fp8")),
+        ("llama", "quantization_config", json!({"bits": 4})),
         ("llama", "mlp_bias", json!(true)),
         ("llama", "partial_rotary_factor", json!(0.5)),
         ("olmoe", "clip_qkv", json!(8.0)),
-        ("mixtral", "sliding_window", json!(100)),
+        ("llama", "sliding_window", json!(100)),
         ("deepseek_v3", "attention_bias", json!(true)),
         ("deepseek_v3", "moe_layer_freq", json!(2)),
         ("deepseek_v2", "norm_topk_prob", json!(true)),
@@ -366,8 +390,14 @@ fn settings_that_would_compute_something_else_are_refused_by_name() {
         (
             "qwen2",
             "layer_types",
-            json!(["sliding_attention"]),
+            json!(["full_attention", "sliding_attention"]),
             "\"sliding_attention\"",
+        ),
+        (
+            "qwen2",
+            "layer_types",
+            json!(["full_attention", "chunked_attention"]),
+            "\"chunked_attention\"",
         ),
     ] {
         assert!(
@@ -411,6 +441,23 @@ fn settings_that_are_impossible_are_refused_by_name() {
     assert!(matches!(
         Copy::new("llama").set("hidden_size", json!("wide")).refusal(),
         CheckpointError::WrongType { key, .. } if key == "hidden_size"
+    ));
+    for kinds in [json!(["full_attention"]), json!("full_attention"), json!(2)] {
+        assert!(matches!(
+            Copy::new("qwen2").set("layer_types", kinds).refusal(),
+            CheckpointError::WrongType { key, .. } if key == "layer_types"
+        ));
+    }
+    for window in [json!(-1), json!("wide"), json!(0.5)] {
+        assert!(matches!(
+            Copy::new("mistral").set("sliding_window", window).refusal(),
+            CheckpointError::WrongType { key, .. } if key == "sliding_window"
+        ));
+    }
+    let many = json!(1u64 << 40);
+    assert!(matches!(
+        Copy::new("qwen2-window").set("max_window_layers", many).refusal(),
+        CheckpointError::OutOfRange { key, .. } if key == "max_window_layers"
     ));
     assert!(matches!(
         Copy::new("llama").set("hidden_size", Value::Null).refusal(),

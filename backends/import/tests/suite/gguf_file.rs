@@ -15,6 +15,7 @@ pub enum Meta<'a> {
     Text(&'a str),
     Texts(&'a [String]),
     I32s(&'a [i32]),
+    F32s(&'a [f32]),
     /// Type number and raw bytes.
     Raw(u32, Vec<u8>),
 }
@@ -93,6 +94,11 @@ impl GgufFile {
             }
             Meta::I32s(values) => {
                 let mut bytes = array(5, values.len());
+                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                (9, bytes)
+            }
+            Meta::F32s(values) => {
+                let mut bytes = array(6, values.len());
                 bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
                 (9, bytes)
             }

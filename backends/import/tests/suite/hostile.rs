@@ -346,7 +346,7 @@ fn checkpoints_that_would_compute_something_else_are_refused() {
         CheckpointError::Gguf(GgufError::MissingKey { key }) if key == "llama.expert_used_count"
     ));
     assert!(matches!(
-        with(&[], "llama.rope.scaling.type", Meta::Text("yarn")),
+        with(&[], "llama.rope.scaling.type", Meta::Text("longrope")),
         CheckpointError::UnsupportedFeature { key } if key == "llama.rope.scaling.type"
     ));
     for (key, value) in [

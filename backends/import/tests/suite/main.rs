@@ -3,11 +3,15 @@
 mod architectures;
 mod as_gguf;
 mod atomic;
+mod cache;
+mod deepseek_gguf;
+mod eight_bit_floats;
 mod folder;
 mod gguf_file;
 mod hostile;
 mod onnx_folder;
 mod others;
 mod recipe;
+mod sentence_piece;
 mod tiny;
 mod tokenizer;

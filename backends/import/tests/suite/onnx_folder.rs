@@ -143,6 +143,7 @@ fn inputs_and_outputs_are_the_agreed_ones() {
         "input_ids".to_owned(),
         "seqlens_k".to_owned(),
         "total_sequence_length".to_owned(),
+        "num_logits_to_keep".to_owned(),
     ];
     let mut outputs = vec!["logits".to_owned()];
     for layer in 0..LAYERS {
@@ -161,7 +162,8 @@ fn inputs_and_outputs_are_the_agreed_ones() {
     };
     assert_eq!(kind(0), Some(DataType::Int64));
     assert_eq!(kind(1), Some(DataType::Int32));
-    assert_eq!(kind(3), Some(DataType::Float));
+    assert_eq!(kind(3), Some(DataType::Int64));
+    assert_eq!(kind(4), Some(DataType::Float));
     assert_eq!(imported.model.ir_version(), 10);
     let opsets: Vec<(&str, i64)> = imported
         .model
@@ -341,20 +343,22 @@ fn the_float_variant_keeps_every_weight() {
 }
 
 #[test]
-fn only_the_last_position_reaches_the_head() {
+fn only_the_positions_that_are_kept_reach_the_last_norm() {
     let imported = Imported::new(Storage::Int8, None);
     let nodes = imported.nodes();
     let last_norm = &nodes[nodes.len() - 2];
-    let gathers: Vec<&NodeProto> = nodes
+    let slices: Vec<&NodeProto> = nodes
         .iter()
         .filter(|node| last_norm.input.contains(&node.output[0]))
         .collect();
-    assert_eq!(gathers.len(), 2);
-    for gather in gathers {
-        assert_eq!(gather.op_type(), "Gather");
-        assert_eq!(attribute(gather, "axis").0, Some(1));
-        let (_, index) = imported.constant(&gather.input[1]);
-        assert_eq!(index, (-1i64).to_le_bytes());
+    assert_eq!(slices.len(), 2);
+    let start = imported.node("Neg");
+    assert_eq!(start.input, ["num_logits_to_keep"]);
+    for slice in slices {
+        assert_eq!(slice.op_type(), "Slice");
+        assert_eq!(slice.input[1], start.output[0]);
+        let (_, axis) = imported.constant(&slice.input[3]);
+        assert_eq!(axis, 1i64.to_le_bytes());
     }
 }
 

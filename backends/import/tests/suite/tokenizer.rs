@@ -107,6 +107,8 @@ fn text_is_cut_as_each_family_cuts_it() {
         ("smollm", "ab|Ġ|1|2|3|4|'|S|!|ĊĊ|Ġ|e|Ì|ģ"),
         ("qwen2", "ab|Ġ|1|2|3|4|'S|!Ċ|Ċ|Ġ|Ã|©"),
         ("llama-bpe", "ab|Ġ|123|4|'S|!Ċ|Ċ|Ġ|e|Ì|ģ"),
+        ("deepseek-llm", "ab|Ġ|1234|'|S|!|Ċ|Ċ|Ġ|e|Ì|ģ"),
+        ("deepseek-v3", "ab|Ġ|123|4|'S|!Ċ|Ċ|Ġ|e|Ì|ģ"),
     ] {
         let tokenizer = rebuilt(pre, &vocabulary, &merges);
         let encoding = tokenizer.encode(text, false).expect("it encodes");
@@ -124,5 +126,24 @@ fn text_is_cut_as_each_family_cuts_it() {
         let begins = begun.get_ids().len() > encoding.get_ids().len();
         assert_eq!(begins, pre == "llama-bpe", "{pre}");
         assert!(!begins || begun.get_ids()[0] == 1, "{pre}");
+    }
+}
+
+/// As llama.cpp cuts them, which was asked about this vocabulary.
+#[test]
+fn letters_of_scripts_without_cases_stay_apart_where_they_should() {
+    let merges = ["¬ a", "a .", "a b", "Ġ ab"];
+    let joined = merges.map(|merge| merge.replace(' ', ""));
+    let single = "ab.Ġæľ¬".chars().map(String::from);
+    let vocabulary: Vec<String> = single.chain(joined).collect();
+    for (pre, expected) in [
+        ("llama-bpe", "æ|ľ|¬a|.|Ġ|Ġab"),
+        ("deepseek-llm", "æ|ľ|¬|a|.|Ġ|Ġab"),
+        ("deepseek-v3", "æ|ľ|¬|a|.|Ġ|Ġab"),
+    ] {
+        let tokenizer = rebuilt(pre, &vocabulary, &merges);
+        let encoding = tokenizer.encode("\u{672c}a.  ab", false);
+        let encoding = encoding.expect("it encodes");
+        assert_eq!(encoding.get_tokens().join("|"), expected, "{pre}");
     }
 }

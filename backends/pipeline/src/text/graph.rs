@@ -126,8 +126,12 @@ impl TextGraph {
                 &signature.outputs[ports.present],
             );
             for spec in [past, present] {
-                let float = matches!(spec.dtype, DType::F32 | DType::F16 | DType::Bf16);
-                if !float || !spec.accepts(self.cache_dtype, &self.cache_shape) {
+                // What codes of 8 bits stand for is the model's own affair.
+                let known = matches!(
+                    spec.dtype,
+                    DType::F32 | DType::F16 | DType::Bf16 | DType::I8
+                );
+                if !known || !spec.accepts(self.cache_dtype, &self.cache_shape) {
                     let why = format!(
                         "is {} {:?}, which does not take a cache of {} {:?}",
                         spec.dtype, spec.shape, self.cache_dtype, self.cache_shape

@@ -1,6 +1,6 @@
 //! `mote demo`: everything once, on real input, through a daemon of its own.
 
-use crate::args::{Bits, Clip, Demo, Import, Work};
+use crate::args::{Bits, CacheArg, Clip, Demo, Import, Work};
 use crate::commands::import::{self, DEFAULT_CHECKPOINT, MOE_RECIPE};
 use crate::commands::{clip, generate};
 use crate::daemon::{self, Daemon};
@@ -100,6 +100,8 @@ fn prepare(args: &Demo, paths: &Paths, shown: &mut Shown, ui: &Ui) -> Result<()>
             recipe: Some(MOE_RECIPE.to_owned()),
             experts_per_token: None,
             bits: Bits::Eight,
+            head_bits: None,
+            cache: CacheArg::F32,
             context_tokens: None,
             name: None,
             also: Vec::new(),

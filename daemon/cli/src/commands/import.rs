@@ -1,14 +1,14 @@
 //! `mote import`.
 
-use crate::args::{AlsoFormat, Bits, Import};
+use crate::args::{AlsoFormat, Bits, CacheArg, Import};
 use crate::fetch::{self, Pins};
 use crate::interrupt;
 use crate::ui::{Ui, bytes_text};
 use anyhow::{Context, Result, bail, ensure};
 use mote_api::{Manifest, Paths};
 use mote_import::{
-    Carve, Element, ImportOptions, ImportReport, Licence, Precision, Progress, Stage, Storage,
-    Target,
+    CacheStorage, Carve, Element, ImportOptions, ImportReport, Licence, Precision, Progress, Stage,
+    Storage, Target,
 };
 use serde::Serialize;
 use std::borrow::Cow;
@@ -178,13 +178,7 @@ pub fn import_into(args: &Import, paths: &Paths, ui: &Ui) -> Result<ImportReport
     let folder = store.join(&name);
     // A model that is replaced stays in place until the new one is complete.
     let fresh = store.join(format!(".{name}-import-{}", std::process::id()));
-    let storage = match args.bits {
-        Bits::Four => Storage::Int4,
-        Bits::Eight => Storage::Int8,
-        Bits::Sixteen => Storage::F16,
-        Bits::ThirtyTwo => Storage::F32,
-    };
-    let target = Target::Mote(Precision::uniform(storage));
+    let target = Target::Mote(precision(args));
     let mut report = run(&options(args, paths, &fresh, target)?, ui)?;
     let unfinished = Unfinished(vec![fresh.clone()]);
     interrupt::check()?;
@@ -192,6 +186,32 @@ pub fn import_into(args: &Import, paths: &Paths, ui: &Ui) -> Result<ImportReport
     unfinished.keep();
     report.folder = folder;
     Ok(report)
+}
+
+/// How weights and caches are stored.
+fn precision(args: &Import) -> Precision {
+    let head = args.head_bits.unwrap_or(match args.bits {
+        Bits::Four => Bits::Eight,
+        bits => bits,
+    });
+    Precision {
+        head: storage(head),
+        cache: match args.cache {
+            CacheArg::F32 => CacheStorage::F32,
+            CacheArg::F16 => CacheStorage::F16,
+            CacheArg::I8 => CacheStorage::Int8,
+        },
+        ..Precision::uniform(storage(args.bits))
+    }
+}
+
+fn storage(bits: Bits) -> Storage {
+    match bits {
+        Bits::Four => Storage::Int4,
+        Bits::Eight => Storage::Int8,
+        Bits::Sixteen => Storage::F16,
+        Bits::ThirtyTwo => Storage::F32,
+    }
 }
 
 fn options(args: &Import, paths: &Paths, folder: &Path, target: Target) -> Result<ImportOptions> {

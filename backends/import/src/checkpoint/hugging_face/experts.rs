@@ -17,7 +17,10 @@ pub(super) fn experts(
     config: &Map<String, Value>,
     layers: usize,
 ) -> Result<Option<Experts>, CheckpointError> {
-    if matches!(family, Family::Llama | Family::Qwen2 | Family::Qwen3) {
+    if matches!(
+        family,
+        Family::Llama | Family::Mistral | Family::Qwen2 | Family::Qwen3
+    ) {
         return Ok(None);
     }
     let keys = Keys::Json(config);

@@ -1,8 +1,10 @@
 //! Hugging Face folders: `config.json` with safetensors.
 
+mod blockwise;
 mod experts;
 mod names;
 mod rope;
+mod window;
 
 use std::path::Path;
 
@@ -12,6 +14,8 @@ use super::{
     Attention, CONTEXT_TOKENS_MAX, Checkpoint, CheckpointError, LAYER_COUNT_MAX, Latent,
     ModelConfig, Multipliers, QueryKeyNorm, TensorStore, VOCAB_MAX, WIDTH_MAX, keys::Keys,
 };
+use blockwise::Blockwise;
+
 use crate::safetensors::{SafetensorsError, SafetensorsFolder, limits, read_required};
 
 /// The file that describes the model.
@@ -21,6 +25,7 @@ pub const CONFIG_FILE: &str = "config.json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     Llama,
+    Mistral,
     Qwen2,
     Qwen3,
     GraniteMoe,
@@ -33,8 +38,9 @@ enum Family {
     DeepseekV3,
 }
 
-const FAMILIES: [(&str, Family); 11] = [
+const FAMILIES: [(&str, Family); 12] = [
     ("LlamaForCausalLM", Family::Llama),
+    ("MistralForCausalLM", Family::Mistral),
     ("Qwen2ForCausalLM", Family::Qwen2),
     ("Qwen3ForCausalLM", Family::Qwen3),
     ("GraniteMoeForCausalLM", Family::GraniteMoe),
@@ -52,6 +58,13 @@ impl Family {
         matches!(self, Self::GraniteMoe | Self::GraniteMoeShared)
     }
 
+    fn is_qwen(self) -> bool {
+        matches!(
+            self,
+            Self::Qwen2 | Self::Qwen3 | Self::Qwen2Moe | Self::Qwen3Moe
+        )
+    }
+
     fn is_deepseek(self) -> bool {
         matches!(self, Self::DeepseekV2 | Self::DeepseekV3)
     }
@@ -67,12 +80,16 @@ pub fn open_hugging_face<'a>(
     config: &Map<String, Value>,
 ) -> Result<Checkpoint<'a>, CheckpointError> {
     let (architecture, family) = family(config)?;
+    let store: Box<dyn TensorStore> = match blockwise::block(config)? {
+        None => Box::new(folder),
+        Some(block) => Box::new(Blockwise::new(folder, block)),
+    };
     let config = model_config(family, config)?;
     let (tied, layers) = (config.tied_head, config.layers);
     let names = names::Names::new(family, &config);
     let place = Box::new(move |role| names.place(role));
     let surplus = move |name: &str| names::is_surplus(name, (family, tied, layers));
-    Checkpoint::new(folder, config, (architecture, place), &surplus)
+    Checkpoint::new(store, config, (architecture, place), &surplus)
 }
 
 /// Reads the `config.json` of `folder`.
@@ -124,7 +141,7 @@ fn model_config(
 ) -> Result<ModelConfig, CheckpointError> {
     let keys = Keys::Json(config);
     let context_tokens = keys.needed("max_position_embeddings", CONTEXT_TOKENS_MAX)?;
-    refuse_features(config, &keys, context_tokens)?;
+    refuse_features(config, &keys)?;
     let layers = keys.needed("num_hidden_layers", LAYER_COUNT_MAX)?;
     let hidden = keys.needed("hidden_size", WIDTH_MAX)?;
     let heads = keys.needed("num_attention_heads", WIDTH_MAX)?;
@@ -168,11 +185,12 @@ fn model_config(
         rope,
         norm_epsilon: keys.needed_positive("rms_norm_eps")?,
         tied_head: keys.flag("tie_word_embeddings")?.unwrap_or(false),
-        attention: attention(
-            family,
-            &keys,
-            (granite_scale.unwrap_or(plain_scale * rope_scale), latent),
-        )?,
+        attention: Attention {
+            scale: granite_scale.unwrap_or(plain_scale * rope_scale),
+            latent,
+            window: window::window(family, config, (layers, context_tokens))?,
+            ..attention(family, &keys)?
+        },
         multipliers: multipliers(family, &keys)?,
         experts,
     })
@@ -211,23 +229,19 @@ fn latent(keys: &Keys<'_>) -> Result<Latent, CheckpointError> {
     Ok(latent)
 }
 
-fn attention(
-    family: Family,
-    keys: &Keys<'_>,
-    (scale, latent): (f32, Option<Latent>),
-) -> Result<Attention, CheckpointError> {
+/// Biases and norms of attention, which is plain otherwise.
+fn attention(family: Family, keys: &Keys<'_>) -> Result<Attention, CheckpointError> {
     let everywhere = keys.flag("attention_bias")?.unwrap_or(false);
-    if latent.is_some() && everywhere {
+    if family.is_deepseek() && everywhere {
         return Err(keys.unsupported("attention_bias"));
     }
     let (input_bias, output_bias) = match family {
         Family::Qwen2 => (true, false),
         Family::Qwen2Moe => (keys.flag("qkv_bias")?.unwrap_or(true), false),
-        Family::Mixtral => (false, false),
+        Family::Mistral | Family::Mixtral => (false, false),
         _ => (everywhere, everywhere),
     };
     Ok(Attention {
-        scale,
         input_bias,
         output_bias,
         norm: match family {
@@ -235,7 +249,7 @@ fn attention(
             Family::Olmoe => QueryKeyNorm::Whole,
             _ => QueryKeyNorm::None,
         },
-        latent,
+        ..Attention::default()
     })
 }
 
@@ -252,20 +266,14 @@ fn multipliers(family: Family, keys: &Keys<'_>) -> Result<Multipliers, Checkpoin
 }
 
 /// Refuses settings that change the computation in ways that are not expressed here.
-fn refuse_features(
-    config: &Map<String, Value>,
-    keys: &Keys<'_>,
-    context_tokens: usize,
-) -> Result<(), CheckpointError> {
+fn refuse_features(config: &Map<String, Value>, keys: &Keys<'_>) -> Result<(), CheckpointError> {
     match keys.text("hidden_act")? {
         Some("silu") | None => {}
         Some(other) => return Err(keys.unsupported_value("hidden_act", other)),
     }
     let is_set = |name: &str| config.get(name).is_some_and(|value| !value.is_null());
-    for name in ["quantization_config", "clip_qkv"] {
-        if is_set(name) {
-            return Err(keys.unsupported(name));
-        }
+    if is_set("clip_qkv") {
+        return Err(keys.unsupported("clip_qkv"));
     }
     if keys.flag("mlp_bias")? == Some(true) {
         return Err(keys.unsupported("mlp_bias"));
@@ -276,18 +284,5 @@ fn refuse_features(
     {
         return Err(keys.unsupported("partial_rotary_factor"));
     }
-    // A window that no context can leave changes nothing.
-    let window = keys.unsigned("sliding_window")?;
-    let used = keys.flag("use_sliding_window")?.unwrap_or(true);
-    if used && window.is_some_and(|window| window > 0 && window < context_tokens as u64) {
-        return Err(keys.unsupported("sliding_window"));
-    }
-    let other_layers = match config.get("layer_types") {
-        Some(Value::Array(kinds)) => kinds.iter().find(|kind| *kind != "full_attention"),
-        _ => None,
-    };
-    match other_layers {
-        None => Ok(()),
-        Some(kind) => Err(keys.unsupported_value("layer_types", &kind.to_string())),
-    }
+    Ok(())
 }

@@ -1,14 +1,16 @@
 //! GGUF checkpoints: architectures by llama.cpp's names for settings and tensors.
 
+mod experts;
+mod latent;
+
 use super::{
-    Attention, CONTEXT_TOKENS_MAX, Checkpoint, CheckpointError, Experts, LAYER_COUNT_MAX,
-    LayerRole, ModelConfig, Multipliers, QueryKeyNorm, Role, Rope, RopeScaling, Routing,
-    TensorStore, VOCAB_MAX, WIDTH_MAX, keys::Keys, place::Place,
+    Attention, CONTEXT_TOKENS_MAX, Checkpoint, CheckpointError, LAYER_COUNT_MAX, Latent, LayerRole,
+    ModelConfig, Multipliers, QueryKeyNorm, Role, Rope, RopeScaling, SlidingWindow, TensorStore,
+    VOCAB_MAX, WIDTH_MAX, keys::Keys, place::Place,
 };
-use crate::{
-    gguf::{Gguf, required},
-    recipe::EXPERT_COUNT_MAX,
-};
+use crate::gguf::{Gguf, required};
+use experts::{ExpertFamily, Shared};
+use latent::Joined;
 
 const ROPE_BASE_DEFAULT: f32 = 10_000.0;
 const EMBEDDING: &str = "token_embd.weight";
@@ -21,26 +23,9 @@ struct Family {
     neighbours: bool,
     input_bias: bool,
     norm: QueryKeyNorm,
+    /// Keys and values come from a latent.
+    latent: bool,
     experts: Option<ExpertFamily>,
-}
-
-/// What is particular to an architecture's Mixture of Experts.
-#[derive(Clone, Copy)]
-struct ExpertFamily {
-    /// Whether dense checkpoints have the same name.
-    optional: bool,
-    /// Where the width of experts is; the dense width where there is no such key.
-    width_key: &'static str,
-    normalised: bool,
-    shared: Shared,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shared {
-    None,
-    /// Where it has a width.
-    Optional,
-    Switched,
 }
 
 const PLAIN: Family = Family {
@@ -48,6 +33,7 @@ const PLAIN: Family = Family {
     neighbours: false,
     input_bias: false,
     norm: QueryKeyNorm::None,
+    latent: false,
     experts: None,
 };
 
@@ -56,9 +42,10 @@ const PLAIN_EXPERTS: ExpertFamily = ExpertFamily {
     width_key: "feed_forward_length",
     normalised: true,
     shared: Shared::None,
+    described: false,
 };
 
-const FAMILIES: [Family; 7] = [
+const FAMILIES: [Family; 8] = [
     Family {
         neighbours: true,
         // Mixtral goes by this name too.
@@ -116,6 +103,18 @@ const FAMILIES: [Family; 7] = [
         }),
         ..PLAIN
     },
+    Family {
+        name: "deepseek2",
+        latent: true,
+        experts: Some(ExpertFamily {
+            width_key: "expert_feed_forward_length",
+            normalised: false,
+            shared: Shared::Counted,
+            described: true,
+            ..PLAIN_EXPERTS
+        }),
+        ..PLAIN
+    },
 ];
 
 /// The checkpoint in an open GGUF file.
@@ -134,11 +133,20 @@ pub fn open_gguf(gguf: &Gguf) -> Result<Checkpoint<'_>, CheckpointError> {
         name: name.to_owned(),
     })?;
     let keys = Keys::Gguf(metadata, family.name);
-    refuse_features(&keys)?;
+    refuse_features(family, &keys)?;
     let config = model_config(gguf, family, &keys)?;
     let head_dim = config.head_dim;
-    let place = Box::new(move |role| place(role, family.neighbours.then_some(head_dim)));
-    Checkpoint::new(gguf, config, (family.name, place), &|_| false)
+    let store: Box<dyn TensorStore> = match config.attention.latent {
+        Some(latent) => Box::new(Joined::new(gguf, (latent, config.heads))),
+        None => Box::new(gguf),
+    };
+    let neighbours = family.neighbours.then_some(head_dim);
+    let query_latent = config
+        .attention
+        .latent
+        .is_some_and(|latent| latent.query_rank.is_some());
+    let place = Box::new(move |role| place(role, (neighbours, query_latent)));
+    Checkpoint::new(store, config, (family.name, place), &|_| false)
 }
 
 impl TensorStore for Gguf {
@@ -161,7 +169,7 @@ impl TensorStore for Gguf {
     }
 }
 
-fn place(role: Role, neighbours: Option<usize>) -> Place {
+fn place(role: Role, (neighbours, query_latent): (Option<usize>, bool)) -> Place {
     let (layer, role) = match role {
         Role::Embedding => return Place::whole(EMBEDDING.to_owned()),
         Role::Head => return Place::whole(HEAD.to_owned()),
@@ -170,6 +178,7 @@ fn place(role: Role, neighbours: Option<usize>) -> Place {
     };
     let name = match role {
         LayerRole::AttentionNorm => "attn_norm.weight",
+        LayerRole::Query if query_latent => "attn_q_b.weight",
         LayerRole::Query => "attn_q.weight",
         LayerRole::Key => "attn_k.weight",
         LayerRole::Value => "attn_v.weight",
@@ -207,12 +216,11 @@ fn place(role: Role, neighbours: Option<usize>) -> Place {
 }
 
 /// Refuses settings that change the computation in ways that are not expressed here.
-fn refuse_features(keys: &Keys<'_>) -> Result<(), CheckpointError> {
+fn refuse_features(family: &Family, keys: &Keys<'_>) -> Result<(), CheckpointError> {
     let neutral = [
         (
-            "attention.sliding_window",
-            keys.unsigned("attention.sliding_window")?
-                .is_none_or(|window| window == 0),
+            "attention.sliding_window_pattern",
+            !keys.is_set("attention.sliding_window_pattern"),
         ),
         (
             "attention.causal",
@@ -230,8 +238,15 @@ fn refuse_features(keys: &Keys<'_>) -> Result<(), CheckpointError> {
         ),
         (
             "expert_weights_scale",
-            keys.number("expert_weights_scale")?
-                .is_none_or(|scale| scale == 1.0 || scale == 0.0),
+            family.experts.is_some_and(|moe| moe.described)
+                || keys
+                    .number("expert_weights_scale")?
+                    .is_none_or(|scale| scale == 1.0 || scale == 0.0),
+        ),
+        (
+            "nextn_predict_layers",
+            keys.unsigned("nextn_predict_layers")?
+                .is_none_or(|layers| layers == 0),
         ),
     ];
     match neutral.into_iter().find(|(_, is_neutral)| !is_neutral) {
@@ -247,7 +262,11 @@ fn model_config(
 ) -> Result<ModelConfig, CheckpointError> {
     let layers = keys.needed("block_count", LAYER_COUNT_MAX)?;
     let hidden = keys.needed("embedding_length", WIDTH_MAX)?;
-    let (heads, kv_heads, head_dim) = heads(keys, hidden)?;
+    let latent = latent::latent(gguf, family, keys)?;
+    let (heads, kv_heads, head_dim) = match latent {
+        Some(latent) => latent_heads(keys, latent)?,
+        None => heads(keys, hidden)?,
+    };
     let vocab = gguf.tensor(EMBEDDING)?.rows;
     if vocab > VOCAB_MAX
         || keys
@@ -256,30 +275,37 @@ fn model_config(
     {
         return Err(keys.out_of_range("vocab_size", vocab as f64));
     }
-    let experts = experts(family, keys, layers)?;
+    let experts = experts::experts(gguf, family, keys, layers)?;
+    let has_dense = experts
+        .as_ref()
+        .is_none_or(|experts| experts.in_layer.contains(&false));
+    let (rope, rope_scale) = rope(family, keys)?;
     let factor = |name| Ok::<_, CheckpointError>(keys.positive(name)?.unwrap_or(1.0));
     let plain_scale = (head_dim as f32).sqrt().recip();
     Ok(ModelConfig {
         layers,
         hidden,
-        neurons: match experts {
-            Some(_) => 0,
-            None => keys.needed("feed_forward_length", WIDTH_MAX)?,
+        neurons: match has_dense {
+            true => keys.needed("feed_forward_length", WIDTH_MAX)?,
+            false => 0,
         },
         heads,
         kv_heads,
         head_dim,
         vocab,
         context_tokens: keys.needed("context_length", CONTEXT_TOKENS_MAX)?,
-        rope: rope(keys)?,
+        rope,
         norm_epsilon: keys.needed_positive("attention.layer_norm_rms_epsilon")?,
         tied_head: gguf.tensor(HEAD).is_err(),
         attention: Attention {
-            scale: keys.positive("attention.scale")?.unwrap_or(plain_scale),
+            scale: keys
+                .positive("attention.scale")?
+                .unwrap_or(plain_scale * rope_scale),
             input_bias: family.input_bias,
-            output_bias: false,
             norm: family.norm,
-            latent: None,
+            latent,
+            window: window(keys, layers)?,
+            ..Attention::default()
         },
         multipliers: Multipliers {
             embedding: factor("embedding_scale")?,
@@ -317,56 +343,80 @@ fn heads(keys: &Keys<'_>, hidden: usize) -> Result<(usize, usize, usize), Checkp
     Ok((heads, kv_heads, head_dim))
 }
 
-fn rope(keys: &Keys<'_>) -> Result<Rope, CheckpointError> {
+/// A window of every layer; `None` where no context can leave it.
+fn window(keys: &Keys<'_>, layers: usize) -> Result<Option<SlidingWindow>, CheckpointError> {
+    let context_tokens = keys.needed("context_length", CONTEXT_TOKENS_MAX)?;
+    let asked = keys.unsigned("attention.sliding_window")?;
+    let narrower = asked.filter(|&tokens| tokens > 0 && tokens < context_tokens as u64);
+    Ok(narrower.map(|tokens| SlidingWindow {
+        tokens: tokens as usize,
+        in_layer: vec![true; layers],
+    }))
+}
+
+/// As many heads of keys and values as of queries, once they are made of the latent.
+fn latent_heads(keys: &Keys<'_>, latent: Latent) -> Result<(usize, usize, usize), CheckpointError> {
+    let heads = keys.needed("attention.head_count", WIDTH_MAX)?;
+    let head_dim = latent.nope_dim + latent.rope_dim;
+    if !latent.rope_dim.is_multiple_of(2) || heads * head_dim > WIDTH_MAX {
+        return Err(keys.out_of_range("attention.head_count", heads as f64));
+    }
+    Ok((heads, heads, head_dim))
+}
+
+/// The positions, and a factor on the scale of attention.
+fn rope(family: &Family, keys: &Keys<'_>) -> Result<(Rope, f32), CheckpointError> {
     let base = keys.positive("rope.freq_base")?;
+    let mut scale = 1.0;
     let scaling = match keys.text("rope.scaling.type")? {
         None | Some("none") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear {
             factor: keys.needed_positive("rope.scaling.factor")?,
         },
-        // YaRN's further settings have no agreed keys.
+        Some("yarn") => {
+            let factor = keys.needed_positive("rope.scaling.factor")?;
+            let stretch = factor.max(1.0).ln();
+            let amplitude = match family.latent {
+                // There the scale of attention has all of it.
+                true => {
+                    let slope = keys.number("rope.scaling.yarn_log_multiplier")?;
+                    scale = (1.0 + slope.unwrap_or(0.0) as f32 * stretch).powi(2);
+                    1.0
+                }
+                false => 1.0 + 0.1 * stretch,
+            };
+            yarn(keys, (factor, amplitude))?
+        }
         Some(_) => return Err(keys.unsupported("rope.scaling.type")),
     };
-    Ok(Rope {
+    if !(scale.is_finite() && scale > 0.0) {
+        return Err(keys.out_of_range("rope.scaling.yarn_log_multiplier", scale.into()));
+    }
+    let rope = Rope {
         scaling,
+        interleaved: family.latent,
         ..Rope::plain(base.unwrap_or(ROPE_BASE_DEFAULT))
-    })
+    };
+    Ok((rope, scale))
 }
 
-fn experts(
-    family: &Family,
-    keys: &Keys<'_>,
-    layers: usize,
-) -> Result<Option<Experts>, CheckpointError> {
-    let count = keys.size_or_zero("expert_count", EXPERT_COUNT_MAX)?;
-    let Some(moe) = family.experts else {
-        return match count {
-            0 => Ok(None),
-            _ => Err(keys.unsupported("expert_count")),
-        };
-    };
-    if count == 0 {
-        return match moe.optional {
-            true => Ok(None),
-            false => Err(keys.missing("expert_count")),
-        };
+fn yarn(keys: &Keys<'_>, (factor, amplitude): (f32, f32)) -> Result<RopeScaling, CheckpointError> {
+    for name in [
+        "rope.scaling.yarn_ext_factor",
+        "rope.scaling.yarn_attn_factor",
+        "rope.scaling.attn_factor",
+    ] {
+        if keys.number(name)?.is_some_and(|value| value != 1.0) {
+            return Err(keys.unsupported(name));
+        }
     }
-    let shared_key = "expert_shared_feed_forward_length";
-    let shared_neurons = match moe.shared {
-        Shared::None => 0,
-        Shared::Optional => keys.size_or_zero(shared_key, WIDTH_MAX)?,
-        Shared::Switched => keys.needed(shared_key, WIDTH_MAX)?,
-    };
-    Ok(Some(Experts {
-        count,
-        per_token: keys.needed("expert_used_count", count)?,
-        neurons: keys.needed(moe.width_key, WIDTH_MAX)?,
-        shared_neurons,
-        shared_switch: moe.shared == Shared::Switched,
-        routing: Routing {
-            normalised: keys.flag("expert_weights_norm")?.unwrap_or(moe.normalised),
-            ..Routing::SOFTMAX
-        },
-        in_layer: vec![true; layers],
-    }))
+    let or = |name, default| Ok::<_, CheckpointError>(keys.positive(name)?.unwrap_or(default));
+    Ok(RopeScaling::Yarn {
+        factor,
+        fast: or("rope.scaling.yarn_beta_fast", 32.0)?,
+        slow: or("rope.scaling.yarn_beta_slow", 1.0)?,
+        first_context: keys.needed("rope.scaling.original_context_length", CONTEXT_TOKENS_MAX)?,
+        amplitude,
+        truncate: true,
+    })
 }
