@@ -72,6 +72,7 @@ fn entry(model: &Model) -> Entry {
         description: String::new(),
         variants: variants.collect(),
         text: None,
+        embedding: None,
         stream: None,
         clip: None,
         inputs: Vec::new(),

@@ -129,6 +129,8 @@ pub struct Receipt {
     pub generated_tokens: u64,
     /// Text: those of them that are reasoning which was asked for apart.
     pub reasoning_tokens: u64,
+    /// Embedding: texts; their tokens are those of the prompt.
+    pub texts: u64,
     /// Clip: frames read.
     pub frames_in: u64,
     /// Clip: frames written.
