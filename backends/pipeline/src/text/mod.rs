@@ -35,6 +35,7 @@ mod template;
 mod vocabulary;
 
 pub use answer::Finish;
+pub(crate) use files::tokenizer as read_tokenizer;
 pub(crate) use graph::TextGraph;
 pub use job::{TextJob, TextStats, TextStep};
 pub(crate) use lane::Lane;
