@@ -6,8 +6,11 @@ use serde_json::{Map, Value};
 
 use crate::{
     ImportError,
-    checkpoint::{self, Checkpoint, ModelConfig, open_gguf, open_hugging_face},
+    checkpoint::{
+        self, Checkpoint, ModelConfig, open_gguf, open_hugging_face, open_hugging_face_without_head,
+    },
     digest::{Digest, Hasher},
+    emit::Gives,
     gguf::Gguf,
     progress::{Monitor, Stage},
     safetensors::{SafetensorsError, SafetensorsFolder, limits, read_optional, read_required},
@@ -43,11 +46,14 @@ impl Source {
         }))
     }
 
-    /// What is in it, checked.
-    pub fn checkpoint(&self) -> Result<Checkpoint<'_>, ImportError> {
+    /// What is in it, checked: all that is needed for what is to be given.
+    pub fn checkpoint(&self, gives: Gives) -> Result<Checkpoint<'_>, ImportError> {
         Ok(match self {
             Self::Gguf(gguf) => open_gguf(gguf)?,
-            Self::Folder(folder) => open_hugging_face(&folder.weights, &folder.config)?,
+            Self::Folder(folder) => match gives {
+                Gives::Logits => open_hugging_face(&folder.weights, &folder.config)?,
+                Gives::States => open_hugging_face_without_head(&folder.weights, &folder.config)?,
+            },
         })
     }
 
@@ -106,6 +112,14 @@ impl Source {
                 tokenizer_folder::read(folder.weights.path(), &folder.config, vocab)?
             }
         })
+    }
+
+    /// The folder, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Gguf(_) => None,
+            Self::Folder(folder) => Some(folder.weights.path()),
+        }
     }
 
     /// The licence that lies beside the weights.

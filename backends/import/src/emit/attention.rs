@@ -1,11 +1,9 @@
 //! Grouped-query attention with rotary positions and a key/value cache.
 
-use super::{Blueprint, linear::linear_biased};
+use super::{Blueprint, Gives, linear::linear_biased};
 use crate::{
     ImportError,
-    checkpoint::{
-        LayerRole, ModelConfig, QueryKeyNorm, Role, Rows, Scaled, SourceRows, Stacked, read_all,
-    },
+    checkpoint::{LayerRole, QueryKeyNorm, Role, Rows, Scaled, SourceRows, Stacked, read_all},
     onnx::{GraphWriter, Node},
 };
 
@@ -49,7 +47,7 @@ pub(super) fn attention(
         QueryKeyNorm::None => [packed, String::new(), String::new()],
         _ => normed_heads(blueprint, graph, layer, &packed)?,
     };
-    let attended = core(config, graph, layer, &heads);
+    let attended = core(blueprint, graph, layer, &heads);
     output(blueprint, graph, layer, &attended)
 }
 
@@ -137,22 +135,27 @@ pub(super) fn reshape(
 }
 
 /// Adds the attention itself over queries, keys and values, or over all of them packed in
-/// the first.
+/// the first. Without a cache the past is left out, and nobody reads the present.
 pub(super) fn core(
-    config: &ModelConfig,
+    blueprint: &Blueprint<'_>,
     graph: &mut GraphWriter<'_, '_>,
     layer: usize,
     [query, key, value]: &[String; 3],
 ) -> String {
+    let config = blueprint.source.config();
     let name = format!("layers.{layer}.attention.core");
+    let past = |part: &str| match blueprint.gives {
+        Gives::Logits => format!("past_key_values.{layer}.{part}"),
+        Gives::States => String::new(),
+    };
     graph.node(
         Node::contrib("GroupQueryAttention", &name)
             .inputs(&[
                 query,
                 key,
                 value,
-                &format!("past_key_values.{layer}.key"),
-                &format!("past_key_values.{layer}.value"),
+                &past("key"),
+                &past("value"),
                 "seqlens_k",
                 "total_sequence_length",
                 COS,

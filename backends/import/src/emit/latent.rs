@@ -29,7 +29,7 @@ pub(super) fn attention(
     let config = blueprint.source.config();
     let query = queries(blueprint, graph, (layer, latent), input)?;
     let [key, value] = keys_and_values(blueprint, graph, (layer, latent), input)?;
-    let attended = core(config, graph, layer, &[query, key, value]);
+    let attended = core(blueprint, graph, layer, &[query, key, value]);
     let attended = unpad(graph, (layer, config.heads), latent, attended);
     output(blueprint, graph, layer, &attended)
 }
