@@ -48,6 +48,7 @@ fn manifest(form: Form) -> EmbeddingSpec {
         query_prefix: "find: ".into(),
         document_prefix: "is: ".into(),
         pad_token_id: PAD,
+        texts_per_run: None,
         moe: None,
     }
 }
@@ -269,7 +270,10 @@ fn vectors_are_those_of_each_text_alone_in_every_form_of_graph() {
             assert!(have.truncated.is_empty());
             assert_eq!(stats.steps as usize, log.runs());
             assert_eq!(stats.texts as usize, texts.len());
-            assert_eq!(stats.tokens, tokens.iter().map(|&n| u64::from(n)).sum::<u64>());
+            assert_eq!(
+                stats.tokens,
+                tokens.iter().map(|&n| u64::from(n)).sum::<u64>()
+            );
             let alone = size.0 == 1;
             assert_eq!(log.runs() == texts.len(), alone, "{size:?}: {}", log.runs());
         }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 const DIMENSIONS_MAX: usize = 16_384;
 /// Tokens of a context, or of a vocabulary.
 const SIZE_MAX: usize = 1 << 24;
+/// Texts that are computed together.
+const TEXTS_PER_RUN_MAX: usize = 1024;
 /// Bytes of a prefix before texts.
 const PREFIX_BYTES_MAX: usize = 4 << 10;
 
@@ -42,6 +44,10 @@ pub struct EmbeddingSpec {
     /// Fills up the shorter texts of a batch; 0 when absent.
     #[serde(default)]
     pub pad_token_id: u32,
+    /// Texts that are computed together at most; 16 when absent. Where the graph quantises activations
+    /// over the whole batch, only 1 keeps a text's vector from depending on those beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts_per_run: Option<usize>,
     /// For a Mixture of Experts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moe: Option<MoeSpec>,
@@ -80,6 +86,15 @@ impl EmbeddingSpec {
             if !(1..=size_max).contains(&size) {
                 return refuse(field, format!("{size} is not in 1..={size_max}"));
             }
+        }
+        if self
+            .texts_per_run
+            .is_some_and(|texts| !(1..=TEXTS_PER_RUN_MAX).contains(&texts))
+        {
+            return refuse(
+                "texts_per_run",
+                format!("is not in 1..={TEXTS_PER_RUN_MAX}"),
+            );
         }
         if self.pad_token_id as usize >= self.vocab {
             return refuse("pad_token_id", "is not in the vocabulary".into());
@@ -138,6 +153,11 @@ mod tests {
                 "embedding.context_tokens",
             ),
             ("t.json", "../t.json", "embedding.tokenizer"),
+            (
+                "vocab = 8",
+                "vocab = 8\ntexts_per_run = 0",
+                "embedding.texts_per_run",
+            ),
             (
                 "vocab = 8",
                 "vocab = 8\npad_token_id = 8",

@@ -3,8 +3,6 @@
 use super::graph::EmbeddingGraph;
 use std::collections::VecDeque;
 
-/// Texts of one run at most, where the graph takes any number.
-const ROWS_MAX: usize = 16;
 /// Tokens of one run of several texts at most, padding included: what else waits for the device waits
 /// for a run at most.
 const TOKENS_MAX: usize = 2_048;
@@ -35,7 +33,9 @@ fn fits(batch: &[usize], lengths: &[usize], index: usize, graph: &EmbeddingGraph
         None => {
             let longest = graph.columns.unwrap_or(lengths[index]);
             let is_like = lengths[index] <= lengths[batch[0]].saturating_mul(RATIO_MAX);
-            rows <= ROWS_MAX && rows * longest <= TOKENS_MAX && (is_like || graph.columns.is_some())
+            rows <= graph.rows_max
+                && rows * longest <= TOKENS_MAX
+                && (is_like || graph.columns.is_some())
         }
     }
 }
@@ -49,6 +49,7 @@ mod tests {
             inputs: Vec::new(),
             output: 0,
             has_mask,
+            rows_max: 16,
             rows,
             columns,
         }
@@ -61,6 +62,11 @@ mod tests {
         assert_eq!(plan(&[5; 40], &open).len(), 3);
         let long = plan(&[900; 5], &open);
         assert_eq!(long.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+        let alone = EmbeddingGraph {
+            rows_max: 1,
+            ..graph(None, None, true)
+        };
+        assert_eq!(plan(&[5; 4], &alone).len(), 4);
         // Longer than any batch may be, alone.
         assert_eq!(plan(&[9_000, 9_000], &open).len(), 2);
     }

@@ -14,6 +14,9 @@ const OF_TOKENS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
 /// Name of the output with a vector for each text.
 const OF_TEXTS: &str = "sentence_embedding";
 
+/// Texts of one run at most, when neither the manifest nor the graph says.
+const ROWS_DEFAULT: usize = 16;
+
 /// What an input holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -51,6 +54,8 @@ pub(crate) struct EmbeddingGraph {
     pub(super) inputs: Vec<Port>,
     pub(super) output: usize,
     pub(super) has_mask: bool,
+    /// Texts of a run at most, where the graph takes any number.
+    pub(super) rows_max: usize,
     /// The number of texts in a run, where the graph fixes it.
     pub(super) rows: Option<usize>,
     /// The number of tokens, likewise.
@@ -71,6 +76,7 @@ impl EmbeddingGraph {
         let graph = Self {
             output: output(signature, spec)?,
             has_mask: find(Part::Mask).is_some(),
+            rows_max: spec.texts_per_run.unwrap_or(ROWS_DEFAULT),
             rows: shape[0],
             columns: shape[1],
             inputs,

@@ -5,8 +5,7 @@
 //! step. Where the graph has no mask, as with imported decoders, each text is a run.
 //!
 //! A text's vector does not depend on those beside it but for rounding, unless the graph quantises its
-//! activations by the whole batch: such a model is served one text at a time when its manifest fixes
-//! the dimension of the batch at 1.
+//! activations by the whole batch: for such a model the manifest says `texts_per_run = 1`.
 
 mod batch;
 mod compute;
