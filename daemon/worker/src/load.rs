@@ -11,7 +11,7 @@ use mote_api::{
     Backend, BackendKind, Candidate, Digest, Flavour, LoadError, LoadRequest, Manifest, Model,
     Placement, Rejection, Threads, Variant,
 };
-use mote_pipeline::TextModel;
+use mote_pipeline::{EmbeddingModel, TextModel};
 use mote_wire::types::{LoadModel, Loaded, Progress, Stage, Status, WorkerEvent};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub struct LoadedModel {
     pub model: Arc<dyn Model>,
     /// For text models: with tokenizer and template.
     pub text: Option<Arc<TextModel>>,
+    /// For embedding models: with tokenizer.
+    pub embedding: Option<Arc<EmbeddingModel>>,
     /// Its threads.
     pub governor: Arc<Governor>,
     /// What slows the machine down.
@@ -128,6 +130,15 @@ pub fn load(
             })?))
         }
     };
+    let embedding = match &manifest.embedding {
+        None => None,
+        Some(spec) => {
+            let opened = EmbeddingModel::open(&folder, spec, Arc::clone(&model));
+            Some(Arc::new(opened.map_err(|error| {
+                Failure::from(status::of_pipeline(&error))
+            })?))
+        }
+    };
     let placement = model.placement();
     let loaded = Loaded {
         placement_json: serde_json::to_vec(&placement)
@@ -153,6 +164,7 @@ pub fn load(
             request,
             model,
             text,
+            embedding,
             governor,
             throttle: Arc::default(),
             placement,
