@@ -112,6 +112,7 @@ impl MoteReceipt {
             host_cpu_us: receipt.host_cpu_us,
             measured: receipt.measured.into(),
             reasoning_tokens: receipt.reasoning_tokens,
+            texts: receipt.texts,
         }
     }
 }
