@@ -346,7 +346,7 @@ fn vectors_come_in_a_sealed_memfd() -> Result<()> {
         }
         let body = (
             "tiny-bert",
-            ["crab"],
+            vec!["crab"],
             Options::from([("kind", "answer".into())]),
         );
         let refused = error(caller.manager("Embed", &body).await?)?;

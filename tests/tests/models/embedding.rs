@@ -53,7 +53,7 @@ fn difference(vectors: &Vectors, golden: &Value, pooling: &str) -> Result<f64> {
 /// A daemon with the encoder that is checked in, and others.
 fn daemon(more: &[PathBuf]) -> Result<Daemon> {
     Daemon::start(&Setup {
-        stores: [&[folder()], more].concat(),
+        stores: [&[folder()][..], more].concat(),
         runtimes: vec![prepared("MOTE_RUNTIMES")?],
         ..Setup::default()
     })
