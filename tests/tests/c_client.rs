@@ -11,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 use build::{Language, Workshop, crate_folder, done};
 use common::{ADD, FOR_EVER, Model, serve, settled_descriptors, settles_at, tensor, text};
 use mote_client::{
-    ChatMessage, Client, DType, Generate, Input, Prompt, Sampling, Status, WorkOptions,
+    ChatMessage, Client, DType, Embed, EmbedKind, Generate, Input, Prompt, Sampling, Status,
+    WorkOptions,
 };
 use mote_tests::daemon::{Daemon, Setup};
 use mote_tests::npy::numbers;
@@ -223,6 +224,48 @@ fn an_interrupt_ends_the_answer_of_chat() -> Result<()> {
     let mut rest = String::new();
     output.read_to_string(&mut rest)?;
     assert_eq!(chat.wait()?.code(), Some(130), "{rest}");
+    Ok(())
+}
+
+#[test]
+fn search_ranks_as_the_rust_client_does() -> Result<()> {
+    let workshop = Workshop::new()?;
+    let daemon = Daemon::start(&Setup {
+        stores: vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("models/embedding")],
+        runtimes: vec![prepared("MOTE_RUNTIMES")?],
+        ..Setup::default()
+    })?;
+    let texts = [
+        "a crab on the ship",
+        "salt wind",
+        "two whale in the deep sea",
+    ];
+    let program = workshop.build(Language::C, &example("search.c"), &[])?;
+    let mut command = workshop.command(&program);
+    command.arg("-s").arg(daemon.socket());
+    command.args(["tiny-bert", "the whale"]).args(texts);
+    let said = String::from_utf8(done(&mut command)?.stdout)?;
+    let client = daemon.client()?;
+    let embed = |kind, texts: &[&str]| {
+        let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+        let request = Embed {
+            kind,
+            ..Embed::new("tiny-bert", texts)
+        };
+        anyhow::Ok(client.embed(request)?.wait()?.vectors)
+    };
+    let question = embed(EmbedKind::Query, &["the whale"])?;
+    let vectors = embed(EmbedKind::Document, &texts)?;
+    let nearness = |vector: &[f32]| -> f64 {
+        let pairs = question.get(0).iter().zip(vector);
+        pairs.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    };
+    let mut wanted: Vec<_> = vectors.iter().map(nearness).zip(texts).collect();
+    wanted.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let lines = wanted
+        .iter()
+        .map(|(near, text)| format!("{near:.4} {text}\n"));
+    assert_eq!(said, lines.collect::<String>());
     Ok(())
 }
 

@@ -1,5 +1,9 @@
 //! `mote.toml`: what a model folder says about itself beyond its ecosystem's own files.
 
+mod embedding;
+
+pub use embedding::{EmbeddingSpec, Pooling};
+
 use crate::digest::Digest;
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
@@ -105,6 +109,8 @@ pub enum Task {
     Stream,
     /// Text in, text out.
     TextGeneration,
+    /// Texts in, a vector for each out.
+    Embedding,
     /// Two neighbouring frames in, frames between them out.
     FrameInterpolation,
 }
@@ -115,6 +121,7 @@ impl std::fmt::Display for Task {
             Self::Tensor => "tensor",
             Self::Stream => "stream",
             Self::TextGeneration => "text-generation",
+            Self::Embedding => "embedding",
             Self::FrameInterpolation => "frame-interpolation",
         })
     }
@@ -146,6 +153,9 @@ pub struct Manifest {
     /// For [`Task::TextGeneration`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<TextSpec>,
+    /// For [`Task::Embedding`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<EmbeddingSpec>,
     /// For [`Task::Stream`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamSpec>,
@@ -484,6 +494,7 @@ impl Manifest {
             description: String::new(),
             variants,
             text: None,
+            embedding: None,
             stream: None,
             clip: None,
             inputs: Vec::new(),
@@ -532,6 +543,7 @@ impl Manifest {
         }
         match self.task {
             Task::TextGeneration if self.text.is_none() => refuse("text", "is missing".into()),
+            Task::Embedding if self.embedding.is_none() => refuse("embedding", "is missing".into()),
             Task::FrameInterpolation if self.clip.is_none() => refuse("clip", "is missing".into()),
             Task::Stream if self.stream.is_none() => refuse("stream", "is missing".into()),
             _ => self.check_sections(),
@@ -539,6 +551,9 @@ impl Manifest {
     }
 
     fn check_sections(&self) -> Result<(), (String, String)> {
+        if let Some(embedding) = &self.embedding {
+            embedding.check()?;
+        }
         if let Some(text) = &self.text {
             let sizes = [
                 text.context_tokens,
@@ -629,6 +644,7 @@ mod tests {
             ("file = \"m.onnx\"", "file = \"a/../../m\"", "variant.file"),
             ("task = \"tensor\"", "task = \"text-generation\"", "text"),
             ("task = \"tensor\"", "task = \"stream\"", "stream"),
+            ("task = \"tensor\"", "task = \"embedding\"", "embedding"),
             (
                 "[[variant]]",
                 "[dimensions]\nn = 0\n[[variant]]",

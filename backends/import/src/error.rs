@@ -127,6 +127,8 @@ pub enum ImportError {
 pub enum ImportOption {
     /// [`ImportOptions::name`](crate::ImportOptions::name)
     Name,
+    /// [`ImportOptions::embedding`](crate::ImportOptions::embedding)
+    Embedding,
     /// [`ImportOptions::context_tokens`](crate::ImportOptions::context_tokens)
     ContextTokens {
         /// What the checkpoint allows.
@@ -142,6 +144,7 @@ impl fmt::Display for ImportOption {
                 "a model's name is 1 to {NAME_BYTES_MAX} letters, digits, `.`, `_` and `-`, and \
                  does not begin with `.`"
             ),
+            Self::Embedding => f.write_str("other formats hold no embedding models"),
             Self::ContextTokens { tokens_max } => write!(
                 f,
                 "the checkpoint allows a context of 1 to {tokens_max} tokens"

@@ -9,7 +9,8 @@ use crate::{
     checkpoint::{Checkpoint, Experts, LayerSource, ModelConfig},
     config,
     digest::Digest,
-    emit::{Blueprint, Precision, emit},
+    embedding::EmbeddingParts,
+    emit::{Blueprint, CacheStorage, Gives, Precision, emit},
     folder::StageFolder,
     granite_gguf,
     hugging_face::{self, Element},
@@ -45,13 +46,21 @@ pub fn import(
     let mut folder = StageFolder::create(&options.folder)?;
     let mut monitor = Monitor::new(&options.cancel, progress);
     let opened = Source::open(&options.source)?;
-    let source = opened.checkpoint()?;
+    let gives = match options.embedding {
+        None => Gives::Logits,
+        Some(_) => Gives::States,
+    };
+    let source = opened.checkpoint(gives)?;
     let config = source.config();
     let context_tokens = context_tokens(options, config)?;
     check_target(options, config)?;
     let source_digest = opened.digest(&mut monitor)?;
     let recipe = recipe(options, source_digest, config)?;
     let tokenizer = opened.tokenizer(config)?;
+    let embedding = options
+        .embedding
+        .map(|asked| EmbeddingParts::read(opened.folder(), asked.pooling));
+    let embedding = embedding.transpose()?;
     let job = Job {
         options,
         context_tokens,
@@ -60,6 +69,8 @@ pub fn import(
         recipe: recipe.as_ref(),
         source_digest,
         tokenizer: &tokenizer,
+        embedding: embedding.as_ref(),
+        gives,
     };
     let (parameters, source_bytes) = opened.sizes();
     monitor.begin(Stage::Outer, parameters, source_bytes);
@@ -94,6 +105,8 @@ struct Job<'a> {
     recipe: Option<&'a Recipe>,
     source_digest: Digest,
     tokenizer: &'a TokenizerFiles,
+    embedding: Option<&'a EmbeddingParts>,
+    gives: Gives,
 }
 
 impl Job<'_> {
@@ -104,9 +117,17 @@ impl Job<'_> {
         monitor: &mut Monitor<'_>,
     ) -> Result<u64, ImportError> {
         let blueprint = Blueprint {
+            gives: self.gives,
             source: self.source,
             recipe: self.recipe,
-            precision,
+            precision: match self.gives {
+                Gives::Logits => precision,
+                // There is no cache to be narrow.
+                Gives::States => Precision {
+                    cache: CacheStorage::F32,
+                    ..precision
+                },
+            },
             context_tokens: self.context_tokens,
         };
         let data = ExternalData::new(folder.file(DATA_FILE)?);
@@ -137,6 +158,7 @@ impl Job<'_> {
             config: self.source.config(),
             moe: self.moe(),
             tokenizer: self.tokenizer,
+            embedding: self.embedding,
             weights_bytes,
             files: folder.files(),
         })?;
@@ -281,6 +303,11 @@ fn context_tokens(options: &ImportOptions, config: &ModelConfig) -> Result<usize
 /// for the width of heads.
 fn check_target(options: &ImportOptions, config: &ModelConfig) -> Result<(), ImportError> {
     let own_format = matches!(options.target, Target::Mote(_));
+    if options.embedding.is_some() && !own_format {
+        return Err(ImportError::Option {
+            option: ImportOption::Embedding,
+        });
+    }
     let widths = [config.head_dim, config.rotary_dim()];
     if own_format
         && !widths

@@ -11,6 +11,7 @@
 pub mod checkpoint;
 mod config;
 mod digest;
+mod embedding;
 mod emit;
 mod error;
 mod feed_forward;
@@ -34,13 +35,15 @@ mod tokenizer;
 mod tokenizer_folder;
 
 pub use digest::{Digest, DigestParseError};
+pub use embedding::Pooling;
 pub use emit::{CacheStorage, Precision};
 pub use error::{ImportError, ImportOption, Obstacle};
 pub use folder::FileReport;
 pub use hugging_face::Element;
 pub use import::import;
 pub use options::{
-    CONTEXT_TOKENS_DEFAULT, Carve, ImportOptions, ImportReport, Licence, NAME_BYTES_MAX, Target,
+    CONTEXT_TOKENS_DEFAULT, Carve, Embedding, ImportOptions, ImportReport, Licence, NAME_BYTES_MAX,
+    Target,
 };
 pub use progress::{Progress, Stage};
 pub use quantise::{BLOCK, CodeBits, Storage};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    ImportError, checkpoint::ModelConfig, emit::Precision, folder::FileReport, recipe::MoeShape,
-    tokenizer::TokenizerFiles,
+    ImportError, checkpoint::ModelConfig, embedding::EmbeddingParts, emit::Precision,
+    folder::FileReport, recipe::MoeShape, tokenizer::TokenizerFiles,
 };
 
 pub(crate) const MANIFEST_FILE: &str = "mote.toml";
@@ -29,7 +29,10 @@ struct Manifest<'a> {
     source: &'a str,
     description: &'a str,
     variant: [Variant; 1],
-    text: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<Embedding<'a>>,
     files: BTreeMap<&'a str, String>,
 }
 
@@ -60,6 +63,21 @@ struct Text<'a> {
 }
 
 #[derive(Serialize)]
+struct Embedding<'a> {
+    tokenizer: &'static str,
+    context_tokens: usize,
+    vocab: usize,
+    dimensions: usize,
+    pooling: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    query_prefix: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    document_prefix: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moe: Option<Moe>,
+}
+
+#[derive(Serialize)]
 struct Moe {
     experts: usize,
     experts_per_token: usize,
@@ -78,6 +96,8 @@ pub(crate) struct ManifestParts<'a> {
     pub config: &'a ModelConfig,
     pub moe: Option<MoeShape>,
     pub tokenizer: &'a TokenizerFiles,
+    /// For a model that gives vectors.
+    pub embedding: Option<&'a EmbeddingParts>,
     pub weights_bytes: u64,
     pub files: &'a [FileReport],
 }
@@ -93,7 +113,10 @@ pub(crate) fn toml(parts: &ManifestParts<'_>) -> Result<String, ImportError> {
     let manifest = Manifest {
         format: MANIFEST_FORMAT,
         name: parts.name,
-        task: "text-generation",
+        task: match parts.embedding {
+            None => "text-generation",
+            Some(_) => "embedding",
+        },
         licence: parts.licence,
         source: parts.source,
         description: parts.description,
@@ -104,27 +127,8 @@ pub(crate) fn toml(parts: &ManifestParts<'_>) -> Result<String, ImportError> {
             precision,
             weights_bytes: parts.weights_bytes,
         }],
-        text: Text {
-            tokenizer: TOKENIZER_FILE,
-            chat_template: parts
-                .tokenizer
-                .chat_template
-                .as_ref()
-                .map(|_| TEMPLATE_FILE),
-            context_tokens: parts.context_tokens,
-            vocab: parts.config.vocab,
-            layers: parts.config.layers,
-            kv_heads: parts.config.kv_heads,
-            head_dim: parts.config.head_dim,
-            bos_token_id: parts.tokenizer.special.bos,
-            eos_token_ids: &parts.tokenizer.special.eos,
-            moe: parts.moe.map(|moe| Moe {
-                experts: moe.experts,
-                experts_per_token: moe.experts_per_token,
-                shared_neurons: moe.shared_neurons,
-                expert_neurons: moe.expert_neurons,
-            }),
-        },
+        text: parts.embedding.is_none().then(|| text(parts)),
+        embedding: parts.embedding.map(|how| embedding(parts, how)),
         files: parts
             .files
             .iter()
@@ -134,5 +138,43 @@ pub(crate) fn toml(parts: &ManifestParts<'_>) -> Result<String, ImportError> {
     toml::to_string(&manifest).map_err(|source| ImportError::Serialise {
         file: MANIFEST_FILE,
         source: source.into(),
+    })
+}
+
+fn text<'a>(parts: &ManifestParts<'a>) -> Text<'a> {
+    let template = parts.tokenizer.chat_template.as_ref();
+    Text {
+        tokenizer: TOKENIZER_FILE,
+        chat_template: template.map(|_| TEMPLATE_FILE),
+        context_tokens: parts.context_tokens,
+        vocab: parts.config.vocab,
+        layers: parts.config.layers,
+        kv_heads: parts.config.kv_heads,
+        head_dim: parts.config.head_dim,
+        bos_token_id: parts.tokenizer.special.bos,
+        eos_token_ids: &parts.tokenizer.special.eos,
+        moe: moe(parts),
+    }
+}
+
+fn embedding<'a>(parts: &ManifestParts<'a>, how: &'a EmbeddingParts) -> Embedding<'a> {
+    Embedding {
+        tokenizer: TOKENIZER_FILE,
+        context_tokens: parts.context_tokens,
+        vocab: parts.config.vocab,
+        dimensions: parts.config.hidden,
+        pooling: how.pooling.name(),
+        query_prefix: &how.query_prefix,
+        document_prefix: &how.document_prefix,
+        moe: moe(parts),
+    }
+}
+
+fn moe(parts: &ManifestParts<'_>) -> Option<Moe> {
+    parts.moe.map(|moe| Moe {
+        experts: moe.experts,
+        experts_per_token: moe.experts_per_token,
+        shared_neurons: moe.shared_neurons,
+        expert_neurons: moe.expert_neurons,
     })
 }

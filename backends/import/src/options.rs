@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    digest::Digest, emit::Precision, folder::FileReport, hugging_face::Element, recipe::MoeShape,
+    digest::Digest, embedding::Pooling, emit::Precision, folder::FileReport, hugging_face::Element,
+    recipe::MoeShape,
 };
 
 /// Longest model name, in bytes.
@@ -32,6 +33,8 @@ pub struct ImportOptions {
     pub licence: Licence,
     /// Turns the dense checkpoint into a Mixture of Experts.
     pub carve: Option<Carve>,
+    /// Makes a model that gives vectors, not text.
+    pub embedding: Option<Embedding>,
     /// Longest context to prepare for, in tokens; at most what the checkpoint allows. When the
     /// caller does not say, [`CONTEXT_TOKENS_DEFAULT`] or what the checkpoint allows.
     pub context_tokens: Option<usize>,
@@ -57,6 +60,14 @@ pub struct Carve {
     pub recipe: Cow<'static, [u8]>,
     /// Experts per token, when not the recipe's own number.
     pub experts_per_token: Option<usize>,
+}
+
+/// How vectors are made of a decoder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Embedding {
+    /// How tokens' vectors become a text's. When the caller does not say, what sentence-transformers
+    /// wrote beside the checkpoint, or else the last token's.
+    pub pooling: Option<Pooling>,
 }
 
 /// What an import writes.
@@ -87,6 +98,7 @@ impl ImportOptions {
             name,
             licence: Licence::default(),
             carve: None,
+            embedding: None,
             context_tokens: None,
             target: Target::Mote(Precision::default()),
             cancel: Arc::default(),

@@ -6,8 +6,11 @@ use serde_json::{Map, Value};
 
 use crate::{
     ImportError,
-    checkpoint::{self, Checkpoint, ModelConfig, open_gguf, open_hugging_face},
+    checkpoint::{
+        self, Checkpoint, ModelConfig, open_gguf, open_hugging_face, open_hugging_face_without_head,
+    },
     digest::{Digest, Hasher},
+    emit::Gives,
     gguf::Gguf,
     licence,
     progress::{Monitor, Stage},
@@ -49,11 +52,14 @@ impl Source {
         }))
     }
 
-    /// What is in it, checked.
-    pub fn checkpoint(&self) -> Result<Checkpoint<'_>, ImportError> {
+    /// What is in it, checked: all that is needed for what is to be given.
+    pub fn checkpoint(&self, gives: Gives) -> Result<Checkpoint<'_>, ImportError> {
         Ok(match self {
             Self::Gguf(gguf) => open_gguf(gguf)?,
-            Self::Folder(folder) => open_hugging_face(&folder.weights, &folder.config)?,
+            Self::Folder(folder) => match gives {
+                Gives::Logits => open_hugging_face(&folder.weights, &folder.config)?,
+                Gives::States => open_hugging_face_without_head(&folder.weights, &folder.config)?,
+            },
         })
     }
 
@@ -128,6 +134,14 @@ impl Source {
                 let card = read_start(&path, limits::CARD_BYTES_MAX)?;
                 Ok(card.and_then(|card| licence::of_card(&String::from_utf8_lossy(&card))))
             }
+        }
+    }
+
+    /// The folder, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Gguf(_) => None,
+            Self::Folder(folder) => Some(folder.weights.path()),
         }
     }
 

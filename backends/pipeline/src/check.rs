@@ -3,11 +3,12 @@
 
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
+use crate::embed::{EmbeddingGraph, compute};
 use crate::stream::constant_tensor;
 use crate::text::{Bank, TextGraph};
 use mote_api::{
-    CheckInput, ConstantInput, DType, InputHint, Manifest, Model, Samples, Session, Signature,
-    Tensor, TensorSpec, TextSpec,
+    CheckInput, ConstantInput, DType, EmbeddingSpec, InputHint, Manifest, Model, Samples, Session,
+    Signature, Tensor, TensorSpec, TextSpec,
 };
 use std::sync::Arc;
 
@@ -37,6 +38,13 @@ enum Work {
         /// After the prompt, and after each token that follows.
         logits: Vec<Vec<f32>>,
     },
+    Embedding {
+        session: Box<dyn Session>,
+        graph: Box<EmbeddingGraph>,
+        spec: Box<EmbeddingSpec>,
+        ids: Vec<u32>,
+        vector: Vec<f32>,
+    },
 }
 
 impl Check {
@@ -45,9 +53,10 @@ impl Check {
     /// # Errors
     /// When the input would be too large, the manifest does not fit the model, or the library fails.
     pub fn prepare(manifest: &Manifest, model: &Arc<dyn Model>) -> Result<Self, PipelineError> {
-        Ok(Self(match &manifest.text {
-            Some(spec) => text(spec, model)?,
-            None => tensors(manifest, model)?,
+        Ok(Self(match (&manifest.text, &manifest.embedding) {
+            (Some(spec), _) => text(spec, model)?,
+            (None, Some(spec)) => embedding(spec, model)?,
+            (None, None) => tensors(manifest, model)?,
         }))
     }
 
@@ -68,6 +77,17 @@ impl Check {
                     bank.compute(&cancel, 0, &ids[at..=at], 1)?;
                     bank.logits(0, 0, logits)?;
                 }
+            }
+            Work::Embedding {
+                session,
+                graph,
+                spec,
+                ids,
+                vector,
+            } => {
+                let cancel = CancelFlag::default();
+                let (vectors, _) = compute(session.as_mut(), (graph, spec), &cancel, &[ids])?;
+                *vector = vectors.concat();
             }
         }
         Ok(())
@@ -96,6 +116,10 @@ impl Check {
                 let steps = logits.iter().enumerate().map(of_step);
                 steps.collect::<Result<Vec<_>, PipelineError>>()?
             }
+            Work::Embedding { vector, .. } => {
+                let tensor = Tensor::from_slice(&[vector.len()], vector)?;
+                vec![("embedding".to_owned(), tensor)]
+            }
         };
         let named = named.iter().map(|(name, tensor)| (name.as_str(), tensor));
         Ok(Samples::of(named)?)
@@ -113,6 +137,19 @@ fn text(spec: &TextSpec, model: &Arc<dyn Model>) -> Result<Work, PipelineError> 
         bank,
         ids: (0..prompt + answer).map(draw).collect(),
         logits: vec![Vec::new(); answer + 1],
+    })
+}
+
+fn embedding(spec: &EmbeddingSpec, model: &Arc<dyn Model>) -> Result<Work, PipelineError> {
+    let mut numbers = Numbers::seeded("input_ids");
+    let draw = |_| (numbers.next() * spec.vocab as f64) as u32;
+    let tokens = PROMPT_TOKENS.min(spec.context_tokens);
+    Ok(Work::Embedding {
+        graph: Box::new(EmbeddingGraph::new(model.signature(), spec)?),
+        session: model.session()?,
+        spec: Box::new(spec.clone()),
+        ids: (0..tokens).map(draw).collect(),
+        vector: Vec::new(),
     })
 }
 

@@ -26,6 +26,13 @@ pub enum PipelineError {
         have_bytes: u64,
         bytes_max: u64,
     },
+    /// A text to be embedded is longer than the context.
+    #[error("text {index} has {tokens} tokens, the model's context holds {context_tokens}")]
+    TextTooLong {
+        index: usize,
+        tokens: u64,
+        context_tokens: u64,
+    },
     /// A file of the model's folder cannot be read.
     #[error("cannot read {}", file.display())]
     ModelFile {
@@ -64,6 +71,9 @@ pub enum PipelineError {
     /// No token can be chosen from what the model computed.
     #[error("the model's logits {why}")]
     Logits { why: &'static str },
+    /// What the model computed for a text is no vector.
+    #[error("the vector of a text {why}")]
+    Vector { why: &'static str },
     /// The run in progress was cancelled.
     #[error("the job was cancelled")]
     Cancelled,

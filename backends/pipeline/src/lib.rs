@@ -1,4 +1,4 @@
-//! What Mote does with a loaded model, step by step: text generation, tensor runs, stateful
+//! What Mote does with a loaded model, step by step: text generation, embedding, tensor runs, stateful
 //! streams, frame interpolation.
 //!
 //! Everything here is driven from outside. A call does one *step* (a prefill chunk, a token, a
@@ -6,6 +6,7 @@
 //! function here starts a thread, talks to a client, or logs what a user said or a model answered.
 //!
 //! * [`TextModel`] → [`TextJob`] → [`TextStep`], with [`KvPool`] between jobs
+//! * [`EmbeddingModel`] → [`EmbeddingJob`] → [`EmbeddingStep`]
 //! * [`TensorJob`], with [`SessionPool`] between jobs
 //! * [`StreamSession`]
 //! * [`Interpolator`] and [`FrameWindow`]
@@ -20,6 +21,7 @@ mod binding;
 mod cancel;
 mod check;
 mod clip;
+mod embed;
 mod error;
 mod stream;
 mod tensor;
@@ -27,6 +29,10 @@ mod text;
 
 pub use check::Check;
 pub use clip::{FACTORS, FRAME_PIXELS_MAX, FrameWindow, Interpolator, Rgb, RgbFrame, WindowStep};
+pub use embed::{
+    EmbeddingJob, EmbeddingKind, EmbeddingModel, EmbeddingRequest, EmbeddingStats, EmbeddingStep,
+    Embeddings,
+};
 pub use error::PipelineError;
 pub use stream::{PREPARED_MAX, PushId, StreamSession};
 pub use tensor::{NamedTarget, NamedTensor, SESSIONS_MAX, SessionPool, TensorJob, TensorResult};

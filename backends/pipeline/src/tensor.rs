@@ -36,16 +36,17 @@ pub struct TensorResult {
     pub report: RunReport,
 }
 
-/// Idle sessions, for [`TensorJob`]s on the same model to use again.
+/// Idle sessions, for [`TensorJob`]s and [`EmbeddingJob`](crate::EmbeddingJob)s on the same model to use again.
 #[derive(Default)]
 pub struct SessionPool {
     /// Least recently used first.
     idle: Vec<IdleSession>,
 }
 
-struct IdleSession {
+/// A session that a job takes from the pool and gives back to it.
+pub(crate) struct IdleSession {
     model: Arc<dyn Model>,
-    session: Box<dyn Session>,
+    pub session: Box<dyn Session>,
     memory: OwnMemory,
 }
 
@@ -91,7 +92,8 @@ impl SessionPool {
         Self::default()
     }
 
-    fn take(&mut self, model: &Arc<dyn Model>) -> Result<IdleSession, PipelineError> {
+    /// A session of `model`: an idle one, or a new one.
+    pub(crate) fn take(&mut self, model: &Arc<dyn Model>) -> Result<IdleSession, PipelineError> {
         let usable = |idle: &IdleSession| Arc::ptr_eq(&idle.model, model);
         match self.idle.iter().rposition(usable) {
             Some(position) => Ok(self.idle.remove(position)),
@@ -105,7 +107,7 @@ impl SessionPool {
 
     /// Keeps a session, without the memory that its last job bound. One that does not let go of it
     /// is dropped.
-    fn put(&mut self, mut used: IdleSession) {
+    pub(crate) fn put(&mut self, mut used: IdleSession) {
         let signature = used.model.signature();
         let outputs = 0..signature.outputs.len();
         let unbound = used.memory.stand_ins(signature).and_then(|stand_ins| {

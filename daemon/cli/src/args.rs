@@ -68,6 +68,8 @@ pub enum Verb {
     Run(Run),
     /// Answer a prompt
     Generate(Generate),
+    /// Make vectors of texts, and compare them
+    Embed(Embed),
     /// Transform a clip
     Clip(Clip),
     /// Measure this machine and the daemon
@@ -189,6 +191,13 @@ pub struct Import {
     /// Routed experts per token [default: the recipe's]
     #[arg(long)]
     pub experts_per_token: Option<usize>,
+    /// Make a model that gives vectors of texts, for a checkpoint that is trained for that
+    #[arg(long, conflicts_with_all = ["recipe", "also"])]
+    pub embedding: bool,
+    /// How tokens' vectors become a text's [default: what sentence-transformers left beside the
+    /// checkpoint, or else last]
+    #[arg(long, value_enum, requires = "embedding")]
+    pub pooling: Option<PoolingArg>,
     /// Bits per weight: 4 and 8 are for use, 16 and 32 for comparisons (the CPU computes with 32
     /// for both)
     #[arg(long, value_enum, default_value_t = Bits::Eight)]
@@ -199,7 +208,7 @@ pub struct Import {
     pub head_bits: Option<Bits>,
     /// How keys and values of a context are kept: f16 takes half the memory and changes next to
     /// nothing, i8 takes a quarter and changes answers about as much as 8-bit weights do
-    #[arg(long, value_enum, default_value_t = CacheArg::F32)]
+    #[arg(long, value_enum, default_value_t = CacheArg::F32, conflicts_with = "embedding")]
     pub cache: CacheArg,
     /// Tokens of prompt and answer together [default: 2048, or what the checkpoint allows]
     #[arg(long)]
@@ -214,6 +223,14 @@ pub struct Import {
     /// Replace a model of this name
     #[arg(long)]
     pub replace: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PoolingArg {
+    /// The last token's
+    Last,
+    /// The mean over all tokens
+    Mean,
 }
 
 /// The weights in the format of other programs.
@@ -365,6 +382,44 @@ pub struct Generate {
     pub receipt: bool,
     #[command(flatten)]
     pub work: Work,
+}
+
+#[derive(Debug, Args)]
+pub struct Embed {
+    /// The model
+    pub model: String,
+    /// The texts; without any, or with `-`, the lines of standard input
+    #[arg(value_name = "TEXT", conflicts_with = "file")]
+    pub texts: Vec<String>,
+    /// Read texts from this file, one per line; `-` is standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Put the model's prefix for queries or for documents before each text
+    #[arg(long, value_enum)]
+    pub kind: Option<EmbedKindArg>,
+    /// Keep so many of the first dimensions, normed again; for models that are trained for that
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub dimensions: Option<u32>,
+    /// Cut texts that do not fit the model's context
+    #[arg(long)]
+    pub truncate: bool,
+    /// Write the vectors, a row for each text, here: .npy for NumPy, or .f32 (little-endian, no header)
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Replace an existing result
+    #[arg(long)]
+    pub force: bool,
+    /// Print the receipt too
+    #[arg(long)]
+    pub receipt: bool,
+    #[command(flatten)]
+    pub work: Work,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EmbedKindArg {
+    Query,
+    Document,
 }
 
 #[derive(Debug, Args)]

@@ -127,6 +127,13 @@ fn data_of(path: &Path, need: u64) -> Result<Vec<u8>> {
 /// Writes a NumPy file.
 pub fn write_npy(path: &Path, array: &Array) -> Result<()> {
     let failed = || format!("cannot write {}", path.display());
+    let mut file = BufWriter::new(File::create(path).with_context(failed)?);
+    write_npy_to(&mut file, array).with_context(failed)?;
+    std::io::Write::flush(&mut file).with_context(failed)
+}
+
+/// Writes what a NumPy file holds.
+pub fn write_npy_to(out: &mut impl std::io::Write, array: &Array) -> Result<()> {
     let kind = match array.dtype {
         DType::F32 => "<f4",
         DType::F16 => "<f2",
@@ -142,10 +149,8 @@ pub fn write_npy(path: &Path, array: &Array) -> Result<()> {
         DType::Bool => "|b1",
         DType::Bf16 => bail!("NumPy files cannot hold bf16"),
     };
-    let mut file = BufWriter::new(File::create(path).with_context(failed)?);
-    write_header(&mut file, kind, &array.shape).with_context(failed)?;
-    std::io::Write::write_all(&mut file, &array.bytes).with_context(failed)?;
-    std::io::Write::flush(&mut file).with_context(failed)
+    write_header(out, kind, &array.shape)?;
+    Ok(out.write_all(&array.bytes)?)
 }
 
 /// NumPy's own format, version 1.0 (NEP 1).

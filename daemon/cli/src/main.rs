@@ -151,6 +151,7 @@ fn with_daemon(client: &Arc<Client>, verb: &Verb, ui: &Ui) -> Result<()> {
         Verb::Models(_) => commands::models::list(client, ui),
         Verb::Run(args) => commands::run::run(client, args, ui),
         Verb::Generate(args) => commands::generate::generate(client, args, ui),
+        Verb::Embed(args) => commands::embed::embed(client, args, ui),
         Verb::Clip(args) => commands::clip::clip(client, args, ui),
         // Every other verb was served without a daemon.
         _ => Ok(()),

@@ -44,6 +44,12 @@ pub fn receipt_text(receipt: &Receipt) -> String {
     if receipt.generated_tokens > 0 {
         line("tokens", tokens_text(receipt));
     }
+    if receipt.texts > 0 {
+        let rate = receipt.prompt_tokens as f64 * 1e6 / receipt.compute_us.max(1) as f64;
+        let (texts, tokens, steps) = (receipt.texts, receipt.prompt_tokens, receipt.steps);
+        let text = format!("{texts} of {tokens} tokens in {steps} runs, {rate:.0} tokens/s");
+        line("texts", text);
+    }
     if receipt.frames_out > 0 {
         line(
             "frames",

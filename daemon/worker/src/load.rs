@@ -11,7 +11,7 @@ use mote_api::{
     Backend, BackendKind, Candidate, Digest, Flavour, LoadError, LoadRequest, Manifest, Model,
     Placement, Rejection, Threads, Variant,
 };
-use mote_pipeline::{ROWS_MAX, TextModel};
+use mote_pipeline::{EmbeddingModel, ROWS_MAX, TextModel};
 use mote_wire::types::{LoadModel, Loaded, Progress, Stage, Status, WorkerEvent};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ pub struct LoadedModel {
     pub rows_max: usize,
     /// Bytes that key and value caches may take together.
     pub cache_bytes_max: u64,
+    /// For embedding models: with tokenizer.
+    pub embedding: Option<Arc<EmbeddingModel>>,
     /// Its threads.
     pub governor: Arc<Governor>,
     /// What slows the machine down.
@@ -137,6 +139,15 @@ pub fn load(
     let takes_rows = text.as_ref().is_some_and(|text| text.takes_rows());
     let rows_max = if is_plain && takes_rows { ROWS_MAX } else { 1 };
     log::debug!(rows = rows_max; "answers that one run serves");
+    let embedding = match &manifest.embedding {
+        None => None,
+        Some(spec) => {
+            let opened = EmbeddingModel::open(&folder, spec, Arc::clone(&model));
+            Some(Arc::new(opened.map_err(|error| {
+                Failure::from(status::of_pipeline(&error))
+            })?))
+        }
+    };
     let placement = model.placement();
     let loaded = Loaded {
         placement_json: serde_json::to_vec(&placement)
@@ -168,6 +179,7 @@ pub fn load(
                 0 => u64::MAX,
                 bytes => bytes,
             },
+            embedding,
             governor,
             throttle: Arc::default(),
             placement,

@@ -104,6 +104,16 @@ pub fn of_pipeline(error: &PipelineError) -> Status {
         } => Status::ContextOverflow {
             prompt_tokens: *prompt_tokens,
             context_tokens: *context_tokens,
+            text: None,
+        },
+        PipelineError::TextTooLong {
+            index,
+            tokens,
+            context_tokens,
+        } => Status::ContextOverflow {
+            prompt_tokens: *tokens,
+            context_tokens: *context_tokens,
+            text: u32::try_from(*index).ok(),
         },
         PipelineError::CacheFull {
             need_bytes,

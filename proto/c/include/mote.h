@@ -68,7 +68,7 @@ enum {
   MOTE_ERROR_LIMIT_EXCEEDED = 18,      /* [what, have, limit] */
   MOTE_ERROR_UNSUPPORTED = 19,         /* [what] */
   MOTE_ERROR_MODEL_CORRUPT = 20,       /* [file, why] */
-  MOTE_ERROR_CONTEXT_OVERFLOW = 21,    /* [prompt_tokens, context_tokens] */
+  MOTE_ERROR_CONTEXT_OVERFLOW = 21,    /* [prompt_tokens, context_tokens; of texts to be embedded: text] */
   MOTE_ERROR_REVOKED = 22,             /* [why] the stream was ended by the daemon */
   MOTE_ERROR_COMPUTE_FAILED = 23,      /* [operation, cause] */
   MOTE_ERROR_INTERNAL = 24,            /* [operation, cause] also said by this library */
@@ -344,12 +344,13 @@ typedef struct mote_receipt_info {
   uint64_t drafted_tokens;    /* drafted to be verified */
   uint64_t accepted_tokens;   /* those of them that the model chose, too */
   uint64_t dropped_tokens;    /* left out because the context was full */
+  uint64_t texts;             /* that were embedded; prompt_tokens counts their tokens */
 } mote_receipt_info_t;
 
 #define MOTE_RECEIPT_INFO_INIT                                                                 \
   {sizeof(mote_receipt_info_t),                                                                \
    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Fills in *info, whose size is set. */
 mote_status_t mote_receipt_info(const mote_receipt_t *receipt, mote_receipt_info_t *info,
@@ -453,6 +454,38 @@ typedef struct mote_result mote_result_t;
  * have targets. Ends early only by `deadline_ms`.
  */
 mote_status_t mote_infer(const mote_client_t *client, const mote_infer_args_t *args,
+                         mote_result_t **result, mote_error_t **error);
+
+/* What texts are embedded as. */
+enum {
+  MOTE_EMBED_PLAIN = 0,   /* as they are */
+  MOTE_EMBED_QUERY = 1,   /* behind the query prefix of the model's manifest */
+  MOTE_EMBED_DOCUMENT = 2 /* behind its document prefix */
+};
+
+/* Texts of which vectors are made. */
+typedef struct mote_embed_args {
+  size_t size;
+  const char *model;
+  const char *const *texts; /* 1 to 1,024, none empty, each at most 256 KiB, together at most
+                               mote_limits_t.prompt_bytes_max */
+  size_t text_count;
+  const mote_options_t *options; /* or NULL */
+  int32_t kind;                  /* MOTE_EMBED_* */
+  uint32_t dimensions;           /* keep so many of the first ones, normed again; 0: all */
+  int32_t truncate; /* not 0: cut texts that do not fit the model's context; otherwise they are
+                       refused with MOTE_ERROR_CONTEXT_OVERFLOW, whose field "text" tells which */
+  uint32_t flags;   /* 0 */
+} mote_embed_args_t;
+
+#define MOTE_EMBED_ARGS_INIT {sizeof(mote_embed_args_t), 0, 0, 0, 0, 0, 0, 0, 0}
+
+/*
+ * Embeds texts and waits for their vectors. The result has three outputs, in this order:
+ * "embeddings", F32 [texts, dimensions]; "tokens", U32 [texts], how many of each were computed;
+ * "truncated", BOOL [texts], whether it was cut. Ends early only by `deadline_ms`.
+ */
+mote_status_t mote_embed(const mote_client_t *client, const mote_embed_args_t *args,
                          mote_result_t **result, mote_error_t **error);
 
 /* An output. What it points to is borrowed from the result. */
@@ -563,7 +596,8 @@ enum {
   MOTE_STAGE_TRANSFORM = 5,
   MOTE_STAGE_ENCODE = 6,
   MOTE_STAGE_TRYING = 7,   /* ways to run the model are tried before its first use */
-  MOTE_STAGE_COMPILING = 8 /* done, total: milliseconds; total is of the last time, or 0 */
+  MOTE_STAGE_COMPILING = 8, /* done, total: milliseconds; total is of the last time, or 0 */
+  MOTE_STAGE_EMBED = 9      /* done, total: texts */
 };
 
 /* Why an answer ended. */

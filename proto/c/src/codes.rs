@@ -79,6 +79,11 @@ constants! {
     MOTE_STAGE_ENCODE = 6,
     MOTE_STAGE_TRYING = 7,
     MOTE_STAGE_COMPILING = 8,
+    MOTE_STAGE_EMBED = 9,
+
+    MOTE_EMBED_PLAIN = 0,
+    MOTE_EMBED_QUERY = 1,
+    MOTE_EMBED_DOCUMENT = 2,
 
     // As `FinishReason` of the schema.
     MOTE_FINISH_COMPLETE = 1,

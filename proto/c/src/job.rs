@@ -228,6 +228,7 @@ fn stage_number(stage: Stage) -> i32 {
         Stage::Encode => MOTE_STAGE_ENCODE,
         Stage::Trying => MOTE_STAGE_TRYING,
         Stage::Compiling => MOTE_STAGE_COMPILING,
+        Stage::Embed => MOTE_STAGE_EMBED,
     }
 }
 

@@ -16,6 +16,7 @@ mod client;
 mod clip;
 pub mod codes;
 mod door;
+mod embed;
 mod error;
 mod failure;
 mod generation;

@@ -116,6 +116,7 @@ impl MoteReceipt {
             drafted_tokens: receipt.drafted_tokens,
             accepted_tokens: receipt.accepted_tokens,
             dropped_tokens: receipt.dropped_tokens,
+            texts: receipt.texts,
         }
     }
 }

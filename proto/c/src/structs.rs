@@ -162,6 +162,19 @@ structs! {
         text_bytes: usize,
     }
 
+    /// Texts to be embedded.
+    mote_embed_args_t = EmbedArgs<'a> {
+        size: usize,
+        model: Text<'a>,
+        texts: List<'a, Text<'a>>,
+        text_count: usize,
+        options: Given<'a, Options<'a>>,
+        kind: i32,
+        dimensions: u32,
+        truncate: i32,
+        flags: u32,
+    }
+
     /// A clip to be transformed.
     mote_transform_args_t = TransformArgs<'a> {
         size: usize,
@@ -258,6 +271,7 @@ structs! {
         drafted_tokens: u64,
         accepted_tokens: u64,
         dropped_tokens: u64,
+        texts: u64,
     }
 }
 
@@ -270,6 +284,7 @@ sized! {
     Output ends with flags: u32,
     Sampling ends with repetition_penalty: f32,
     GenerateArgs<'_> ends with flags: u32,
+    EmbedArgs<'_> ends with flags: u32,
     TransformArgs<'_> ends with preview_every: u32,
     Event ends with receipt: *const c_void,
     ReceiptInfo ends with experts_per_token: u32,

@@ -1,7 +1,7 @@
 //! The client of Mote: blocking, no runtime, usable from several threads.
 //!
 //! ```no_run
-//! use mote_client::{Client, DType, Generate, GenerationEvent, Input, Prompt, WorkOptions};
+//! use mote_client::{Client, DType, Embed, Generate, GenerationEvent, Input, Prompt, WorkOptions};
 //!
 //! # fn main() -> Result<(), mote_client::ClientError> {
 //! let client = Client::connect_default("example")?;
@@ -23,6 +23,11 @@
 //!     }
 //! }
 //!
+//! // Texts in, a vector for each out.
+//! let texts = vec!["one ocean".to_owned(), "the other".to_owned()];
+//! let result = client.embed(Embed::new("qwen3-embedding", texts))?.wait()?;
+//! println!("{:.2} alike", result.vectors.cosine(0, 1));
+//!
 //! // A stream over buffers that are mapped once: nothing is copied, no descriptor travels.
 //! let mut stream = client.open_stream("silero-vad", &WorkOptions::default())?;
 //! let mut audio = stream.buffer(512 * 4)?;
@@ -41,6 +46,7 @@ mod buffer;
 mod call;
 mod client;
 mod clip;
+mod embed;
 mod error;
 mod generation;
 mod inbox;
@@ -56,6 +62,7 @@ pub use buffer::Buffer;
 pub use call::Canceller;
 pub use client::Client;
 pub use clip::{ClipEvent, ClipTransform};
+pub use embed::{EmbedResult, Embedding, EmbeddingEvent, Vectors};
 pub use error::{ClientError, ProtocolError};
 pub use generation::{Generation, GenerationEvent};
 pub use infer::InferResult;
@@ -66,9 +73,9 @@ pub use watch::Watch;
 pub use mote_wire::limits::Limits;
 pub use mote_wire::types::{
     BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, Constraint, DType, Device,
-    Done, Event, EventKind, Explanation, FinishReason, Generate, LogitBias, Logprobs, ModelDetails,
-    ModelInfo, PowerReport, Preview, Priority, Progress, Prompt, ProviderShare, Reason, Reasoning,
-    Receipt, Rejected, Sampling, Sandbox, SandboxPart, SandboxState, Stage, Status, StatusReport,
-    TensorSpec, Token, TopToken, TransformClip, TrialInfo, VariantInfo, WorkOptions, WorkerInfo,
-    WorkerState,
+    Done, Embed, EmbedKind, Event, EventKind, Explanation, FinishReason, Generate, LogitBias,
+    Logprobs, ModelDetails, ModelInfo, PowerReport, Preview, Priority, Progress, Prompt,
+    ProviderShare, Reason, Reasoning, Receipt, Rejected, Sampling, Sandbox, SandboxPart,
+    SandboxState, Stage, Status, StatusReport, TensorSpec, Token, TopToken, TransformClip,
+    TrialInfo, VariantInfo, WorkOptions, WorkerInfo, WorkerState,
 };

@@ -6,7 +6,7 @@
 ...         print(text, end="")
 """
 
-from ._client import Client, Event, Generation, Outputs, Stream, Watch, connect
+from ._client import Client, Embeddings, Event, Generation, Outputs, Stream, Watch, connect
 from ._errors import (
     Busy,
     Cancelled,
@@ -37,6 +37,7 @@ __all__ = [
     "ComputeFailed",
     "ContextOverflow",
     "DeadlineExceeded",
+    "Embeddings",
     "Event",
     "Generation",
     "Internal",

@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, Mapping
 import numpy as np
 
 from . import _memory, _schema
-from ._errors import MoteError
+from ._errors import MoteError, ProtocolError
 from ._files import Pending
 from ._link import Call, Link
 from ._memory import Memory
@@ -22,6 +22,7 @@ SYSTEM_SOCKET = "/run/mote/mote.sock"
 _GREETING_LIMIT_S = 10
 # Output frames per preview when the caller does not say.
 PREVIEW_EVERY = 10
+_EMBED_KINDS = {None: 0, "query": 1, "document": 2}
 _CLIP_FORMATS = {"mp4": 1, "gif": 2, "png": 3}
 
 
@@ -204,6 +205,56 @@ class Client:
                 )
         return Generation(Call(self._link, "generate", body))
 
+    # ---- Embeddings ----
+
+    def embed(
+        self,
+        model: str,
+        texts: str | Iterable[str],
+        *,
+        kind: str | None = None,
+        dimensions: int | None = None,
+        truncate: bool = False,
+        on_progress: Callable[[Any], None] | None = None,
+        options=None,
+    ) -> "Embeddings":
+        """Makes a vector of each text: f32 ``[texts, dimensions]``, in their order.
+
+        ``kind``: ``query`` or ``document`` puts the model's prefix before each text. ``dimensions``:
+        keep so many of the first, normed again. ``truncate``: cut texts that do not fit the model's
+        context, which is an error otherwise. ``on_progress`` is called with ``stage``, ``done`` and
+        ``total``; what it raises ends the work.
+        """
+        if kind not in _EMBED_KINDS:
+            raise ValueError(f"{kind!r} is neither 'query' nor 'document'")
+        body = _schema.message("Embed")(
+            model=model,
+            texts=[texts] if isinstance(texts, str) else texts,
+            kind=_EMBED_KINDS[kind],
+            dimensions=dimensions,
+            truncate=truncate,
+            options=options,
+        )
+        if dimensions == 0:
+            raise ValueError("dimensions is 0")
+        call = Call(self._link, "embed", body)
+        try:
+            made = None
+            while True:
+                kind_of, message, fds = call.next()
+                if kind_of == "embeddings":
+                    vectors = _memory.read(message.vectors, fds, {})
+                    made = Embeddings(vectors, list(message.tokens), list(message.truncated))
+                elif kind_of == "done" and made is not None:
+                    made.receipt = message.receipt
+                    return made
+                elif kind_of == "done":
+                    raise ProtocolError("the daemon ended without vectors")
+                elif kind_of == "progress" and on_progress is not None:
+                    on_progress(message)
+        finally:
+            call.close()
+
     # ---- Clips ----
 
     def transform_clip(
@@ -326,6 +377,27 @@ def _collect(call: Call, out: Mapping[str, np.ndarray]) -> Outputs:
             outputs.receipt, outputs.compute_us = receipt, receipt.compute_us
             outputs.bytes_copied = receipt.bytes_copied
             return outputs
+
+
+class Embeddings:
+    """Vectors of texts: ``vectors`` is an array f32 ``[texts, dimensions]``, which ``np.asarray``, ``len``
+    and indices read too. ``tokens`` counts those of each text that were computed, ``truncated`` holds the
+    places of texts that were cut, ``receipt`` tells what computed them."""
+
+    def __init__(self, vectors: np.ndarray, tokens: list[int], truncated: list[int]):
+        self.vectors = vectors
+        self.tokens = tokens
+        self.truncated = truncated
+        self.receipt: Any = None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, index):
+        return self.vectors[index]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.array(self.vectors, dtype=dtype, copy=copy)
 
 
 class Generation:

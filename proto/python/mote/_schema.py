@@ -49,11 +49,11 @@ def enum_word(name: str, number: int) -> str:
 ClientFrame = message("ClientFrame")
 ServerFrame = message("ServerFrame")
 
+# Answers that cost credit.
+CONTENT = frozenset({"token", "preview", "frame", "tensor", "embeddings", "event"})
 # Names of the server's last answer to a request; StreamResult closes one push.
 CLOSING = frozenset(
     field.name
     for field in ServerFrame.DESCRIPTOR.oneofs_by_name["body"].fields
-    if field.name not in {"accepted", "token", "progress", "preview", "frame", "tensor", "event"}
+    if field.name not in CONTENT | {"accepted", "progress"}
 )
-# Answers that cost credit.
-CONTENT = frozenset({"token", "preview", "frame", "tensor", "event"})

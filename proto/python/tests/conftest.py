@@ -30,6 +30,7 @@ def socket_path(tmp_path_factory):
     # Which way is fastest here is not what these tests are about.
     command += ["--choose", "ranked"]
     command += ["--socket", folder / "mote.sock", "--state-dir", folder / "state"]
+    command += ["--store", REPOSITORY / "tests" / "models" / "embedding"]
     command += ["--store", prepared("MOTE_TEST_MODELS"), "--runtimes", prepared("MOTE_RUNTIMES")]
     daemon = subprocess.Popen(command, stdin=subprocess.PIPE)
     began = time.monotonic()

@@ -12,6 +12,7 @@ import pytest
 
 import mote
 
+REPOSITORY = Path(__file__).parents[3]
 README = Path(__file__).parents[1] / "README.md"
 TEXT_MODEL = "smollm2-135m"
 # Probabilities in float32: the reference differs by rounding alone.
@@ -299,6 +300,68 @@ def test_closing_wakes_a_thread_that_waits(socket_path):
     client.close()
     thread.join(60)
     assert ended == [True]
+
+
+# ---- Embeddings ----
+
+EMBEDDING_MODEL = "tiny-bert"
+
+
+def golden_vectors():
+    folder = REPOSITORY / "tests" / "models" / "embedding" / "bert"
+    texts = json.loads((folder / "golden.json").read_text())["texts"]
+    vectors = np.array([text["mean"] for text in texts])
+    return [text["text"] for text in texts], vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_texts_become_the_vectors_of_transformers(daemon):
+    texts, expected = golden_vectors()
+    made = daemon.embed(EMBEDDING_MODEL, texts)
+    assert made.vectors.dtype == np.float32
+    np.testing.assert_allclose(made, expected, atol=1e-5, rtol=0)
+    assert len(made) == len(texts) == len(made.tokens) == made.receipt.texts
+    assert made.truncated == [] and made.receipt.prompt_tokens == sum(made.tokens)
+    one = daemon.embed(EMBEDDING_MODEL, texts[0])
+    np.testing.assert_allclose(one[0], expected[0], atol=1e-5, rtol=0)
+    few = daemon.embed(EMBEDDING_MODEL, texts, dimensions=8)
+    assert few.vectors.shape == (len(texts), 8)
+    np.testing.assert_allclose(np.linalg.norm(few, axis=1), 1, atol=1e-5)
+    prefixed = daemon.embed(EMBEDDING_MODEL, ["crab"], kind="query")
+    np.testing.assert_array_equal(prefixed, daemon.embed(EMBEDDING_MODEL, ["the crab"]))
+
+
+def test_many_texts_come_as_passed_memory_with_progress(daemon):
+    seen = []
+    made = daemon.embed(EMBEDDING_MODEL, ["crab", "the whale"] * 500, on_progress=seen.append)
+    assert made.vectors.nbytes > daemon.welcome.limits.inline_bytes_max
+    np.testing.assert_allclose(made[::2], np.tile(made[0], (500, 1)), atol=1e-5)
+    done = [progress.done for progress in seen if progress.stage == "embed"]
+    assert done and done == sorted(done) and done[-1] < 1000
+
+
+def test_texts_that_cannot_be_embedded_are_refused(daemon):
+    long = " ".join(["whale"] * 40)
+    with pytest.raises(mote.ContextOverflow) as refused:
+        daemon.embed(EMBEDDING_MODEL, ["crab", long])
+    assert (refused.value.text, refused.value.context_tokens) == (1, 24)
+    made = daemon.embed(EMBEDDING_MODEL, ["crab", long], truncate=True)
+    assert made.truncated == [1] and made.tokens == [3, 24]
+    for texts, fields, field in (
+        ([], {}, "texts"),
+        (["crab", ""], {}, "texts[1]"),
+        (["cr\0ab"], {}, "texts[0]"),
+        (["crab"], {"dimensions": 33}, "dimensions"),
+    ):
+        with pytest.raises(mote.Invalid) as refused:
+            daemon.embed(EMBEDDING_MODEL, texts, **fields)
+        assert refused.value.field == field
+    with pytest.raises(mote.LimitExceeded):
+        daemon.embed(EMBEDDING_MODEL, ["crab"] * 1025)
+    with pytest.raises(mote.Invalid) as refused:
+        daemon.embed("magika", ["crab"])
+    assert refused.value.field == "model"
+    with pytest.raises(ValueError, match="kind|query"):
+        daemon.embed(EMBEDDING_MODEL, ["crab"], kind="answer")
 
 
 # ---- Clips ----

@@ -40,6 +40,10 @@ pub const CONSTRAINT_BYTES_MAX: usize = 64 << 10;
 pub const DRAFT_TOKENS_MAX: u32 = 16;
 /// Bytes of the description of tools.
 pub const TOOLS_BYTES_MAX: usize = 256 << 10;
+/// Texts of one request to be embedded; all together are at most [`PROMPT_BYTES_MAX`].
+pub const EMBED_TEXTS_MAX: usize = 1024;
+/// Bytes of one text to be embedded.
+pub const EMBED_TEXT_BYTES_MAX: usize = 256 << 10;
 /// Inputs or outputs named in one request.
 pub const TENSORS_MAX: usize = 256;
 /// Dimensions of a tensor.

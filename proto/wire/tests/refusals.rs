@@ -5,7 +5,7 @@ mod common;
 use common::raw::Raw;
 use common::sealed;
 use mote_wire::limits::*;
-use mote_wire::types::{Command, Hello, Request, Status};
+use mote_wire::types::{Command, Hello, Reply, Request, Status};
 use mote_wire::{
     Frame, Memfd, check_sealed, command_to_frame, frame_to_command, frame_to_event, frame_to_reply,
     frame_to_request, negotiate,
@@ -24,6 +24,7 @@ const TRANSFORM_CLIP: u64 = 23;
 const CANCEL: u64 = 24;
 const CREDIT: u64 = 25;
 const REGISTER_BUFFER: u64 = 26;
+const EMBED: u64 = 31;
 
 fn verb(number: u64, body: Raw) -> Frame {
     Raw::request().message(number, body).frame()
@@ -361,6 +362,61 @@ fn generation() {
 }
 
 #[test]
+fn texts_to_be_embedded() {
+    let texts = |texts: &[&str]| {
+        let add = |body: Raw, text: &&str| body.bytes(2, text);
+        texts.iter().fold(model(), add)
+    };
+    accepted(verb(EMBED, texts(&["one", "世界"]).varint(3, 2)));
+    let most = vec!["t"; 1024];
+    accepted(verb(EMBED, texts(&most)));
+    let long = "t".repeat((256 << 10) + 1);
+    for (body, field) in [
+        (Raw::new().bytes(2, "one"), "model"),
+        (model(), "texts"),
+        (texts(&["one", ""]), "texts[1]"),
+        (texts(&["one", "t\0o"]), "texts[1]"),
+        (texts(&["one", &long]), "bytes of texts[1]"),
+        (texts(&[&long[1..]; 5]), "bytes of texts"),
+        (texts(&[&most[..], &["t"]].concat()), "texts"),
+        (texts(&["one"]).varint(3, 3), "kind"),
+        (
+            texts(&["one"]).message(6, Raw::new().varint(1, 9)),
+            "options.priority",
+        ),
+    ] {
+        assert_eq!(refused(verb(EMBED, body)), field);
+    }
+}
+
+/// What a daemon answers is checked as well: vectors are f32, a row for each text.
+#[test]
+fn vectors_that_are_none() {
+    let vectors = |dtype, shape: [u64; 2], bytes: usize| {
+        let tensor = Raw::new().bytes(1, "v").varint(2, dtype);
+        let tensor = tensor.varint(3, shape[0]).varint(3, shape[1]);
+        tensor.bytes(4, vec![0; bytes])
+    };
+    let good = || Raw::new().message(1, vectors(1, [2, 1], 8));
+    let frame = |body: Raw| Raw::request().message(28, body).frame();
+    let tokens = [3, 4];
+    let (_, reply) = frame_to_reply(frame(good().bytes(2, tokens).bytes(3, [1]))).expect("good");
+    assert!(matches!(reply, Reply::Embeddings(_)), "{reply:?}");
+    for body in [
+        Raw::new().bytes(2, tokens),
+        good(),
+        good().bytes(2, [3]),
+        good().bytes(2, tokens).bytes(3, [2]),
+        good().bytes(2, tokens).bytes(3, [1, 1]),
+        Raw::new()
+            .message(1, vectors(9, [2, 1], 8))
+            .bytes(2, tokens),
+    ] {
+        frame_to_reply(frame(body)).expect_err("it does not hold");
+    }
+}
+
+#[test]
 fn options_and_credit() {
     let load = |options| verb(LOAD, model().message(2, options));
     for (wire, credit) in [(0, 256), (1, 1), (256, 256), (100_000, 256)] {
@@ -520,7 +576,6 @@ fn verbs_of_later_versions_are_told_and_their_descriptors_closed() {
     for (frame, name) in [
         (verb(60, Raw::new().bytes(1, "anything")), "verb 60"),
         (verb_with(60, Raw::new(), vec![sealed(1)]), "verb 60"),
-        (verb(31, model()), "embed"),
         (verb(32, model()), "generate_clip"),
     ] {
         match accepted(frame) {

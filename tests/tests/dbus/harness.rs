@@ -123,6 +123,18 @@ impl Stage {
         Self::start(setup, tempfile::tempdir()?)
     }
 
+    /// With the embedding model that is checked in.
+    pub fn embedding() -> Result<Self> {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/embedding");
+        let setup = Setup {
+            stores: vec![models],
+            runtimes: vec![mote_tests::prepared("MOTE_RUNTIMES")?],
+            uses: vec!["search=tiny-bert".into()],
+            ..Setup::default()
+        };
+        Self::start(setup, tempfile::tempdir()?)
+    }
+
     fn start(mut setup: Setup, store: tempfile::TempDir) -> Result<Self> {
         let bus = Bus::start()?;
         setup.bus = Some(bus.address());

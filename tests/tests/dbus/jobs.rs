@@ -3,7 +3,9 @@
 use crate::common::{FOR_EVER, eventually, question, text as text_model};
 use crate::harness::{MANAGER, Options, SERVICE, Stage, error, number, text, with};
 use anyhow::{Context, Result};
-use mote_client::{ChatMessage, Generate, GenerationEvent, Prompt, Sampling, WorkOptions};
+use mote_client::{
+    ChatMessage, Embed, EmbedKind, Generate, GenerationEvent, Prompt, Sampling, WorkOptions,
+};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -276,6 +278,79 @@ fn a_clip_goes_through_descriptors() -> Result<()> {
         let mut head = [0; 6];
         output.read_exact_at(&mut head, 0)?;
         assert_eq!(&head, b"GIF89a");
+        Ok(())
+    })
+}
+
+#[test]
+fn vectors_come_in_a_sealed_memfd() -> Result<()> {
+    let stage = Stage::embedding()?;
+    // Few travel in the message between daemon and gateway, many beside it.
+    for count in [3, 1000] {
+        let texts: Vec<String> = (0..count)
+            .map(|at| ["crab", "the whale", "a ship"][at % 3].to_owned())
+            .collect();
+        let request = Embed {
+            kind: EmbedKind::Query,
+            ..Embed::new("tiny-bert", texts.clone())
+        };
+        let wanted = stage.daemon.client()?.embed(request)?.wait()?.vectors;
+        with(async {
+            let mut caller = stage.caller().await?;
+            let options = Options::from([("kind", "query".into())]);
+            let body = ("use:search", &texts, options);
+            let reply = caller.manager("Embed", &body).await??;
+            let job = reply
+                .body()
+                .deserialize::<zbus::ObjectPath<'_>>()?
+                .to_string();
+            let made = caller.signal(&job, "Embeddings").await?;
+            let body = made.body();
+            let (memory, rows, width, tokens, cut): (zbus::OwnedFd, u32, u32, Vec<u32>, Vec<u32>) =
+                body.deserialize()?;
+            assert_eq!((rows as usize, width), (count, 32));
+            assert_eq!((tokens, cut), (wanted.tokens.clone(), Vec::new()));
+            let memory = File::from(std::os::fd::OwnedFd::from(memory));
+            assert!(memory.set_len(0).is_err(), "it is sealed");
+            let mut bytes = vec![0; count * 32 * 4];
+            memory.read_exact_at(&mut bytes, 0)?;
+            let values = bytes.as_chunks().0.iter();
+            let values: Vec<f32> = values.map(|word| f32::from_ne_bytes(*word)).collect();
+            assert_eq!(values, wanted.values());
+            let (_, status, receipt) = caller.follow(&job).await?;
+            assert_eq!(status, "ok", "{receipt:?}");
+            assert_eq!(number(&receipt, "texts"), Some(count as u64));
+            Ok(())
+        })?;
+    }
+    with(async {
+        let mut caller = stage.caller().await?;
+        let long = vec!["whale"; 40].join(" ");
+        for (texts, options, status) in [
+            (vec!["crab", &long], Options::new(), "context_overflow"),
+            (
+                vec!["crab"],
+                Options::from([("dimensions", 33_u32.into())]),
+                "invalid",
+            ),
+            (vec![], Options::new(), "invalid"),
+        ] {
+            let body = ("tiny-bert", &texts, options);
+            let reply = caller.manager("Embed", &body).await??;
+            let job = reply
+                .body()
+                .deserialize::<zbus::ObjectPath<'_>>()?
+                .to_string();
+            let (_, ended, receipt) = caller.follow(&job).await?;
+            assert_eq!(ended, status, "{receipt:?}");
+        }
+        let body = (
+            "tiny-bert",
+            vec!["crab"],
+            Options::from([("kind", "answer".into())]),
+        );
+        let refused = error(caller.manager("Embed", &body).await?)?;
+        assert_eq!(text(&refused.fields, "field"), "options[kind]");
         Ok(())
     })
 }

@@ -176,6 +176,7 @@ fn a_prompt_over_the_context_is_refused_with_both_figures() -> Result<()> {
         Some(&Status::ContextOverflow {
             prompt_tokens,
             context_tokens,
+            text: None,
         }) => {
             assert!(prompt_tokens > 3000, "{prompt_tokens}");
             assert_eq!(context_tokens, 2048);

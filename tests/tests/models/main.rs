@@ -6,6 +6,7 @@ mod architectures;
 mod bad_files;
 mod bad_input;
 mod clips;
+mod embedding;
 mod language;
 mod sharing;
 mod streams;

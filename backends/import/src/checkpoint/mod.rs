@@ -17,7 +17,9 @@ pub use config::{
     SlidingWindow,
 };
 pub use gguf::open_gguf;
-pub use hugging_face::{CONFIG_FILE, open_hugging_face, read_config};
+pub use hugging_face::{
+    CONFIG_FILE, open_hugging_face, open_hugging_face_without_head, read_config,
+};
 pub(crate) use place::stored_row;
 pub use place::{Checkpoint, TensorStore};
 pub use rope::{Rope, RopeScaling};

@@ -1,7 +1,7 @@
 //! Grouped-query attention with rotary positions and a key/value cache.
 
 use super::{
-    Blueprint, CacheStorage,
+    Blueprint, CacheStorage, Gives,
     cache::{as_halves, cast, scales},
     linear::linear_biased,
 };
@@ -139,7 +139,7 @@ pub(super) fn reshape(
 }
 
 /// Adds the attention itself over queries, keys and values, or over all of them packed in
-/// the first.
+/// the first. Without a cache the past is left out, and nobody reads the present.
 pub(super) fn core(
     blueprint: &Blueprint<'_>,
     graph: &mut GraphWriter<'_, '_>,
@@ -157,12 +157,16 @@ pub(super) fn core(
     }
     let [cos, sin] = tables(cache);
     let [query, key, value] = heads;
+    let past = |part: &str| match blueprint.gives {
+        Gives::Logits => format!("past_key_values.{layer}.{part}"),
+        Gives::States => String::new(),
+    };
     let mut inputs = vec![
         query,
         key,
         value,
-        format!("past_key_values.{layer}.key"),
-        format!("past_key_values.{layer}.value"),
+        past("key"),
+        past("value"),
         "seqlens_k".to_owned(),
         "total_sequence_length".to_owned(),
         cos,

@@ -7,6 +7,9 @@
 //! Outputs: `logits` f32 `[batch, n, vocab]` of the last `n` positions (a larger `n` gives
 //! those of all), and per layer `present.{l}.key` and `.value`, which may be bound to the
 //! buffers of the past. Only the positions that are kept reach the last norm and the head.
+//!
+//! Where vectors are wanted and no tokens, there are no past and no head: the one output is
+//! `last_hidden_state` f32 `[batch, sequence, hidden]`, what the final norm gives for each position.
 
 mod attention;
 mod cache;
@@ -59,8 +62,18 @@ impl Precision {
     }
 }
 
+/// What the graph gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gives {
+    /// Logits of the last position, over a cache.
+    Logits,
+    /// The final norm's output of every position.
+    States,
+}
+
 /// What the graph is made from.
 pub(crate) struct Blueprint<'a> {
+    pub gives: Gives,
     pub source: &'a dyn LayerSource,
     pub recipe: Option<&'a Recipe>,
     pub precision: Precision,
@@ -86,7 +99,11 @@ pub(crate) fn emit(
         stream = decoder_layer(blueprint, graph, layer, stream)?;
     }
     graph.monitor.enter(Stage::Outer);
-    outer::head(blueprint, graph, &stream.normed)
+    match blueprint.gives {
+        Gives::Logits => outer::head(blueprint, graph, &stream.normed)?,
+        Gives::States => outer::states(graph, &stream.normed),
+    }
+    Ok(())
 }
 
 /// The residual stream between two blocks.
@@ -107,6 +124,14 @@ fn declare_io(blueprint: &Blueprint<'_>, graph: &mut GraphWriter<'_, '_>) {
     );
     graph.input("seqlens_k", DataType::Int32, &[batch()]);
     graph.input("total_sequence_length", DataType::Int32, &[Shape::Fixed(1)]);
+    if blueprint.gives == Gives::States {
+        let shape = [
+            batch(),
+            Shape::Named("sequence"),
+            Shape::Fixed(config.hidden),
+        ];
+        return graph.output(outer::STATES, DataType::Float, &shape);
+    }
     graph.input(outer::LOGITS_KEPT, DataType::Int64, &[Shape::Fixed(1)]);
     graph.output(
         "logits",
@@ -191,6 +216,14 @@ fn decoder_layer(
         let role = Role::Layer(layer + 1, LayerRole::AttentionNorm);
         return skip_norm(blueprint, graph, role, [&stream.residual, &mixed]);
     }
+    if blueprint.gives == Gives::States {
+        return skip_norm(
+            blueprint,
+            graph,
+            Role::FinalNorm,
+            [&stream.residual, &mixed],
+        );
+    }
     let [residual, mixed] = outer::last_positions(graph, [&stream.residual, &mixed]);
     skip_norm(blueprint, graph, Role::FinalNorm, [&residual, &mixed])
 }
@@ -234,7 +267,9 @@ fn norm_weight(
     let rows = Box::new(SourceRows::new(blueprint.source, role)?);
     // The norm before the head has the logits' multiplier too: a head that is tied cannot.
     let factor = match role {
-        Role::FinalNorm => blueprint.source.config().multipliers.logits,
+        Role::FinalNorm if blueprint.gives == Gives::Logits => {
+            blueprint.source.config().multipliers.logits
+        }
         _ => 1.0,
     };
     graph.vector(&name, Scaled::boxed(rows, factor).as_ref())?;

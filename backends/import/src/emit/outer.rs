@@ -1,4 +1,4 @@
-//! Embedding and output head. When they are tied, both read one stored tensor.
+//! Embedding and what the graph gives: an output head, or the states it would read. When they are tied, both read one stored tensor.
 
 use super::{
     Blueprint,
@@ -15,6 +15,8 @@ const EMBEDDING: &str = "embedding.weight";
 const LOGITS: &str = "logits";
 /// How many of the last positions have logits.
 pub(super) const LOGITS_KEPT: &str = "num_logits_to_keep";
+/// Name of the output with a state for each position.
+pub(super) const STATES: &str = "last_hidden_state";
 
 /// Adds the lookup of `input_ids` and returns its output.
 pub(super) fn embedding(
@@ -108,6 +110,15 @@ pub(super) fn head(
     };
     graph.node(node.outputs(&[LOGITS]));
     Ok(())
+}
+
+/// Makes `input` `[batch, sequence, hidden]` the graph's output.
+pub(super) fn states(graph: &mut GraphWriter<'_, '_>, input: &str) {
+    graph.node(
+        Node::standard("Identity", "states")
+            .inputs(&[input])
+            .outputs(&[STATES]),
+    );
 }
 
 /// The standard product would need a transposed copy of the largest tensor.

@@ -6,6 +6,7 @@ mod atomic;
 mod cache;
 mod deepseek_gguf;
 mod eight_bit_floats;
+mod embedding;
 mod folder;
 mod gguf_file;
 mod hostile;

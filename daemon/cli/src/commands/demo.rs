@@ -99,6 +99,8 @@ fn prepare(args: &Demo, paths: &Paths, shown: &mut Shown, ui: &Ui) -> Result<()>
             checkpoint: None,
             recipe: Some(MOE_RECIPE.to_owned()),
             experts_per_token: None,
+            embedding: false,
+            pooling: None,
             bits: Bits::Eight,
             head_bits: None,
             cache: CacheArg::F32,

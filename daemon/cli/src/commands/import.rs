@@ -1,14 +1,14 @@
 //! `mote import`.
 
-use crate::args::{AlsoFormat, Bits, CacheArg, Import};
+use crate::args::{AlsoFormat, Bits, CacheArg, Import, PoolingArg};
 use crate::fetch::{self, Pins};
 use crate::interrupt;
 use crate::ui::{Ui, bytes_text};
 use anyhow::{Context, Result, bail, ensure};
 use mote_api::{Manifest, Paths};
 use mote_import::{
-    CacheStorage, Carve, Element, ImportOptions, ImportReport, Licence, Precision, Progress, Stage,
-    Storage, Target,
+    CacheStorage, Carve, Element, Embedding, ImportOptions, ImportReport, Licence, Pooling,
+    Precision, Progress, Stage, Storage, Target,
 };
 use serde::Serialize;
 use std::borrow::Cow;
@@ -225,6 +225,12 @@ fn options(args: &Import, paths: &Paths, folder: &Path, target: Target) -> Resul
     options.context_tokens = args.context_tokens;
     options.target = target;
     options.cancel = interrupt::flag();
+    options.embedding = args.embedding.then_some(Embedding {
+        pooling: args.pooling.map(|pooling| match pooling {
+            PoolingArg::Last => Pooling::Last,
+            PoolingArg::Mean => Pooling::Mean,
+        }),
+    });
     if let Some(recipe) = &args.recipe {
         let recipe = recipe_bytes(recipe)?;
         options.carve = Some(Carve {

@@ -7,6 +7,7 @@ pub mod control;
 pub mod demo;
 pub mod devices;
 pub mod doctor;
+pub mod embed;
 pub mod fetch;
 pub mod generate;
 pub mod import;

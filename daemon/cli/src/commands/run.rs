@@ -70,6 +70,7 @@ fn load(client: &Arc<Client>, args: &Run) -> Result<ModelDetails> {
     let details = client.inspect(&args.model)?;
     let verb = match details.model.task.as_str() {
         "text-generation" => Some("generate"),
+        "embedding" => Some("embed"),
         "frame-interpolation" => Some("clip"),
         _ => None,
     };

@@ -14,7 +14,9 @@ use crate::pace::{Pace, Stalled};
 use crate::values::{Dict, dict};
 use crate::wire::Answers;
 use mote_wire::Memfd;
-use mote_wire::types::{Done, Preview, Progress, Reply, Request, Stage, Status, Token};
+use mote_wire::types::{
+    Done, Embeddings, Preview, Progress, Reply, Request, Stage, Status, TensorData, Token,
+};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -107,6 +109,7 @@ fn stage_name(stage: Stage) -> &'static str {
         Stage::Decode => "decode",
         Stage::Transform => "transform",
         Stage::Encode => "encode",
+        Stage::Embed => "embed",
     }
 }
 
@@ -305,6 +308,7 @@ impl Job {
                 Some(Reply::Progress(progress)) => self.progress(progress).await,
                 Some(Reply::Token(token)) => put_back = self.tokens(token).await?,
                 Some(Reply::Preview(preview)) => self.preview(preview).await?,
+                Some(Reply::Embeddings(embeddings)) => self.embeddings(embeddings).await?,
                 Some(_) => {}
             }
         }
@@ -381,6 +385,35 @@ impl Job {
                 self.emit("Preview", &body).await;
             }
             Err(error) => log::warn!("a preview cannot be handed over: {error}"),
+        }
+        self.spend(1).await;
+        Ok(())
+    }
+
+    /// Hands the vectors over: as the daemon passes them, or in memory of their own.
+    async fn embeddings(&mut self, made: Embeddings) -> Result<(), Stalled> {
+        self.set_running().await;
+        self.admit().await?;
+        let side = |at: usize| {
+            let side = made.vectors.shape.get(at).copied().unwrap_or_default();
+            u32::try_from(side).unwrap_or(u32::MAX)
+        };
+        let (texts, dimensions) = (side(0), side(1));
+        let memory = match made.vectors.data {
+            TensorData::Passed { fd, .. } => Ok(fd),
+            TensorData::Inline(bytes) => {
+                Memfd::holding("mote-embeddings", &bytes).map(Memfd::into_fd)
+            }
+            // The gateway registers no buffers.
+            TensorData::Range(_) => Err(std::io::ErrorKind::Unsupported.into()),
+        };
+        match memory {
+            Ok(memory) => {
+                let fd = Fd::from(memory.as_fd());
+                let body = (fd, texts, dimensions, made.tokens, made.truncated);
+                self.emit("Embeddings", &body).await;
+            }
+            Err(error) => log::warn!("vectors cannot be handed over: {error}"),
         }
         self.spend(1).await;
         Ok(())

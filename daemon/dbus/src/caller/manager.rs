@@ -11,7 +11,8 @@ use crate::polkit::{Asker, MANAGE_MODELS, UNLOAD_MODELS};
 use crate::values::{Dict, dict};
 use mote_wire::limits::MESSAGES_MAX;
 use mote_wire::types::{
-    ChatMessage, ClipFormat, Generate, Prompt, Reply, Request, Status, StatusReport, TransformClip,
+    ChatMessage, ClipFormat, Embed, EmbedKind, Generate, Prompt, Reply, Request, Status,
+    StatusReport, TransformClip,
 };
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -38,6 +39,7 @@ impl Caller {
             "OpenSession" => self.open_session(call),
             "Generate" => self.generate(call),
             "TransformClip" => self.transform_clip(call),
+            "Embed" => self.embed(call),
             "HoldModel" => self.hold_model(call),
             "Load" => self.load(call),
             "Unload" => self.unload(call),
@@ -144,6 +146,29 @@ impl Caller {
         options.finish()?;
         let request = Request::Generate(Box::new(generate));
         self.start_job(call, token, (model, request), (stream, text, TEXT_CREDIT))
+    }
+
+    fn embed(&mut self, call: &Call) -> Result<Reaction, Failure> {
+        let (model, texts, options): (String, Vec<String>, Given) = call.arguments()?;
+        let mut options = Options::new(options)?;
+        let token = self.token(Kind::Job, &mut options)?;
+        let kind = match options.text("kind")?.as_deref() {
+            None => EmbedKind::Plain,
+            Some("query") => EmbedKind::Query,
+            Some("document") => EmbedKind::Document,
+            Some(_) => return Err(invalid("kind", "it is query or document").into()),
+        };
+        let model = self.resolve(model)?;
+        let embed = Embed {
+            kind,
+            dimensions: options.count("dimensions")?.filter(|count| *count > 0),
+            truncate: options.flag("truncate")?.unwrap_or(false),
+            options: options.work(TEXT_CREDIT)?,
+            ..Embed::new(&model, texts)
+        };
+        options.finish()?;
+        let request = Request::Embed(Box::new(embed));
+        self.start_job(call, token, (model, request), (false, false, TEXT_CREDIT))
     }
 
     fn transform_clip(&mut self, call: &Call) -> Result<Reaction, Failure> {

@@ -84,6 +84,14 @@ pub const MANAGER: Interface = Interface {
              frame_rate u, encoder_speed u, preview_every u, contact_sheet h",
         ),
         method(
+            "Embed",
+            &[("model", "s"), ("texts", "as"), OPTIONS],
+            &[("job", "o")],
+            "A vector for each text, told by Embeddings. Options of work, and: token s, kind s (query, document: \
+             the model's prefix goes before each text), dimensions u (keep so many of the first), truncate b (cut \
+             texts that do not fit the context)",
+        ),
+        method(
             "HoldModel",
             &[("model", "s"), ("reason", "s"), OPTIONS],
             &[("hold", "o")],
@@ -245,6 +253,18 @@ pub const JOB: Interface = Interface {
                 ("png", "h"),
             ],
             "A picture in a sealed memfd",
+        ),
+        signal(
+            "Embeddings",
+            &[
+                ("vectors", "h"),
+                ("texts", "u"),
+                ("dimensions", "u"),
+                ("tokens", "au"),
+                ("truncated", "au"),
+            ],
+            "f32 in the machine's byte order, text by text, in a sealed memfd; tokens of each text, and the places \
+             of those that were cut",
         ),
         signal(
             "Finished",

@@ -39,7 +39,7 @@ pub struct Job {
     pub ending: Option<Status>,
     /// What was sent to the client.
     pub sent: Sent,
-    /// Tensors, previews and frames of the present run.
+    /// Tensors, previews, frames and vectors of the present run.
     frames_of_run: usize,
     /// How often it began anew.
     pub retries: u32,
@@ -64,7 +64,7 @@ pub struct Job {
 pub struct Sent {
     /// Tokens, all of them.
     pub token_ids: Vec<u32>,
-    /// Number of tensors, previews and frames. A new run says the same ones in the same order.
+    /// Number of tensors, previews, frames and answers of vectors. A new run says the same ones in the same order.
     pub frames: usize,
 }
 
@@ -151,7 +151,10 @@ impl Job {
                 }
                 is_new
             }
-            JobReply::Tensor(_) | JobReply::Preview(_) | JobReply::Frame(_) => {
+            JobReply::Tensor(_)
+            | JobReply::Preview(_)
+            | JobReply::Frame(_)
+            | JobReply::Embeddings(_) => {
                 self.frames_of_run += 1;
                 let is_new = self.frames_of_run > self.sent.frames;
                 self.sent.frames = self.sent.frames.max(self.frames_of_run);

@@ -88,6 +88,7 @@ impl Core {
             Request::Infer(infer) => self.submit(key, Work::Infer(infer))?,
             Request::Generate(generate) => self.submit(key, Work::Generate(*generate))?,
             Request::TransformClip(clip) => self.submit(key, Work::TransformClip(clip))?,
+            Request::Embed(embed) => self.submit(key, Work::Embed(*embed))?,
             Request::OpenStream(open) => self.ask_stream(key, &open)?,
             Request::Cancel { target } => self.cancel(key, target),
             Request::Credit { target, frames } => self.credit(key, target, frames),
@@ -147,7 +148,8 @@ impl Core {
 
     /// Takes work in, to be kept until it is done.
     fn submit(&mut self, key: RequestKey, mut work: Work) -> Result<(), Status> {
-        self.catalogue.find(work::model(&work))?;
+        let entry = self.catalogue.find(work::model(&work))?;
+        work::check_task(&work, entry.manifest.task)?;
         let waiting = self.jobs.values().filter(|job| !job.is_running()).count();
         let kept_bytes = work::kept_bytes(&work);
         let kept = self

@@ -241,6 +241,7 @@ impl Core {
                 JobReply::Preview(preview) => Reply::Preview(preview),
                 JobReply::Frame(frame) => Reply::Frame(frame),
                 JobReply::Tensor(tensor) => Reply::Tensor(tensor),
+                JobReply::Embeddings(embeddings) => Reply::Embeddings(embeddings),
                 // Both were handled above; a closing answer has no other way out.
                 JobReply::Done(_) | JobReply::Failed(_) => return,
             },

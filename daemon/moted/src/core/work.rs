@@ -1,8 +1,9 @@
 //! Work as it is kept until it is done.
 
+use mote_api::Task;
 use mote_wire::types::{
-    BufferRange, ChatMessage, Constraint, Generate, Infer, Prompt, Tensor, TensorData,
-    TransformClip, Work, WorkOptions,
+    BufferRange, ChatMessage, Constraint, Embed, Generate, Infer, Prompt, Status, Tensor,
+    TensorData, TransformClip, Work, WorkOptions,
 };
 use std::io;
 
@@ -12,6 +13,7 @@ pub fn model(work: &Work) -> &str {
         Work::Infer(infer) => &infer.model,
         Work::Generate(generate) => &generate.model,
         Work::TransformClip(clip) => &clip.model,
+        Work::Embed(embed) => &embed.model,
     }
 }
 
@@ -21,7 +23,24 @@ pub fn options(work: &Work) -> &WorkOptions {
         Work::Infer(infer) => &infer.options,
         Work::Generate(generate) => &generate.options,
         Work::TransformClip(clip) => &clip.options,
+        Work::Embed(embed) => &embed.options,
     }
+}
+
+/// Refuses, before anything is loaded, to embed with a model that is there for something else, and
+/// the other way round. Any model may be run on its tensors; what else does not fit is found out by
+/// the worker.
+///
+/// # Errors
+/// [`Status::Invalid`] for `model`.
+pub fn check_task(work: &Work, task: Task) -> Result<(), Status> {
+    let why = match (work, task) {
+        (Work::Embed(_), Task::Embedding) | (Work::Infer(_), _) => return Ok(()),
+        (Work::Embed(_), task) => format!("it is for {task}, not for embedding"),
+        (_, Task::Embedding) => "it is for embedding: it gives vectors, not text or clips".into(),
+        _ => return Ok(()),
+    };
+    Err(Status::invalid("model", why))
 }
 
 /// Bytes it takes to keep it.
@@ -53,6 +72,13 @@ pub fn kept_bytes(work: &Work) -> usize {
                 + generate.stop.iter().map(String::len).sum::<usize>()
         }
         Work::TransformClip(_) => 0,
+        Work::Embed(embed) => {
+            let texts = embed
+                .texts
+                .iter()
+                .map(|text| size_of::<String>() + text.len());
+            texts.sum()
+        }
     }
 }
 
@@ -78,7 +104,7 @@ impl std::fmt::Display for RangeField {
 pub fn ranges(work: &mut Work) -> impl Iterator<Item = (RangeField, &mut BufferRange)> {
     let (inputs, outputs) = match work {
         Work::Infer(infer) => (&mut infer.inputs[..], &mut infer.outputs[..]),
-        Work::Generate(_) | Work::TransformClip(_) => (&mut [][..], &mut [][..]),
+        Work::Generate(_) | Work::TransformClip(_) | Work::Embed(_) => (&mut [][..], &mut [][..]),
     };
     let inputs = inputs.iter_mut().enumerate();
     let inputs = inputs.filter_map(|(index, input)| match &mut input.data {
@@ -107,6 +133,7 @@ pub fn duplicate(work: &Work) -> io::Result<Work> {
         }),
         Work::Generate(generate) => Work::Generate(Generate::clone(generate)),
         Work::TransformClip(clip) => Work::TransformClip(duplicate_clip(clip)?),
+        Work::Embed(embed) => Work::Embed(Embed::clone(embed)),
     })
 }
 

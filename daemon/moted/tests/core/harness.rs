@@ -5,8 +5,8 @@ use mote_api::{
     Precision, ProviderShare, Rejection, Task, Variant,
 };
 use mote_wire::types::{
-    Command, Done, Generate, Infer, JobReply, LoadModel, Loaded, Prompt, Reply, Request, Status,
-    StatusReport, Token, WorkOptions, WorkerEvent,
+    Command, Done, Embed, Generate, Infer, JobReply, LoadModel, Loaded, Prompt, Reply, Request,
+    Status, StatusReport, Token, WorkOptions, WorkerEvent,
 };
 use moted::BUILD_ID;
 use moted::catalogue::{Catalogue, Entry, Found, Verified};
@@ -31,6 +31,7 @@ pub struct Model {
     pub backends: Vec<BackendKind>,
     /// All backends read this file; otherwise each has its own.
     pub file: Option<&'static str>,
+    pub task: Task,
 }
 
 pub fn model(name: &'static str) -> Model {
@@ -39,6 +40,7 @@ pub fn model(name: &'static str) -> Model {
         memory_bytes: MIB,
         backends: vec![BackendKind::Tract],
         file: None,
+        task: Task::Tensor,
     }
 }
 
@@ -66,12 +68,13 @@ pub fn entry(model: &Model) -> Entry {
     let manifest = Manifest {
         format: 1,
         name: model.name.into(),
-        task: Task::Tensor,
+        task: model.task,
         licence: String::new(),
         source: String::new(),
         description: String::new(),
         variants: variants.collect(),
         text: None,
+        embedding: None,
         stream: None,
         clip: None,
         inputs: Vec::new(),
@@ -588,6 +591,13 @@ pub fn infer(model: &str) -> Request {
         outputs: Vec::new(),
         options: options(),
     })
+}
+
+pub fn embed(model: &str, texts: usize) -> Request {
+    Request::Embed(Box::new(Embed {
+        options: options(),
+        ..Embed::new(model, vec!["text".into(); texts])
+    }))
 }
 
 pub fn token(index: u32) -> JobReply {

@@ -1,8 +1,10 @@
 //! Jobs: their way through, priorities, credit, cancel, deadlines.
 
 use crate::harness::*;
+use mote_api::Task;
 use mote_wire::types::{
-    Command, JobReply, Preview, Priority, Progress, Reply, Request, Stage, Status, WorkOptions,
+    Command, DType, Embeddings, JobReply, Preview, Priority, Progress, Reply, Request, Stage,
+    Status, Tensor, TensorData, WorkOptions,
 };
 use moted::catalogue::{Catalogue, Found, Verified};
 use moted::core::Event;
@@ -12,6 +14,13 @@ fn urgent(priority: Priority) -> WorkOptions {
     WorkOptions {
         priority,
         ..options()
+    }
+}
+
+fn embedding(name: &'static str) -> Model {
+    Model {
+        task: Task::Embedding,
+        ..model(name)
     }
 }
 
@@ -483,4 +492,68 @@ fn files_that_were_verified_before_a_restart_are_not_read_again_until_they_chang
     std::fs::write(&file, "two").expect("writable");
     let (_, _, verifies) = begin(known);
     assert!(verifies, "it has changed");
+}
+
+#[test]
+fn vectors_are_passed_on_once_however_often_they_are_computed() {
+    let vectors = || {
+        JobReply::Embeddings(Embeddings {
+            vectors: Tensor {
+                name: "embeddings".into(),
+                dtype: DType::F32,
+                shape: vec![2, 1],
+                data: TensorData::Inline(vec![0; 8]),
+            },
+            tokens: vec![3, 3],
+            truncated: Vec::new(),
+        })
+    };
+    let mut play = Play::new(&[embedding("m")]);
+    play.connect(1);
+    play.ask(1, 1, embed("m", 2));
+    let worker = play.load();
+    let job = play.started(worker)[0].job;
+    play.say(worker, job, vectors());
+    play.die(worker);
+    let fresh = play.load();
+    let [start] = &play.started(fresh)[..] else {
+        panic!("one job")
+    };
+    assert_eq!(start.credit, 255 + 1);
+    play.say(fresh, job, vectors());
+    play.finish(fresh, job);
+    let replies = play.take(1, 1);
+    let made = replies
+        .iter()
+        .filter(|reply| matches!(reply, Reply::Embeddings(_)));
+    assert_eq!(made.count(), 1);
+    assert!(matches!(replies.last(), Some(Reply::Done(done)) if done.receipt.retries == 1));
+}
+
+#[test]
+fn embedding_is_for_embedding_models_and_they_are_for_nothing_else() {
+    let mut play = Play::new(&[model("tensors"), embedding("vectors")]);
+    play.connect(1);
+    for (request, body) in [
+        (1, embed("tensors", 1)),
+        (2, generate("vectors")),
+        (3, embed("nobody", 1)),
+    ] {
+        play.ask(1, request, body);
+        match play.failure(1, request) {
+            Status::Invalid { field, why } => {
+                assert_eq!(field, "model");
+                assert!(why.contains("embedding"), "{why}");
+            }
+            Status::ModelNotFound { model, .. } => assert_eq!((request, &*model), (3, "nobody")),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(play.probed.is_empty(), "nothing is begun for them");
+    // Its tensors are anybody's.
+    play.ask(1, 4, infer("vectors"));
+    let worker = play.load();
+    let job = play.started(worker)[0].job;
+    play.finish(worker, job);
+    play.done(1, 4);
 }

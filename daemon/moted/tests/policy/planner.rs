@@ -33,6 +33,7 @@ fn manifest(variants: Vec<Variant>) -> Manifest {
         description: String::new(),
         variants,
         text: None,
+        embedding: None,
         stream: None,
         clip: None,
         inputs: Vec::new(),

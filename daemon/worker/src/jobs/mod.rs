@@ -1,6 +1,7 @@
 //! Work that goes through the broker, cut into steps.
 
 mod clip;
+mod embed;
 mod generate;
 mod infer;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 pub struct Pools<'a> {
     /// Key and value caches of text.
     pub kv: &'a mut KvPool,
-    /// Sessions of tensor jobs.
+    /// Sessions of tensor jobs and of embedding.
     pub sessions: &'a mut SessionPool,
 }
 
@@ -32,7 +33,7 @@ pub enum Progressed {
 /// What one step gave: what it said, and whether the job goes on.
 pub type Stepped = (Vec<JobReply>, Result<Progressed, Failure>);
 
-/// Work in steps. A step is a prefill chunk, a token, a frame, or one run.
+/// Work in steps. A step is a prefill chunk, a token, a frame, some texts, or one run.
 pub trait Job {
     /// Takes one step and says what came of it.
     fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure>;
@@ -88,6 +89,11 @@ pub fn start(
             Ok(Box::new(job))
         }
         Work::TransformClip(clip) => Ok(Box::new(clip::ClipJob::new(clip, loaded)?)),
+        Work::Embed(embed) => Ok(Box::new(embed::EmbedJob::new(
+            embed,
+            loaded,
+            pools.sessions,
+        )?)),
     }
 }
 

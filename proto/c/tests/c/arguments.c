@@ -14,6 +14,7 @@ static void null_handles(void) {
   mote_push_args_t push = MOTE_PUSH_ARGS_INIT;
   mote_generate_args_t generate = MOTE_GENERATE_ARGS_INIT;
   mote_transform_args_t transform = MOTE_TRANSFORM_ARGS_INIT;
+  mote_embed_args_t embed = MOTE_EMBED_ARGS_INIT;
   mote_buffer_t *buffer = NULL;
   mote_result_t *result = NULL;
   mote_stream_t *stream = NULL;
@@ -44,6 +45,7 @@ static void null_handles(void) {
   REFUSES(mote_stream_open(NULL, "m", NULL, &stream, &error), "client");
   REFUSES(mote_generate(NULL, &generate, &generation, &error), "client");
   REFUSES(mote_transform_clip(NULL, &transform, &clip, &error), "client");
+  REFUSES(mote_embed(NULL, &embed, &result, &error), "client");
   REFUSES(mote_stream_push(NULL, &push, &result, &error), "stream");
   REFUSES(mote_stream_close(NULL, &receipt, &error), "stream");
   REFUSES(mote_stream_register(NULL, NULL, &error), "stream");

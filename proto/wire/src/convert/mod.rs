@@ -3,6 +3,7 @@
 //! it.
 
 mod clip;
+mod embed;
 mod event;
 mod options;
 mod receipt;

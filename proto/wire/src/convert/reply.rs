@@ -1,7 +1,7 @@
 //! Answers.
 
 use super::{
-    FdSource, Parsed, event, invalid, limited, receipt, report, required, status, tensor,
+    FdSource, Parsed, embed, event, invalid, limited, receipt, report, required, status, tensor,
     unless_zero,
 };
 use crate::limits::{LOGPROBS_MAX, Limits};
@@ -22,6 +22,7 @@ pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Reply> {
         Body::Preview(preview) => Reply::Preview(parse_preview(preview)),
         Body::Frame(frame) => Reply::Frame(parse_frame(frame, fds)?),
         Body::Tensor(out) => Reply::Tensor(tensor::parse_output(out.tensor, "tensor", fds)?),
+        Body::Embeddings(result) => Reply::Embeddings(embed::parse_result(result, fds)?),
         Body::Done(done) => Reply::Done(Box::new(parse_done(done)?)),
         Body::Failed(failed) => Reply::Failed(status::parse(failed.status.unwrap_or_default())),
         Body::ModelList(models) => Reply::ModelList(report::parse_models(models)),
@@ -49,6 +50,7 @@ pub(crate) fn write(reply: Reply, fds: &mut Vec<OwnedFd>) -> Body {
         Reply::Preview(preview) => Body::Preview(write_preview(preview)),
         Reply::Frame(frame) => Body::Frame(write_frame(frame, fds)),
         Reply::Tensor(tensor) => Body::Tensor(write_tensor(tensor, fds)),
+        Reply::Embeddings(result) => Body::Embeddings(embed::write_result(result, fds)),
         Reply::Done(done) => Body::Done(write_done(*done)),
         Reply::Failed(failed) => Body::Failed(pb::Failed {
             status: Some(status::write(failed)),
@@ -186,6 +188,7 @@ pub(super) fn parse_stage(stage: &str) -> Parsed<Stage> {
         "decode" => Stage::Decode,
         "transform" => Stage::Transform,
         "encode" => Stage::Encode,
+        "embed" => Stage::Embed,
         _ => return Err(invalid("stage", "it is unknown")),
     })
 }
@@ -200,6 +203,7 @@ pub(super) fn write_stage(stage: Stage) -> &'static str {
         Stage::Decode => "decode",
         Stage::Transform => "transform",
         Stage::Encode => "encode",
+        Stage::Embed => "embed",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests.
 
-use super::{FdSource, Parsed, check_length, clip, id, invalid, name, options, text, work};
+use super::{FdSource, Parsed, check_length, clip, embed, id, invalid, name, options, text, work};
 use crate::error::EncodeError;
 use crate::fds::check_sealed;
 use crate::limits::CREDIT_MAX;
@@ -51,9 +51,7 @@ pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Request> {
         Body::Watch(pb::Watch {}) => Request::Watch,
         Body::GetStatus(pb::GetStatus {}) => Request::GetStatus,
         Body::Rescan(pb::Rescan {}) => Request::Rescan,
-        Body::Embed(_) => Request::Unsupported {
-            what: "embed".into(),
-        },
+        Body::Embed(embed) => Request::Embed(Box::new(embed::parse(embed)?)),
         Body::GenerateClip(_) => Request::Unsupported {
             what: "generate_clip".into(),
         },
@@ -89,6 +87,7 @@ pub(crate) fn write(request: Request, fds: &mut Vec<OwnedFd>) -> Result<Body, En
         Request::StreamClose => Body::StreamClose(pb::StreamClose {}),
         Request::Generate(generate) => Body::Generate(text::write(*generate)),
         Request::TransformClip(clip) => Body::TransformClip(clip::write(clip, fds)),
+        Request::Embed(embed) => Body::Embed(embed::write(*embed)),
         Request::Cancel { target } => Body::Cancel(pb::Cancel {
             target_request_id: target,
         }),

@@ -47,9 +47,11 @@ pub(super) fn parse(status: pb::Status) -> Status {
         Kind::ContextOverflow(pb::ContextOverflow {
             prompt_tokens,
             context_tokens,
+            text,
         }) => Status::ContextOverflow {
             prompt_tokens,
             context_tokens,
+            text,
         },
         Kind::Revoked(pb::Revoked { why }) => Status::Revoked { why },
         Kind::ComputeFailed(pb::ComputeFailed { operation, cause }) => {
@@ -120,9 +122,11 @@ fn write_kind(status: Status) -> Kind {
         Status::ContextOverflow {
             prompt_tokens,
             context_tokens,
+            text,
         } => Kind::ContextOverflow(pb::ContextOverflow {
             prompt_tokens,
             context_tokens,
+            text,
         }),
         Status::Revoked { why } => Kind::Revoked(pb::Revoked { why }),
         Status::ComputeFailed { operation, cause } => {

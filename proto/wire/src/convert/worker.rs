@@ -1,8 +1,8 @@
 //! Between the broker and its workers.
 
 use super::{
-    FdSource, Parsed, clip, id, invalid, options, receipt, reply, report, required, status, tensor,
-    text, unless_zero, work,
+    FdSource, Parsed, clip, embed, id, invalid, options, receipt, reply, report, required, status,
+    tensor, text, unless_zero, work,
 };
 use crate::error::EncodeError;
 use crate::fds::check_sealed;
@@ -161,6 +161,7 @@ fn parse_start(start: wpb::StartJob, fds: &mut FdSource) -> Parsed<StartJob> {
             WorkBody::Infer(infer) => Work::Infer(work::parse_infer(infer)?),
             WorkBody::Generate(generate) => Work::Generate(text::parse(generate)?),
             WorkBody::TransformClip(clip) => Work::TransformClip(clip::parse(clip, fds)?),
+            WorkBody::Embed(embed) => Work::Embed(embed::parse(embed)?),
         },
         resume_token_ids: start.resume_token_ids,
         seed: start.seed,
@@ -173,6 +174,7 @@ fn write_start(start: StartJob, fds: &mut Vec<OwnedFd>) -> wpb::StartJob {
         Work::Infer(infer) => WorkBody::Infer(work::write_infer(infer)),
         Work::Generate(generate) => WorkBody::Generate(text::write(generate)),
         Work::TransformClip(clip) => WorkBody::TransformClip(clip::write(clip, fds)),
+        Work::Embed(embed) => WorkBody::Embed(embed::write(embed)),
     };
     wpb::StartJob {
         job: start.job,
@@ -329,6 +331,7 @@ fn parse_reply(reply: ReplyBody, fds: &mut FdSource) -> Parsed<JobReply> {
         ReplyBody::Tensor(pb::TensorOut { tensor }) => {
             JobReply::Tensor(tensor::parse_output(tensor, "tensor", fds)?)
         }
+        ReplyBody::Embeddings(result) => JobReply::Embeddings(embed::parse_result(result, fds)?),
         ReplyBody::Done(done) => JobReply::Done(Box::new(reply::parse_done(done)?)),
         ReplyBody::Failed(failed) => {
             let status = failed
@@ -346,6 +349,7 @@ fn write_reply(reply: JobReply, fds: &mut Vec<OwnedFd>) -> ReplyBody {
         JobReply::Preview(preview) => ReplyBody::Preview(reply::write_preview(preview)),
         JobReply::Frame(frame) => ReplyBody::Frame(reply::write_frame(frame, fds)),
         JobReply::Tensor(tensor) => ReplyBody::Tensor(reply::write_tensor(tensor, fds)),
+        JobReply::Embeddings(result) => ReplyBody::Embeddings(embed::write_result(result, fds)),
         JobReply::Done(done) => ReplyBody::Done(reply::write_done(*done)),
         JobReply::Failed(status) => ReplyBody::Failed(pb::Failed {
             status: Some(status::write(status)),

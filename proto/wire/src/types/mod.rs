@@ -13,8 +13,8 @@ mod worker;
 
 pub use receipt::{Device, ProviderShare, Reason, Receipt, Rejected};
 pub use reply::{
-    Done, FinishReason, FrameOut, Logprobs, Preview, Progress, Reply, Stage, StreamOpened,
-    StreamResult, Token, TopToken, Welcome,
+    Done, Embeddings, FinishReason, FrameOut, Logprobs, Preview, Progress, Reply, Stage,
+    StreamOpened, StreamResult, Token, TopToken, Welcome,
 };
 pub use report::{
     CandidateInfo, Capability, Event, EventKind, Explanation, ModelDetails, ModelInfo, PowerReport,
@@ -22,8 +22,9 @@ pub use report::{
     WorkerState,
 };
 pub use request::{
-    ChatMessage, ClipFormat, Constraint, Generate, Hello, Infer, LogitBias, OpenStream, Priority,
-    Prompt, Reasoning, RegisterBuffer, Request, Sampling, StreamPush, TransformClip, WorkOptions,
+    ChatMessage, ClipFormat, Constraint, Embed, EmbedKind, Generate, Hello, Infer, LogitBias,
+    OpenStream, Priority, Prompt, Reasoning, RegisterBuffer, Request, Sampling, StreamPush,
+    TransformClip, WorkOptions,
 };
 pub use status::Status;
 pub use tensor::{BufferRange, DType, OutputTarget, Tensor, TensorData, TensorSpec};

@@ -137,6 +137,8 @@ pub struct Receipt {
     pub accepted_tokens: u64,
     /// Text: tokens left out because the context was full.
     pub dropped_tokens: u64,
+    /// Embedding: texts; their tokens are those of the prompt.
+    pub texts: u64,
     /// Clip: frames read.
     pub frames_in: u64,
     /// Clip: frames written.

@@ -19,6 +19,7 @@ pub enum Reply {
     Preview(Preview),
     Frame(FrameOut),
     Tensor(Tensor),
+    Embeddings(Embeddings),
     Done(Box<Done>),
     Failed(Status),
     ModelList(Vec<ModelInfo>),
@@ -37,7 +38,12 @@ impl Reply {
     pub fn costs_credit(&self) -> bool {
         matches!(
             self,
-            Self::Token(_) | Self::Preview(_) | Self::Frame(_) | Self::Tensor(_) | Self::Event(_)
+            Self::Token(_)
+                | Self::Preview(_)
+                | Self::Frame(_)
+                | Self::Tensor(_)
+                | Self::Embeddings(_)
+                | Self::Event(_)
         )
     }
 
@@ -148,6 +154,7 @@ pub enum Stage {
     Decode,
     Transform,
     Encode,
+    Embed,
 }
 
 /// How far a job is.
@@ -155,7 +162,7 @@ pub enum Stage {
 pub struct Progress {
     /// What it is doing.
     pub stage: Stage,
-    /// Units done: tokens, frames, files, milliseconds.
+    /// Units done: tokens, texts, frames, files, milliseconds.
     pub done: u64,
     /// Units in all, when known.
     pub total: Option<u64>,
@@ -191,6 +198,17 @@ pub struct FrameOut {
     pub frame_index: u64,
     /// Pixels.
     pub frame: Tensor,
+}
+
+/// A vector for each text.
+#[derive(Debug)]
+pub struct Embeddings {
+    /// f32 `[texts, dimensions]`.
+    pub vectors: Tensor,
+    /// Tokens of each text that were computed.
+    pub tokens: Vec<u32>,
+    /// Places of the texts that were cut, ascending.
+    pub truncated: Vec<u32>,
 }
 
 /// A stream's own socket.

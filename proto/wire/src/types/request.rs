@@ -38,6 +38,7 @@ pub enum Request {
     StreamClose,
     Generate(Box<Generate>),
     TransformClip(TransformClip),
+    Embed(Box<Embed>),
     Cancel {
         target: u64,
     },
@@ -288,6 +289,59 @@ pub struct Sampling {
     pub repetition_penalty: Option<f32>,
     /// The same seed gives the same tokens.
     pub seed: Option<u64>,
+}
+
+/// Texts to be made vectors of.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Embed {
+    /// Model.
+    pub model: String,
+    /// The texts: 1 to [`crate::limits::EMBED_TEXTS_MAX`], none of them empty, without NUL.
+    pub texts: Vec<String>,
+    /// What they are.
+    pub kind: EmbedKind,
+    /// Keep so many of the first dimensions.
+    pub dimensions: Option<u32>,
+    /// Cut texts that do not fit the context.
+    pub truncate: bool,
+    /// Options.
+    pub options: WorkOptions,
+}
+
+impl Embed {
+    /// A request for whole vectors of texts as they are.
+    pub fn new(model: impl Into<String>, texts: Vec<String>) -> Self {
+        Self {
+            model: model.into(),
+            texts,
+            kind: EmbedKind::default(),
+            dimensions: None,
+            truncate: false,
+            options: WorkOptions::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Embed {
+    /// Texts never reach a log, not even by way of `{:?}`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embed")
+            .field("model", &self.model)
+            .field("texts", &self.texts.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What texts are to be embedded as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmbedKind {
+    /// As they are.
+    #[default]
+    Plain,
+    /// Behind the query prefix of the model's manifest.
+    Query,
+    /// Behind its document prefix.
+    Document,
 }
 
 /// How a clip is written.

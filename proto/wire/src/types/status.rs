@@ -34,10 +34,12 @@ pub enum Status {
     Unsupported { what: String },
     #[error("model file {file} is not in order: {why}")]
     ModelCorrupt { file: String, why: String },
-    #[error("the prompt has {prompt_tokens} tokens, the model's context holds {context_tokens}")]
+    #[error("{} has {prompt_tokens} tokens, the model's context holds {context_tokens}", overflow_text(*text))]
     ContextOverflow {
         prompt_tokens: u64,
         context_tokens: u64,
+        /// Which of the texts to be embedded; `None` for a prompt.
+        text: Option<u32>,
     },
     #[error("revoked: {why}")]
     Revoked { why: String },
@@ -90,6 +92,13 @@ impl Status {
             Self::StreamLost { .. } => "stream_lost",
         }
     }
+}
+
+fn overflow_text(text: Option<u32>) -> String {
+    text.map_or_else(
+        || "the prompt".to_owned(),
+        |index| format!("texts[{index}]"),
+    )
 }
 
 fn similar_text(similar: &[String]) -> String {

@@ -1,9 +1,9 @@
 //! What the broker and its workers say to each other.
 
 use super::receipt::Receipt;
-use super::reply::{Done, FrameOut, Preview, Progress, Token};
+use super::reply::{Done, Embeddings, FrameOut, Preview, Progress, Token};
 use super::report::Sandbox;
-use super::request::{Generate, Infer, TransformClip};
+use super::request::{Embed, Generate, Infer, TransformClip};
 use super::status::Status;
 use super::tensor::{Tensor, TensorSpec};
 use std::os::fd::OwnedFd;
@@ -103,6 +103,7 @@ pub enum Work {
     Infer(Infer),
     Generate(Generate),
     TransformClip(TransformClip),
+    Embed(Embed),
 }
 
 /// Worker to broker.
@@ -171,7 +172,11 @@ impl JobReply {
     pub fn costs_credit(&self) -> bool {
         matches!(
             self,
-            Self::Token(_) | Self::Preview(_) | Self::Frame(_) | Self::Tensor(_)
+            Self::Token(_)
+                | Self::Preview(_)
+                | Self::Frame(_)
+                | Self::Tensor(_)
+                | Self::Embeddings(_)
         )
     }
 }
@@ -185,6 +190,7 @@ pub enum JobReply {
     Preview(Preview),
     Frame(FrameOut),
     Tensor(Tensor),
+    Embeddings(Embeddings),
     Done(Box<Done>),
     Failed(Status),
 }

@@ -2,16 +2,30 @@
 //! Descriptors have no place in it but their number.
 
 use mote_wire::types::{
-    ChatMessage, Command, Constraint, Generate, JobReply, LogitBias, Logprobs, Preview, Prompt,
-    Reasoning, Reply, Request, StartJob, Token, TopToken, Work, WorkerEvent,
+    ChatMessage, Command, Constraint, Embed, Generate, JobReply, LogitBias, Logprobs, Preview,
+    Prompt, Reasoning, Reply, Request, Token, TopToken, Work, WorkerEvent,
 };
 use std::fmt::Write;
 
 pub fn request(request: &Request) -> String {
     match request {
         Request::Generate(request) => generate(request),
+        Request::Embed(request) => embed(request),
         request => plain(request),
     }
+}
+
+fn embed(request: &Embed) -> String {
+    let Embed {
+        model,
+        texts,
+        kind,
+        dimensions,
+        truncate,
+        options,
+    } = request;
+    let head = format!("Embed({model:?} {texts:?} {kind:?} {dimensions:?} {truncate})\n");
+    head + &plain(options)
 }
 
 pub fn reply(reply: &Reply) -> String {
@@ -24,13 +38,12 @@ pub fn reply(reply: &Reply) -> String {
 
 pub fn command(command: &Command) -> String {
     let mut text = plain(command);
-    if let Command::StartJob(start) = command
-        && let StartJob {
-            work: Work::Generate(work),
-            ..
-        } = &**start
-    {
-        text += &generate(work);
+    if let Command::StartJob(start) = command {
+        match &start.work {
+            Work::Generate(work) => text += &generate(work),
+            Work::Embed(work) => text += &embed(work),
+            Work::Infer(_) | Work::TransformClip(_) => {}
+        }
     }
     text
 }
@@ -49,7 +62,7 @@ pub fn event(event: &WorkerEvent) -> String {
 
 /// Fields that came after the first texts, as they are written while they say nothing: left out, so
 /// that those texts stand.
-const LATER: [&str; 14] = [
+const LATER: [&str; 16] = [
     "sandbox: None,",
     "pid: None,",
     "power: None,",
@@ -64,6 +77,8 @@ const LATER: [&str; 14] = [
     "drafted_tokens: 0,",
     "accepted_tokens: 0,",
     "dropped_tokens: 0,",
+    "texts: 0,",
+    "text: None,",
 ];
 
 fn plain(message: &impl std::fmt::Debug) -> String {

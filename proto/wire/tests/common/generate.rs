@@ -183,6 +183,43 @@ fn transform_clip() -> impl Strategy<Value = TransformClip> {
         )
 }
 
+fn embed() -> impl Strategy<Value = Embed> {
+    let kind = prop::sample::select(vec![
+        EmbedKind::Plain,
+        EmbedKind::Query,
+        EmbedKind::Document,
+    ]);
+    let texts = vec("[^\u{0}]{1,9}", 1..5);
+    let rest = (some(1..=u32::MAX), any::<bool>());
+    (name(), texts, kind, rest, options()).prop_map(
+        |(model, texts, kind, (dimensions, truncate), options)| Embed {
+            model,
+            texts,
+            kind,
+            dimensions,
+            truncate,
+            options,
+        },
+    )
+}
+
+fn embeddings() -> impl Strategy<Value = Embeddings> {
+    (vec(any::<u32>(), 1..5), 1..9u64, any::<bool>()).prop_map(|(tokens, width, cut)| {
+        let shape = vec![tokens.len() as u64, width];
+        let bytes = vec![7; tokens.len() * width as usize * 4];
+        Embeddings {
+            vectors: Tensor {
+                name: "embeddings".into(),
+                dtype: DType::F32,
+                shape,
+                data: TensorData::Inline(bytes),
+            },
+            truncated: cut.then_some(tokens.len() as u32 - 1).into_iter().collect(),
+            tokens,
+        }
+    })
+}
+
 pub fn request() -> impl Strategy<Value = Request> {
     let id = 1..=u64::MAX;
     let worded = || (name(), options());
@@ -216,6 +253,7 @@ pub fn request() -> impl Strategy<Value = Request> {
         tensors().prop_map(|(inputs, outputs)| Request::StreamPush(StreamPush { inputs, outputs })),
         generate().prop_map(|generate| Request::Generate(Box::new(generate))),
         transform_clip().prop_map(Request::TransformClip),
+        embed().prop_map(|embed| Request::Embed(Box::new(embed))),
         id.clone().prop_map(|target| Request::Cancel { target }),
         (id.clone(), 1..=256u32).prop_map(|(target, frames)| Request::Credit { target, frames }),
         (id.clone(), 1..9000u64, any::<bool>()).prop_map(|(buffer, bytes, writable)| {
@@ -314,6 +352,7 @@ fn receipt() -> impl Strategy<Value = Receipt> {
                 drafted_tokens: longs[8],
                 accepted_tokens: longs[7],
                 dropped_tokens: longs[6],
+                texts: longs[9],
                 frames_in: longs[12],
                 frames_out: longs[13],
                 bytes_copied: longs[14],
@@ -363,9 +402,12 @@ pub fn status() -> impl Strategy<Value = Status> {
             .prop_map(|(what, have, limit)| Status::LimitExceeded { what, have, limit }),
         text().prop_map(|what| Status::Unsupported { what }),
         two().prop_map(|(file, why)| Status::ModelCorrupt { file, why }),
-        any::<(u64, u64)>().prop_map(|(prompt_tokens, context_tokens)| Status::ContextOverflow {
-            prompt_tokens,
-            context_tokens,
+        any::<(u64, u64, Option<u32>)>().prop_map(|(prompt_tokens, context_tokens, text)| {
+            Status::ContextOverflow {
+                prompt_tokens,
+                context_tokens,
+                text,
+            }
         }),
         text().prop_map(|why| Status::Revoked { why }),
         two().prop_map(|(operation, cause)| Status::ComputeFailed { operation, cause }),
@@ -673,6 +715,7 @@ pub fn reply() -> impl Strategy<Value = Reply> {
         preview().prop_map(Reply::Preview),
         frame_out().prop_map(Reply::Frame),
         tensor(true).prop_map(Reply::Tensor),
+        embeddings().prop_map(Reply::Embeddings),
         done().prop_map(Reply::Done),
         status().prop_map(Reply::Failed),
         vec(model_info(), 0..3).prop_map(Reply::ModelList),
@@ -716,6 +759,7 @@ pub fn command() -> impl Strategy<Value = Command> {
         infer().prop_map(Work::Infer),
         generate().prop_map(Work::Generate),
         transform_clip().prop_map(Work::TransformClip),
+        embed().prop_map(Work::Embed),
     ];
     let ids = vec(any::<u32>(), 0..9);
     let start = (any::<(u64, u64)>(), work, ids, 1..=256u32);

@@ -310,6 +310,16 @@ fn work_requests() -> Vec<(&'static str, Request)> {
                 contact_sheet: Some(sealed(1)),
             }),
         ),
+        (
+            "request_embed",
+            Request::Embed(Box::new(Embed {
+                kind: EmbedKind::Query,
+                dimensions: Some(256),
+                truncate: true,
+                options: options(),
+                ..Embed::new("vectors", vec!["one ocean".into(), "世界".into()])
+            })),
+        ),
     ]
 }
 
@@ -478,6 +488,19 @@ fn work_replies() -> Vec<(&'static str, Reply)> {
             }),
         ),
         ("reply_tensor", Reply::Tensor(passed())),
+        (
+            "reply_embeddings",
+            Reply::Embeddings(Embeddings {
+                vectors: Tensor {
+                    name: "embeddings".into(),
+                    dtype: DType::F32,
+                    shape: vec![2, 1],
+                    data: TensorData::Inline(vec![0, 0, 128, 63, 0, 0, 0, 191]),
+                },
+                tokens: vec![512, 3],
+                truncated: vec![0],
+            }),
+        ),
         ("reply_done", done(FinishReason::StopString)),
         (
             "reply_stream_opened",
@@ -583,6 +606,15 @@ fn failures() -> Vec<(&'static str, Status)> {
             Status::ContextOverflow {
                 prompt_tokens: 9_000,
                 context_tokens: 8_192,
+                text: None,
+            },
+        ),
+        (
+            "reply_failed_context_overflow_text",
+            Status::ContextOverflow {
+                prompt_tokens: 9_000,
+                context_tokens: 512,
+                text: Some(3),
             },
         ),
         (

@@ -80,13 +80,40 @@ pub fn open_hugging_face<'a>(
     config: &Map<String, Value>,
 ) -> Result<Checkpoint<'a>, CheckpointError> {
     let (architecture, family) = family(config)?;
-    let store: Box<dyn TensorStore> = match blockwise::block(config)? {
+    open(
+        (folder, config),
+        model_config(family, config)?,
+        (architecture, family),
+    )
+}
+
+/// The same of a checkpoint whose output head is not needed: it may have none.
+///
+/// # Errors
+/// As [`open_hugging_face`].
+pub fn open_hugging_face_without_head<'a>(
+    folder: &'a SafetensorsFolder,
+    config: &Map<String, Value>,
+) -> Result<Checkpoint<'a>, CheckpointError> {
+    let (architecture, family) = family(config)?;
+    let model = ModelConfig {
+        tied_head: true,
+        ..model_config(family, config)?
+    };
+    open((folder, config), model, (architecture, family))
+}
+
+fn open<'a>(
+    (folder, written): (&'a SafetensorsFolder, &Map<String, Value>),
+    config: ModelConfig,
+    (architecture, family): (&'static str, Family),
+) -> Result<Checkpoint<'a>, CheckpointError> {
+    let store: Box<dyn TensorStore> = match blockwise::block(written)? {
         None => Box::new(folder),
         Some(block) => Box::new(Blockwise::new(folder, block)),
     };
-    let config = model_config(family, config)?;
     let (tied, layers) = (config.tied_head, config.layers);
-    let names = names::Names::new(family, &config);
+    let names = names::Names::new(family, &config, names::root(folder.names()));
     let place = Box::new(move |role| names.place(role));
     let surplus = move |name: &str| names::is_surplus(name, (family, tied, layers));
     Checkpoint::new(store, config, (architecture, place), &surplus)

@@ -9,6 +9,7 @@ use crate::checkpoint::{
 /// Names of a family's tensors.
 pub(super) struct Names {
     family: Family,
+    root: &'static str,
     has_query_latent: bool,
     experts: usize,
     expert_neurons: usize,
@@ -16,10 +17,11 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub fn new(family: Family, config: &ModelConfig) -> Self {
+    pub fn new(family: Family, config: &ModelConfig, root: &'static str) -> Self {
         let experts = config.experts.as_ref();
         Self {
             family,
+            root,
             has_query_latent: config
                 .attention
                 .latent
@@ -31,11 +33,12 @@ impl Names {
     }
 
     pub fn place(&self, role: Role) -> Place {
+        let root = self.root;
         match role {
-            Role::Embedding => Place::whole("model.embed_tokens.weight".to_owned()),
+            Role::Embedding => Place::whole(format!("{root}embed_tokens.weight")),
             Role::Head => Place::whole("lm_head.weight".to_owned()),
-            Role::FinalNorm => Place::whole("model.norm.weight".to_owned()),
-            Role::Layer(layer, role) => self.in_layer(&format!("model.layers.{layer}"), role),
+            Role::FinalNorm => Place::whole(format!("{root}norm.weight")),
+            Role::Layer(layer, role) => self.in_layer(&format!("{root}layers.{layer}"), role),
         }
     }
 
@@ -135,11 +138,23 @@ impl Names {
     }
 }
 
+/// What all names but the head's begin with: nothing where the model was saved without its head, as
+/// embedding models are.
+pub(super) fn root<'a>(mut names: impl Iterator<Item = &'a str>) -> &'static str {
+    match names.any(|name| name == "embed_tokens.weight") {
+        true => "",
+        false => "model.",
+    }
+}
+
 /// Whether transformers too leaves the tensor `name` unread: a copy of a tied head, tables
 /// that are computed anew, and layers that guess further tokens.
 pub(super) fn is_surplus(name: &str, (family, tied, layers): (Family, bool, usize)) -> bool {
     let further = format!("model.layers.{layers}.");
     (tied && name == "lm_head.weight")
         || name.ends_with(".rotary_emb.inv_freq")
-        || (family == Family::DeepseekV3 && name.starts_with(&further))
+        || (family == Family::DeepseekV3
+            && [&further, further.trim_start_matches("model.")]
+                .iter()
+                .any(|root| name.starts_with(*root)))
 }
