@@ -294,8 +294,14 @@ fn an_import_writes_all_that_was_asked_for_or_nothing() -> Result<()> {
     assert_eq!(gguf.get(8..16), Some(&(13u64 * 30 + 2).to_le_bytes()[..]));
     assert_eq!(imported["also"][0]["weights_bytes"], gguf.len());
 
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/architectures/qwen3_moe");
+    let other = other.display().to_string();
     for (args, status) in [
-        (vec!["import", "--also", "gguf", "--name", "dense"], 1),
+        // Not a plain Llama from GGUF.
+        (
+            vec!["import", "--also", "gguf", "--name", "other", &other],
+            1,
+        ),
         (vec!["import", "--also", "zip", "--name", "dense"], USAGE),
         (args.to_vec(), 1),
     ] {

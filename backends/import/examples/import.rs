@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "hf-f32" => Target::HuggingFace(Element::F32),
         "hf-f16" => Target::HuggingFace(Element::F16),
         "hf-bf16" => Target::HuggingFace(Element::Bf16),
-        "gguf" => Target::Gguf,
+        "gguf" => Target::Gguf(Precision::default()),
         other => return Err(format!("unknown target {other}").into()),
     };
     let start = Instant::now();

@@ -163,8 +163,6 @@ pub enum Obstacle {
     HeadWidth,
     /// An output head apart from the embedding.
     UntiedHead,
-    /// A dense feed-forward block.
-    DenseFeedForward,
     /// Anything but a plain Llama, as it is or carved.
     Architecture,
 }
@@ -176,7 +174,6 @@ impl fmt::Display for Obstacle {
             Self::HeadWidth => "heads, or rotated parts of them, whose width is no multiple of 16",
             Self::UntiedHead => "an output head apart from the embedding",
             Self::Architecture => "other architectures than plain Llama",
-            Self::DenseFeedForward => "dense feed-forward blocks: carve the model with a recipe",
         })
     }
 }

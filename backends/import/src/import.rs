@@ -5,14 +5,13 @@ use std::path::Path;
 use prost::Message;
 
 use crate::{
-    ImportError, ImportOption, ImportOptions, ImportReport, Obstacle, Target,
+    ImportError, ImportOption, ImportOptions, ImportReport, Obstacle, Target, as_gguf,
     checkpoint::{Checkpoint, Experts, LayerSource, ModelConfig},
     config,
     digest::Digest,
     embedding::EmbeddingParts,
     emit::{Blueprint, CacheStorage, Gives, Precision, emit},
     folder::StageFolder,
-    granite_gguf,
     hugging_face::{self, Element},
     manifest::{
         self, CONFIG_FILE, DATA_FILE, LICENCE_FILE, MANIFEST_FILE, MODEL_FILE, ManifestParts,
@@ -79,7 +78,7 @@ pub fn import(
         Target::HuggingFace(element) => {
             job.write_hugging_face(&mut folder, element, &mut monitor)?
         }
-        Target::Gguf => job.write_gguf(&mut folder, &mut monitor)?,
+        Target::Gguf(precision) => job.write_gguf(&mut folder, precision, &mut monitor)?,
     };
     folder.verify(&mut monitor)?;
     Ok(ImportReport {
@@ -183,20 +182,22 @@ impl Job<'_> {
     fn write_gguf(
         &self,
         folder: &mut StageFolder,
+        precision: Precision,
         monitor: &mut Monitor<'_>,
     ) -> Result<u64, ImportError> {
         let Source::Gguf(gguf) = self.opened else {
             return Err(inexpressible());
         };
         folder.write(LICENCE_FILE, self.options.licence.text.as_bytes())?;
-        let file = folder.file(granite_gguf::MODEL_FILE)?;
-        let parts = granite_gguf::Parts {
+        let file = folder.file(as_gguf::MODEL_FILE)?;
+        let parts = as_gguf::Parts {
             name: &self.options.name,
             metadata: gguf.metadata(),
             source: self.source,
             recipe: self.recipe,
+            precision,
         };
-        let file = granite_gguf::write(&parts, file, monitor)?;
+        let file = as_gguf::write(&parts, file, monitor)?;
         let weights_bytes = file.bytes();
         folder.keep(file)?;
         Ok(weights_bytes)

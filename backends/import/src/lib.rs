@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod as_gguf;
 pub mod checkpoint;
 mod config;
 mod digest;
@@ -17,7 +18,6 @@ mod error;
 mod feed_forward;
 mod folder;
 pub mod gguf;
-mod granite_gguf;
 mod hugging_face;
 mod import;
 mod licence;

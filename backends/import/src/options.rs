@@ -78,9 +78,9 @@ pub enum Target {
     /// A Hugging Face folder with safetensors weights. Only for plain Llama models, as they
     /// are or carved.
     HuggingFace(Element),
-    /// A GGUF file `model.gguf` of architecture `granitemoe` with Q8_0 weights. Only for
-    /// carved models.
-    Gguf,
+    /// A GGUF file `model.gguf` of architecture `llama`, or of `granitemoe` where it is carved, whose
+    /// weights are the very same codes: Q8_0, Q4_0, or floats. Only for plain Llama models from GGUF.
+    Gguf(Precision),
 }
 
 impl ImportOptions {

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use half::f16;
 use mote_import::{
-    Carve, Element, ImportError, ImportOptions, Obstacle, Target,
+    Carve, Element, ImportOptions, Precision, Storage, Target,
     gguf::{Gguf, Value},
     import,
 };
@@ -120,7 +120,7 @@ fn half_precision_weights_are_rounded() {
 
 #[test]
 fn the_gguf_reads_back_with_the_same_weights() {
-    let scene = scene(Target::Gguf, true);
+    let scene = scene(Target::Gguf(Precision::default()), true);
     import(&scene.options, &mut |_| ()).expect("the import succeeds");
     let gguf = Gguf::open(&scene.target.join("model.gguf")).expect("it is sound");
     let metadata = gguf.metadata();
@@ -161,14 +161,46 @@ fn the_gguf_reads_back_with_the_same_weights() {
     close("blk.1.ffn_gate_inp.weight", 0, &router);
 }
 
+/// What is read of a tensor and what the source has differ by half a step of the codes at most.
 #[test]
-fn a_dense_model_has_no_granite_gguf() {
-    let scene = scene(Target::Gguf, false);
-    assert!(matches!(
-        import(&scene.options, &mut |_| ()),
-        Err(ImportError::Inexpressible {
-            obstacle: Obstacle::DenseFeedForward
-        })
-    ));
-    assert!(!scene.target.exists());
+fn a_dense_gguf_reads_back_at_every_precision() {
+    for (storage, step) in [
+        (Storage::F32, 0.0),
+        (Storage::F16, 1e-3),
+        (Storage::Int8, 1.0 / 127.0),
+        (Storage::Int4, 1.0 / 7.0),
+    ] {
+        let scene = scene(Target::Gguf(Precision::uniform(storage)), false);
+        import(&scene.options, &mut |_| ()).expect("the import succeeds");
+        let gguf = Gguf::open(&scene.target.join("model.gguf")).expect("it is sound");
+        assert_eq!(
+            gguf.metadata().get("general.architecture"),
+            Some(&Value::Text("llama".to_owned()))
+        );
+        let neurons = Some(&Value::Unsigned(NEURONS as u64));
+        assert_eq!(gguf.metadata().get("llama.feed_forward_length"), neurons);
+        for name in [
+            "blk.1.attn_k.weight",
+            "blk.0.ffn_down.weight",
+            "token_embd.weight",
+        ] {
+            let tensor = gguf.tensor(name).expect("it exists");
+            let mut found = vec![0.0; tensor.columns];
+            for row in 0..8 {
+                gguf.read_rows(tensor, row, &mut found).expect("it reads");
+                let expected = scene.checkpoint.row(name, row);
+                let largest = expected
+                    .iter()
+                    .fold(0f32, |max, value| max.max(value.abs()));
+                for (found, expected) in found.iter().zip(expected) {
+                    assert!(
+                        (found - expected).abs() <= largest * step,
+                        "{storage:?} {name}: {found} is not {expected}"
+                    );
+                }
+            }
+        }
+        // What is written can be imported again.
+        mote_import::checkpoint::open_gguf(&gguf).expect("every tensor is known");
+    }
 }

@@ -74,7 +74,7 @@ pub fn import(args: &Import, ui: &Ui) -> Result<()> {
     for (format, folder) in also {
         let target = match format {
             AlsoFormat::Hf => Target::HuggingFace(Element::F32),
-            AlsoFormat::Gguf => Target::Gguf,
+            AlsoFormat::Gguf => Target::Gguf(precision(args)),
         };
         let what = match format {
             AlsoFormat::Hf => "for Hugging Face",
@@ -136,9 +136,6 @@ fn targets(args: &Import, name: &str) -> Result<Vec<(AlsoFormat, PathBuf)>> {
             AlsoFormat::Hf => "hf",
             AlsoFormat::Gguf => "gguf",
         };
-        if also.format == AlsoFormat::Gguf && args.recipe.is_none() {
-            bail!("--also gguf writes Mixtures of Experts: it goes with --recipe");
-        }
         let own = || PathBuf::from(format!("{name}-{suffix}"));
         let folder = also.folder.clone().unwrap_or_else(own);
         if folder.exists() {

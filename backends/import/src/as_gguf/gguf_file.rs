@@ -12,20 +12,19 @@ use crate::{
     gguf::{Array, Value},
     onnx::for_each_block,
     progress::Monitor,
-    quantise::{BLOCK, CodeBits},
+    quantise::{BLOCK, CodeBits, Storage},
 };
 
 const ALIGNMENT_BYTES: u64 = 32;
-const TYPE_F32: u32 = 0;
-const TYPE_Q8_0: u32 = 8;
-const Q8_0_BLOCK_BYTES: u64 = 2 + BLOCK as u64;
+/// Bytes of a block's scale.
+const SCALE_BYTES: u64 = 2;
 
 /// A tensor to be written.
 pub(super) struct Planned<'a> {
     name: String,
     /// Fastest dimension first, as the format has it.
     dims: Vec<u64>,
-    ggml_type: u32,
+    storage: Storage,
     rows: Box<dyn Rows + 'a>,
 }
 
@@ -33,7 +32,7 @@ pub(super) struct Planned<'a> {
 pub(super) struct Entry {
     name: String,
     dims: Vec<u64>,
-    ggml_type: u32,
+    storage: Storage,
 }
 
 impl<'a> Planned<'a> {
@@ -42,36 +41,31 @@ impl<'a> Planned<'a> {
         Self {
             name,
             dims: vec![rows.columns() as u64],
-            ggml_type: TYPE_F32,
+            storage: Storage::F32,
             rows,
         }
     }
 
-    /// A matrix kept in f32.
-    pub fn float_matrix(name: String, rows: Box<dyn Rows + 'a>) -> Self {
-        Self {
-            ggml_type: TYPE_F32,
-            ..Self::matrix(name, rows)
-        }
-    }
-
-    /// A quantised matrix.
-    pub fn matrix(name: String, rows: Box<dyn Rows + 'a>) -> Self {
+    /// A matrix.
+    pub fn matrix(name: String, rows: Box<dyn Rows + 'a>, storage: Storage) -> Self {
         Self {
             name,
             dims: vec![rows.columns() as u64, rows.rows() as u64],
-            ggml_type: TYPE_Q8_0,
+            storage,
             rows,
         }
     }
 
-    /// Quantised matrices of `experts` experts, one below the other, as a tensor of three
-    /// dimensions.
-    pub fn experts(name: String, rows: Box<dyn Rows + 'a>, experts: usize) -> Self {
+    /// Matrices of `experts` experts, one below the other, as a tensor of three dimensions.
+    pub fn experts(
+        name: String,
+        rows: Box<dyn Rows + 'a>,
+        (experts, storage): (usize, Storage),
+    ) -> Self {
         let height = rows.rows() / experts;
         Self {
             dims: vec![rows.columns() as u64, height as u64, experts as u64],
-            ..Self::matrix(name, rows)
+            ..Self::matrix(name, rows, storage)
         }
     }
 
@@ -80,7 +74,7 @@ impl<'a> Planned<'a> {
         Entry {
             name: self.name.clone(),
             dims: self.dims.clone(),
-            ggml_type: self.ggml_type,
+            storage: self.storage,
         }
     }
 }
@@ -88,9 +82,12 @@ impl<'a> Planned<'a> {
 impl Entry {
     fn bytes(&self) -> u64 {
         let elements: u64 = self.dims.iter().product();
-        match self.ggml_type {
-            TYPE_Q8_0 => elements / BLOCK as u64 * Q8_0_BLOCK_BYTES,
-            _ => elements * 4,
+        match self.storage.code_bits() {
+            Some(bits) => {
+                elements / 8 * bits.count() as u64 + elements / BLOCK as u64 * SCALE_BYTES
+            }
+            None if self.storage == Storage::F16 => elements * 2,
+            None => elements * 4,
         }
     }
 }
@@ -119,7 +116,7 @@ impl GgufFile {
         }
         let mut offset = 0u64;
         for entry in &index {
-            if !entry.dims[0].is_multiple_of(BLOCK as u64) && entry.ggml_type == TYPE_Q8_0 {
+            if !entry.dims[0].is_multiple_of(BLOCK as u64) && entry.storage.code_bits().is_some() {
                 return Err(ImportError::RowNotBlocks {
                     tensor: entry.name.clone(),
                     columns: entry.dims[0] as usize,
@@ -128,7 +125,7 @@ impl GgufFile {
             put_text(&mut header, &entry.name);
             header.extend((entry.dims.len() as u32).to_le_bytes());
             header.extend(entry.dims.iter().flat_map(|dim| dim.to_le_bytes()));
-            header.extend(entry.ggml_type.to_le_bytes());
+            header.extend(ggml_type(entry.storage).to_le_bytes());
             header.extend(offset.to_le_bytes());
             offset = (offset + entry.bytes()).next_multiple_of(ALIGNMENT_BYTES);
         }
@@ -155,9 +152,14 @@ impl GgufFile {
             self.align()?;
             let file = &mut self.file;
             for_each_block(tensor.rows.as_ref(), monitor, |values| {
-                file.write(&match tensor.ggml_type {
-                    TYPE_Q8_0 => q8_0(values),
-                    _ => values
+                file.write(&match tensor.storage {
+                    Storage::Int8 => q8_0(values),
+                    Storage::Int4 => q4_0(values),
+                    Storage::F16 => {
+                        let halves = values.iter().map(|&value| f16::from_f32(value));
+                        halves.flat_map(f16::to_le_bytes).collect()
+                    }
+                    Storage::F32 => values
                         .iter()
                         .flat_map(|value| value.to_le_bytes())
                         .collect(),
@@ -178,6 +180,29 @@ impl GgufFile {
         self.file
             .write(&[0; ALIGNMENT_BYTES as usize][..padding as usize])
     }
+}
+
+/// ggml's number for a kind of tensor.
+fn ggml_type(storage: Storage) -> u32 {
+    match storage {
+        Storage::F32 => 0,
+        Storage::F16 => 1,
+        Storage::Int4 => 2,
+        Storage::Int8 => 8,
+    }
+}
+
+/// Blocks of ggml's Q4_0: a scale, and codes whose low nibbles are the first half of the block.
+fn q4_0(values: &[f32]) -> Vec<u8> {
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    CodeBits::Four.quantise(values, &mut codes, &mut scales);
+    let mut blocks = Vec::with_capacity(codes.len() + 2 * scales.len());
+    for (scale, codes) in scales.iter().zip(codes.chunks_exact(BLOCK / 2)) {
+        blocks.extend(f16::from_f32(*scale).to_le_bytes());
+        let code = |at: usize| codes[at / 2] >> (4 * (at % 2)) & 0xf;
+        blocks.extend((0..BLOCK / 2).map(|at| code(at) | code(at + BLOCK / 2) << 4));
+    }
+    blocks
 }
 
 fn q8_0(values: &[f32]) -> Vec<u8> {
