@@ -188,6 +188,30 @@ def test_tools_are_refused_by_a_template_that_takes_none(daemon):
     assert refused.value.field == "tools"
 
 
+def test_a_deterministic_answer_shares_no_run_and_one_that_quotes_takes_fewer(daemon):
+    prompt = "Repeat after me: one two three four five six seven. One two three four five six seven. One two"
+    plain = daemon.generate(TEXT_MODEL, prompt, raw=True, tokens_max=30, deterministic=True)
+    list(plain)
+    assert plain.receipt.shared_steps == 0
+    drafted = daemon.generate(TEXT_MODEL, prompt, raw=True, tokens_max=30, draft_tokens_max=8)
+    list(drafted)
+    receipt = drafted.receipt
+    assert 0 < receipt.accepted_tokens <= receipt.drafted_tokens
+    assert receipt.steps < plain.receipt.steps
+    with pytest.raises(mote.Invalid) as refused:
+        list(daemon.generate(TEXT_MODEL, prompt, deterministic=True, draft_tokens_max=8))
+    assert refused.value.field == "draft_tokens_max"
+
+
+def test_a_window_slides_when_asked(daemon):
+    prompt = "river " * 2_100
+    with pytest.raises(mote.ContextOverflow):
+        list(daemon.generate(TEXT_MODEL, prompt, raw=True, tokens_max=4))
+    answer = daemon.generate(TEXT_MODEL, prompt, raw=True, tokens_max=4, slide_context=True)
+    list(answer)
+    assert answer.receipt.dropped_tokens > 500 and len(answer.token_ids) == 4
+
+
 def test_a_model_that_does_not_reason_answers(daemon):
     answer = daemon.generate(TEXT_MODEL, "Hello", tokens_max=5, reasoning=True, reasoning_tokens_max=3)
     assert "".join(answer) and answer.reasoning == ""

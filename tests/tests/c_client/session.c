@@ -477,12 +477,16 @@ static void answers(const char *path) {
   args.logit_bias_count = 1;
   REFUSES(mote_generate(client, &args, &generation, &error), "logit_bias");
   args.logit_bias_count = 0;
+  args.draft_tokens_max = (uint64_t)1 << 40;
+  REFUSES(mote_generate(client, &args, &generation, &error), "draft_tokens_max");
+  args.draft_tokens_max = 0;
   REFUSES(mote_generate(client, &args, NULL, &error), "generation");
   CHECK(generation == NULL);
 
   args.has_logprobs = 1;
   args.top_logprobs = 2;
   args.tokens_max = 1;
+  args.deterministic = args.slide_context = 1;
   OK(mote_generate(client, &args, &generation, &error));
   do {
     OK(mote_generation_next(generation, &event, &error));

@@ -66,6 +66,8 @@ fn a_real_model_says_the_same_as_on_the_wire() -> Result<()> {
 
         // All at once, in the end.
         let mut options = options();
+        options.insert("deterministic", true.into());
+        options.insert("slide_context", true.into());
         options.insert("stream", false.into());
         options.insert("text", true.into());
         let job = caller.generate("smollm2-135m", ask, options).await??;
