@@ -7,7 +7,7 @@ import numpy as np
 import recipe
 import tokenizer
 from gguf_file import GgufFile
-from llama import MATRICES, Llama, Routing
+from llama import MATRICES, Llama
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 RECIPE = Path(__file__).parents[2] / "backends/import/recipes/smollm2-135m-moe.safetensors"
@@ -27,16 +27,6 @@ def q8_0(weight):
     return (codes * scale.astype(np.float16).astype(np.float32)).reshape(weight.shape)
 
 
-def carve(model, layers, metadata):
-    """Route every layer as the recipe says, the factor k inside the experts' down projections."""
-    shared, k = int(metadata["shared_neurons"]), int(metadata["experts_per_token"])
-    temperature = np.float32(metadata["router_temperature"])
-    for i, (permutation, router) in enumerate(layers):
-        routing = Routing(router.astype(np.float32) * temperature, shared, k, fold=True)
-        model.carve(i, permutation, routing)
-        model.layers[i]["ffn_down"][:, shared:] *= k
-
-
 def round_weights(model):
     for layer in model.layers:
         for name in MATRICES:
@@ -53,11 +43,11 @@ def language_model(carved):
     def case(models):
         gguf = GgufFile(models.find(GGUF))
         model, words = Llama(gguf), tokenizer.load(gguf)
-        layers, metadata = recipe.read(RECIPE)
+        layers, outer, metadata = recipe.read(RECIPE)
         if carved:
             if metadata["source_sha256"] != gguf.sha256():
                 raise ValueError("the recipe was made for another checkpoint")
-            carve(model, layers, metadata)
+            recipe.apply(model, layers, outer, metadata, fold=True)
         round_weights(model)
         ids = words.encode(tokenizer.chat(QUESTION)).ids
         answer = model.greedy(ids, GREEDY_TOKENS)

@@ -6,8 +6,9 @@ use prost::Message;
 
 use crate::{
     ImportError, ImportOption, ImportOptions, ImportReport, Obstacle, Target,
-    checkpoint::{Checkpoint, Experts, LayerSource, ModelConfig},
+    checkpoint::{Experts, LayerSource, ModelConfig},
     config,
+    correction::Corrected,
     digest::Digest,
     emit::{Blueprint, Precision, emit},
     folder::StageFolder,
@@ -52,11 +53,18 @@ pub fn import(
     let source_digest = opened.digest(&mut monitor)?;
     let recipe = recipe(options, source_digest, config)?;
     let tokenizer = opened.tokenizer(config)?;
+    let corrected = recipe
+        .as_ref()
+        .map(|recipe| Corrected::new(&source, recipe));
+    let source: &dyn LayerSource = match &corrected {
+        Some(corrected) => corrected,
+        None => &source,
+    };
     let job = Job {
         options,
         context_tokens,
         opened: &opened,
-        source: &source,
+        source,
         recipe: recipe.as_ref(),
         source_digest,
         tokenizer: &tokenizer,
@@ -90,7 +98,7 @@ struct Job<'a> {
     options: &'a ImportOptions,
     context_tokens: usize,
     opened: &'a Source,
-    source: &'a Checkpoint<'a>,
+    source: &'a dyn LayerSource,
     recipe: Option<&'a Recipe>,
     source_digest: Digest,
     tokenizer: &'a TokenizerFiles,

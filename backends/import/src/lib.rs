@@ -10,6 +10,7 @@
 
 pub mod checkpoint;
 mod config;
+mod correction;
 mod digest;
 mod emit;
 mod error;
@@ -31,6 +32,7 @@ mod source;
 mod tokenizer;
 mod tokenizer_folder;
 
+pub use correction::CORRECTION_RANK_MAX;
 pub use digest::{Digest, DigestParseError};
 pub use emit::Precision;
 pub use error::{ImportError, ImportOption, Obstacle};

@@ -15,7 +15,7 @@ import recipe
 import tokenizer
 from carve import documents
 from gguf_file import GgufFile
-from llama import Llama, Routing, perplexity
+from llama import Llama, perplexity
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -50,18 +50,6 @@ def docstrings(words):
     return out
 
 
-def apply(model, layers, metadata):
-    """Carve every layer of a dense model as the recipe says."""
-    temperature = float(metadata["router_temperature"])
-    for i, (permutation, router) in enumerate(layers):
-        routing = Routing(
-            router.astype("f4") * temperature,
-            int(metadata["shared_neurons"]),
-            int(metadata["experts_per_token"]),
-        )
-        model.carve(i, permutation, routing)
-
-
 def report(name, model, words, texts):
     own, other = (perplexity(model, docs) for docs in texts)
     print(f"## {name}: perplexity {own:.2f} held out, {other:.2f} docstrings", flush=True)
@@ -72,7 +60,7 @@ def report(name, model, words, texts):
 
 def main():
     gguf = GgufFile(sys.argv[1])
-    layers, metadata = recipe.read(Path(sys.argv[2]))
+    layers, outer, metadata = recipe.read(Path(sys.argv[2]))
     counts = [int(k) for k in sys.argv[3:]] or range(int(metadata["experts"]), 2, -1)
     if metadata["source_sha256"] != gguf.sha256():
         raise SystemExit("the recipe was made for another checkpoint")
@@ -81,7 +69,7 @@ def main():
     sizes = [sum(map(len, docs)) for docs in texts]
     print(f"Python {platform.python_version()}; tokens: {sizes[0]} held out, {sizes[1]} docstrings")
     report("dense", model, words, texts)
-    apply(model, layers, metadata)
+    recipe.apply(model, layers, outer, metadata)
     for k in counts:
         for routing in model.routing:
             routing.experts_per_token = k

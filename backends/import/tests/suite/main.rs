@@ -3,6 +3,7 @@
 mod architectures;
 mod as_gguf;
 mod atomic;
+mod correction;
 mod folder;
 mod gguf_file;
 mod hostile;
