@@ -17,14 +17,17 @@ DTYPES = {"U16": np.dtype("<u2"), "F16": np.dtype("<f2")}
 
 
 def write(path, layers, outer, metadata):
-    """`layers`: arrays by name for each layer. `outer`: arrays by name. `metadata`: strings by key."""
-    arrays = {f"layers.{i}.{name}": array for i, layer in enumerate(layers) for name, array in layer.items()}
-    header, at, body = {"__metadata__": {"format": FORMAT} | metadata}, 0, b""
+    """`layers`: arrays by name, per layer. `outer`: arrays by name. `metadata`: strings by key."""
+    arrays = {}
+    for i, layer in enumerate(layers):
+        arrays |= {f"layers.{i}.{name}": array for name, array in layer.items()}
+    header, body = {"__metadata__": {"format": FORMAT} | metadata}, b""
     for name, array in (arrays | outer).items():
         dtype = "U16" if name.endswith(".permutation") else "F16"
         array = np.ascontiguousarray(array, DTYPES[dtype])
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
-        at, body = at + array.nbytes, body + array.tobytes()
+        span = [len(body), len(body) + array.nbytes]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": span}
+        body += array.tobytes()
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)
