@@ -168,7 +168,7 @@ def main():
     parser.add_argument("recipe", type=Path)
     parser.add_argument("rows", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--experts-per-token", type=int, default=5)
+    parser.add_argument("--experts-per-token", type=int, default=6)
     parser.add_argument("--temperature", type=float, default=2.0**-4)
     parser.add_argument("--attention-rank", type=int, default=4)
     parser.add_argument("--ffn-rank", type=int, default=8)

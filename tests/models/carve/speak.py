@@ -2,9 +2,9 @@
 
     python speak.py SmolLM2-135M-Instruct.Q4_1.gguf ROWS.npy [--rows N] [--seed S] [--device cuda]
 
-writes u16 [rows, ROW_TOKENS] and adds to it after each batch. Half of the rows are conversations of
-which the model also says the user's part; the rest answer or continue prompts as corpus.py has
-them, of more kinds and topics. No prompt is one of heldout.jsonl or evaluate.py.
+writes u16 [rows, tokens] and adds to it after each batch. Rows are conversations of which the model
+also says the user's part; answers to and continuations of prompts as corpus.py has them, of more
+kinds and topics; and documents from the start. No prompt is one of heldout.jsonl or evaluate.py.
 """
 
 import argparse
@@ -21,10 +21,7 @@ from gguf_file import GgufFile
 from llama import Llama
 from network import Cache, Network
 
-ROW_TOKENS = 192
 BATCH = 96
-TEMPERATURE = 0.9
-TOP_P = 0.97
 DOCUMENT_START = 0
 QUESTIONS = corpus.QUESTIONS + [
     "What is {topic}?",
@@ -101,16 +98,16 @@ def opening(random, shape):
     )
 
 
-def prompt(random, words, forbidden):
-    """Token ids of one prompt."""
+def prompt(random, words, forbidden, kinds):
+    """Token ids of one prompt. `kinds`: shares of conversations, questions, openings."""
     conversation = tokenizer.chat("").split("user\n")[0] + "user\n"
     while True:
-        kind = random.random()
-        if kind < 0.5:
+        kind = int(np.searchsorted(np.cumsum(kinds), random.random(), side="right"))
+        if kind == 0:
             text = conversation
-        elif kind < 0.8:
+        elif kind == 1:
             text = tokenizer.chat(opening(random, QUESTIONS[random.integers(len(QUESTIONS))]))
-        elif kind < 0.95:
+        elif kind == 2:
             text = opening(random, OPENINGS[random.integers(len(OPENINGS))])
         else:
             return [DOCUMENT_START]
@@ -118,11 +115,11 @@ def prompt(random, words, forbidden):
             return words.encode(text).ids
 
 
-def batches(random, words, forbidden):
+def batches(random, words, forbidden, kinds):
     """Endless batches of prompts of equal length, so that none needs padding."""
     waiting = {}
     while True:
-        ids = prompt(random, words, forbidden)
+        ids = prompt(random, words, forbidden, kinds)
         group = waiting.setdefault(len(ids), [])
         group.append(ids)
         if len(group) == BATCH:
@@ -130,16 +127,17 @@ def batches(random, words, forbidden):
 
 
 @torch.no_grad()
-def speak(net, prompts, generator):
-    """[BATCH, ROW_TOKENS]: prompts with what the dense model says next."""
+def speak(net, prompts, options, generator):
+    """[BATCH, tokens]: prompts with what the dense model says next."""
     ids = torch.tensor(prompts, device=net.embedding.device)
-    caches = [Cache(ROW_TOKENS) for _ in net.layers]
+    caches = [Cache(options.tokens) for _ in net.layers]
     step = ids
-    while ids.shape[1] < ROW_TOKENS:
-        logits = net.logits(net(step, teacher=True, caches=caches)[:, -1]).float() / TEMPERATURE
+    while ids.shape[1] < options.tokens:
+        logits = net.logits(net(step, teacher=True, caches=caches)[:, -1]).float()
+        logits /= options.temperature
         top, tokens = logits.topk(256, -1)
         share = (top - logits.logsumexp(-1, keepdim=True)).exp()
-        share[share.cumsum(-1) - share > TOP_P] = 0
+        share[share.cumsum(-1) - share > options.top_p] = 0
         step = tokens.gather(-1, torch.multinomial(share, 1, generator=generator))
         ids = torch.cat([ids, step], 1)
     return ids.cpu().numpy().astype(np.uint16)
@@ -159,6 +157,16 @@ def main():
     parser.add_argument("gguf", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, default=1536)
+    parser.add_argument("--tokens", type=int, default=192, help="of each row")
+    parser.add_argument("--temperature", type=float, default=0.9)
+    parser.add_argument("--top-p", type=float, default=0.97)
+    parser.add_argument(
+        "--kinds",
+        type=float,
+        nargs=3,
+        default=[0.5, 0.3, 0.15],
+        help="shares of conversations, questions and openings; the rest starts documents",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -169,9 +177,9 @@ def main():
     generator = torch.Generator(options.device).manual_seed(options.seed)
     net = dense(gguf, options.device, torch.bfloat16)
     forbidden = set(corpus.prompts(120, 48)) | {tokenizer.chat(text) for text in evaluate.QUESTIONS}
-    rows, start = np.zeros((0, ROW_TOKENS), np.uint16), time.time()
-    for prompts in batches(random, words, forbidden):
-        rows = np.concatenate([rows, speak(net, prompts, generator)])
+    rows, start = np.zeros((0, options.tokens), np.uint16), time.time()
+    for prompts in batches(random, words, forbidden, options.kinds):
+        rows = np.concatenate([rows, speak(net, prompts, options, generator)])
         part = options.out.with_suffix(".part.npy")
         np.save(part, rows)
         part.rename(options.out)
