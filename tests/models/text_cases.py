@@ -5,43 +5,15 @@ from pathlib import Path
 import numpy as np
 
 import recipe
+import rounding
 import tokenizer
 from gguf_file import GgufFile
-from llama import MATRICES, Llama, Routing
+from llama import Llama
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 RECIPE = Path(__file__).parents[2] / "backends/import/recipes/smollm2-135m-moe.safetensors"
 QUESTION = "Write two sentences about the ocean."
 GREEDY_TOKENS = 32
-BLOCK_VALUES = 32
-
-
-def q8_0(weight):
-    """Round to ggml's Q8_0 and back: 32 values of a row share a scale, kept as float16."""
-    blocks = weight.reshape(-1, BLOCK_VALUES)
-    scale = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
-    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
-    exact = blocks * inverse
-    # Halves away from zero, as C's roundf.
-    codes = np.trunc(exact + np.copysign(np.float32(0.5), exact))
-    return (codes * scale.astype(np.float16).astype(np.float32)).reshape(weight.shape)
-
-
-def carve(model, layers, metadata):
-    """Route every layer as the recipe says, the factor k inside the experts' down projections."""
-    shared, k = int(metadata["shared_neurons"]), int(metadata["experts_per_token"])
-    temperature = np.float32(metadata["router_temperature"])
-    for i, (permutation, router) in enumerate(layers):
-        routing = Routing(router.astype(np.float32) * temperature, shared, k, fold=True)
-        model.carve(i, permutation, routing)
-        model.layers[i]["ffn_down"][:, shared:] *= k
-
-
-def round_weights(model):
-    for layer in model.layers:
-        for name in MATRICES:
-            layer[name] = q8_0(layer[name])
-    model.embedding = model.output = q8_0(model.embedding)
 
 
 def language_model(carved):
@@ -53,12 +25,12 @@ def language_model(carved):
     def case(models):
         gguf = GgufFile(models.find(GGUF))
         model, words = Llama(gguf), tokenizer.load(gguf)
-        layers, metadata = recipe.read(RECIPE)
+        layers, outer, metadata = recipe.read(RECIPE)
         if carved:
             if metadata["source_sha256"] != gguf.sha256():
                 raise ValueError("the recipe was made for another checkpoint")
-            carve(model, layers, metadata)
-        round_weights(model)
+            recipe.apply(model, layers, outer, metadata, fold=True)
+        rounding.round_model(model, 8, 8, 8)
         ids = words.encode(tokenizer.chat(QUESTION)).ids
         answer = model.greedy(ids, GREEDY_TOKENS)
         logits = model.logits(model.forward([ids + answer[:-1]])[0, len(ids) - 1 :])

@@ -6,8 +6,9 @@ use prost::Message;
 
 use crate::{
     ImportError, ImportOption, ImportOptions, ImportReport, Obstacle, Target, as_gguf,
-    checkpoint::{Checkpoint, Experts, LayerSource, ModelConfig},
+    checkpoint::{Experts, LayerSource, ModelConfig},
     config,
+    correction::Corrected,
     digest::Digest,
     embedding::EmbeddingParts,
     emit::{Blueprint, CacheStorage, Gives, Precision, emit},
@@ -60,11 +61,18 @@ pub fn import(
         .embedding
         .map(|asked| EmbeddingParts::read(opened.folder(), asked.pooling));
     let embedding = embedding.transpose()?;
+    let corrected = recipe
+        .as_ref()
+        .map(|recipe| Corrected::new(&source, recipe));
+    let source: &dyn LayerSource = match &corrected {
+        Some(corrected) => corrected,
+        None => &source,
+    };
     let job = Job {
         options,
         context_tokens,
         opened: &opened,
-        source: &source,
+        source,
         recipe: recipe.as_ref(),
         source_digest,
         tokenizer: &tokenizer,
@@ -100,7 +108,7 @@ struct Job<'a> {
     options: &'a ImportOptions,
     context_tokens: usize,
     opened: &'a Source,
-    source: &'a Checkpoint<'a>,
+    source: &'a dyn LayerSource,
     recipe: Option<&'a Recipe>,
     source_digest: Digest,
     tokenizer: &'a TokenizerFiles,

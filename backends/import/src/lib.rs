@@ -11,6 +11,7 @@
 mod as_gguf;
 pub mod checkpoint;
 mod config;
+mod correction;
 mod digest;
 mod embedding;
 mod emit;
@@ -34,6 +35,7 @@ mod source;
 mod tokenizer;
 mod tokenizer_folder;
 
+pub use correction::CORRECTION_RANK_MAX;
 pub use digest::{Digest, DigestParseError};
 pub use embedding::Pooling;
 pub use emit::{CacheStorage, Precision};

@@ -1,9 +1,11 @@
 //! Carving recipes: how the dense feed-forward blocks of a checkpoint are cut into one
-//! shared expert and several routed ones.
+//! shared expert and several routed ones, and how its weights are corrected for that.
 //!
 //! A recipe is a safetensors file. For each layer `l` it holds `layers.{l}.permutation`
 //! (u16 `[neurons]`: first the shared neurons, then those of each expert in turn) and
-//! `layers.{l}.router` (f16 `[experts, hidden]`). Its metadata say what it belongs to.
+//! `layers.{l}.router` (f16 `[experts, hidden]`). Other tensors are corrections of the
+//! checkpoint's weights; see [`correction`](crate::correction). Its metadata say what it
+//! belongs to.
 //!
 //! The carved block computes
 //! `y = shared(x) + Σ_{chosen} softmax_{chosen}(t · router · x) · k · expert(x)`
@@ -17,18 +19,22 @@ use safetensors::{Dtype, SafeTensors, tensor::SafeTensorError};
 use thiserror::Error;
 
 use crate::{
-    checkpoint::{LAYER_COUNT_MAX, ModelConfig},
+    checkpoint::{LAYER_COUNT_MAX, ModelConfig, Role},
+    correction::{CORRECTION_RANK_MAX, Change, Changes},
     digest::Digest,
 };
 
 /// The recipe's own format name.
-pub const RECIPE_FORMAT: &str = "mote-carve-1";
+pub const RECIPE_FORMAT: &str = "mote-carve-2";
 /// Largest recipe, in bytes.
 pub const RECIPE_BYTES_MAX: usize = 64 << 20;
 /// Largest factor on router logits; keeps scaled f16 weights finite.
 pub const ROUTER_TEMPERATURE_MAX: f32 = 1e6;
 /// Most routed experts per layer.
 pub const EXPERT_COUNT_MAX: usize = 1024;
+/// Ends of the names of the tensors that cut a layer.
+pub(crate) const PERMUTATION: &str = ".permutation";
+pub(crate) const ROUTER: &str = ".router";
 
 /// Sizes of a Mixture-of-Experts feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +58,7 @@ pub struct Recipe {
     digest: Digest,
     hidden: usize,
     layers: Vec<LayerRecipe>,
+    changes: Changes,
 }
 
 /// The cut of one layer.
@@ -101,13 +108,35 @@ pub enum RecipeError {
         /// The tensor.
         tensor: String,
     },
-    /// The recipe has tensors beyond those of its layers.
-    #[error("the recipe has {found} tensors, not two for each of {layers} layers")]
-    TensorCount {
-        /// Layers recognised.
+    /// The recipe cuts no layer, or more than [`LAYER_COUNT_MAX`].
+    #[error("the recipe cuts {layers} layers, not 1 to {LAYER_COUNT_MAX}")]
+    LayerCount {
+        /// Layers found.
         layers: usize,
-        /// Tensors found.
-        found: usize,
+    },
+    /// A tensor that nothing would read.
+    #[error("recipe tensor {tensor:?} has no meaning")]
+    UnknownTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A correction's rank is zero or above [`CORRECTION_RANK_MAX`].
+    #[error("recipe tensor {tensor:?} has rank {rank}, not 1 to {CORRECTION_RANK_MAX}")]
+    Rank {
+        /// The tensor.
+        tensor: String,
+        /// Its rank.
+        rank: usize,
+    },
+    /// A correction is of another shape than the weights of the checkpoint.
+    #[error("the recipe corrects {role:?} as {recipe:?}, the checkpoint has {checkpoint:?}")]
+    Correction {
+        /// What is corrected.
+        role: Role,
+        /// Rows and columns that the recipe implies.
+        recipe: (usize, usize),
+        /// Rows and columns of the checkpoint.
+        checkpoint: (usize, usize),
     },
     /// A tensor has another element type or shape than its role asks for.
     #[error("recipe tensor {tensor:?} is {dtype} {shape:?}, not {expected_dtype} {expected:?}")]
@@ -129,7 +158,7 @@ pub enum RecipeError {
         /// The tensor.
         tensor: String,
     },
-    /// A router weight is infinite or not a number.
+    /// A weight is infinite or not a number.
     #[error("recipe tensor {tensor:?} holds a value that is not finite")]
     NotFinite {
         /// The tensor.
@@ -196,11 +225,12 @@ impl Recipe {
             shared_neurons: entries.count("shared_neurons", usize::from(u16::MAX))?,
             expert_neurons: entries.count("expert_neurons", usize::from(u16::MAX))?,
         };
-        let layer_count = tensors.len() / 2;
-        if tensors.len() % 2 != 0 || layer_count == 0 || layer_count > LAYER_COUNT_MAX {
-            return Err(RecipeError::TensorCount {
+        let names = tensors.names();
+        let cuts = names.iter().filter(|name| name.ends_with(PERMUTATION));
+        let layer_count = cuts.count();
+        if layer_count == 0 || layer_count > LAYER_COUNT_MAX {
+            return Err(RecipeError::LayerCount {
                 layers: layer_count,
-                found: tensors.len(),
             });
         }
         let hidden = router_hidden(&tensors)?;
@@ -214,6 +244,7 @@ impl Recipe {
             digest: Digest::of(bytes),
             hidden,
             layers,
+            changes: Changes::parse(&tensors, layer_count)?,
         })
     }
 
@@ -255,7 +286,12 @@ impl Recipe {
                 });
             }
         }
-        Ok(())
+        self.changes.check(config)
+    }
+
+    /// What becomes of the checkpoint's tensor in `role`, if not left as it is.
+    pub(crate) fn change(&self, role: Role) -> Option<&Change> {
+        self.changes.get(role)
     }
 
     /// Sizes of the carved blocks.
@@ -293,7 +329,7 @@ impl LayerRecipe {
         shape: &MoeShape,
         hidden: usize,
     ) -> Result<Self, RecipeError> {
-        let name = format!("layers.{layer}.permutation");
+        let name = format!("layers.{layer}{PERMUTATION}");
         let bytes = tensor(tensors, &name, Dtype::U16, &[shape.neurons()])?;
         let permutation: Vec<u16> = bytes
             .chunks_exact(2)
@@ -307,14 +343,7 @@ impl LayerRecipe {
             }
         }
         let name = router_name(layer);
-        let bytes = tensor(tensors, &name, Dtype::F16, &[shape.experts, hidden])?;
-        let router: Vec<f32> = bytes
-            .chunks_exact(2)
-            .map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32())
-            .collect();
-        if !router.iter().all(|weight| weight.is_finite()) {
-            return Err(RecipeError::NotFinite { tensor: name });
-        }
+        let router = halves(tensors, &name, &[shape.experts, hidden])?;
         Ok(Self {
             permutation,
             router,
@@ -323,7 +352,7 @@ impl LayerRecipe {
 }
 
 fn router_name(layer: usize) -> String {
-    format!("layers.{layer}.router")
+    format!("layers.{layer}{ROUTER}")
 }
 
 /// The hidden width that the first router implies.
@@ -332,6 +361,25 @@ fn router_hidden(tensors: &SafeTensors<'_>) -> Result<usize, RecipeError> {
     match tensors.tensor(&name) {
         Ok(view) => Ok(view.shape().last().copied().unwrap_or(0)),
         Err(_) => Err(RecipeError::MissingTensor { tensor: name }),
+    }
+}
+
+/// The finite f16 values of a tensor, as f32.
+pub(crate) fn halves(
+    tensors: &SafeTensors<'_>,
+    name: &str,
+    shape: &[usize],
+) -> Result<Vec<f32>, RecipeError> {
+    let values: Vec<f32> = tensor(tensors, name, Dtype::F16, shape)?
+        .chunks_exact(2)
+        .map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32())
+        .collect();
+    if values.iter().all(|value| value.is_finite()) {
+        Ok(values)
+    } else {
+        Err(RecipeError::NotFinite {
+            tensor: name.to_owned(),
+        })
     }
 }
 

@@ -93,7 +93,7 @@ def fit_router(inputs, energy):
 
 
 def carve_layer(layer, inputs, first, metric, random):
-    """(permutation, router) of one layer; outputs are measured in `metric` [hidden, hidden]."""
+    """Permutation and router of one layer; outputs are measured in `metric` [hidden, hidden]."""
     hidden = silu(inputs @ layer["ffn_gate"].T) * (inputs @ layer["ffn_up"].T)
     root = np.linalg.cholesky(ridged(metric, METRIC_RIDGE)).T.astype(np.float32)
     down = root @ layer["ffn_down"]
@@ -107,7 +107,10 @@ def carve_layer(layer, inputs, first, metric, random):
     expert = clusters(strength[:, rest], random)
     parts = [rest[expert == e] for e in range(EXPERTS)]
     energy = [np.square(hidden[:, part] @ down[:, part].T).sum(1) for part in parts]
-    return np.concatenate([shared] + parts), fit_router(inputs, np.stack(energy, axis=1))
+    return {
+        "permutation": np.concatenate([shared] + parts),
+        "router": fit_router(inputs, np.stack(energy, axis=1)),
+    }
 
 
 def main():
@@ -123,6 +126,7 @@ def main():
     recipe.write(
         out,
         layers,
+        {},
         {
             "source_sha256": gguf.sha256(),
             "shared_neurons": str(SHARED_NEURONS),

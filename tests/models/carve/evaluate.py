@@ -1,9 +1,12 @@
-"""Held-out perplexity and sample answers of a recipe, per number of experts a token uses.
+"""Held-out perplexity, divergence from the dense model and sample answers of a recipe.
 
-    python evaluate.py SmolLM2-135M-Instruct.Q4_1.gguf RECIPE.safetensors [K ...]
+    python evaluate.py SmolLM2-135M-Instruct.Q4_1.gguf RECIPE.safetensors [CASE ...]
 
-Two held-out texts: heldout.jsonl (the model's own, prompts unseen in calibration) and docstrings
-of Python's standard library (a text of another kind; it depends on the Python version, printed).
+A case is K, a number of experts per token, or K:WEIGHTS/HEAD/EXPERTS with the bits per weight of
+attention and shared experts, embedding and head, routed experts: 4:8/8/4. `dense` is the dense
+model. Two held-out texts: heldout.jsonl (the model's own, its prompts in no training text) and
+docstrings of Python's standard library (a text of another kind; it depends on the Python version,
+printed). The divergence is KL(dense || case) in nats, a mean over the positions of heldout.jsonl.
 """
 
 import importlib
@@ -11,11 +14,14 @@ import platform
 import sys
 from pathlib import Path
 
+import numpy as np
+
 import recipe
+import rounding
 import tokenizer
 from carve import documents
 from gguf_file import GgufFile
-from llama import Llama, Routing, perplexity
+from llama import Llama, log_softmax
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -50,42 +56,55 @@ def docstrings(words):
     return out
 
 
-def apply(model, layers, metadata):
-    """Carve every layer of a dense model as the recipe says."""
-    temperature = float(metadata["router_temperature"])
-    for i, (permutation, router) in enumerate(layers):
-        routing = Routing(
-            router.astype("f4") * temperature,
-            int(metadata["shared_neurons"]),
-            int(metadata["experts_per_token"]),
-        )
-        model.carve(i, permutation, routing)
+def case(gguf, path, name):
+    """The model of a case."""
+    layers, outer, metadata = recipe.read(path)
+    if metadata["source_sha256"] != gguf.sha256():
+        raise SystemExit("the recipe was made for another checkpoint")
+    count, _, bits = name.partition(":")
+    model = Llama(gguf)
+    if count != "dense":
+        recipe.apply(model, layers, outer, metadata | {"experts_per_token": count})
+    if bits:
+        rounding.round_model(model, *map(int, bits.split("/")))
+    return model
 
 
-def report(name, model, words, texts):
-    own, other = (perplexity(model, docs) for docs in texts)
-    print(f"## {name}: perplexity {own:.2f} held out, {other:.2f} docstrings", flush=True)
+def measure(dense, model, docs):
+    """(perplexity, mean KL(dense || model) in nats) over each document's tokens after the first.
+
+    `docs`: token ids, and what the dense model makes of them (normalised hidden states).
+    """
+    surprise, kl, count = 0.0, 0.0, 0
+    for ids, hidden in docs:
+        said = log_softmax(model.logits(model.forward([ids])[0, :-1]))
+        surprise -= float(said[np.arange(len(said)), ids[1:]].sum())
+        wanted = log_softmax(dense.logits(hidden[:-1]))
+        kl += float((np.exp(wanted) * (wanted - said)).sum())
+        count += len(said)
+    return float(np.exp(surprise / count)), kl / count
+
+
+def report(name, models, words, texts):
+    (own, kl), (other, _) = (measure(*models, docs) for docs in texts)
+    print(f"## {name}: perplexity {own:.2f} held out, {other:.2f} docstrings; KL {kl:.4f}", flush=True)
+    model = models[1]
     for question in QUESTIONS:
         ids = words.encode(tokenizer.chat(question)).ids
         print(f"- {question} -> {words.decode(model.greedy(ids, ANSWER_TOKENS_MAX, END))!r}", flush=True)
 
 
 def main():
-    gguf = GgufFile(sys.argv[1])
-    layers, metadata = recipe.read(Path(sys.argv[2]))
-    counts = [int(k) for k in sys.argv[3:]] or range(int(metadata["experts"]), 2, -1)
-    if metadata["source_sha256"] != gguf.sha256():
-        raise SystemExit("the recipe was made for another checkpoint")
-    model, words = Llama(gguf), tokenizer.load(gguf)
+    gguf, path = GgufFile(sys.argv[1]), Path(sys.argv[2])
+    _, _, metadata = recipe.read(path)
+    cases = sys.argv[3:] or ["dense"] + [str(k) for k in range(int(metadata["experts"]), 2, -1)]
+    dense, words = Llama(gguf), tokenizer.load(gguf)
     texts = documents(Path(__file__).with_name("heldout.jsonl"), words), docstrings(words)
     sizes = [sum(map(len, docs)) for docs in texts]
+    texts = [[(ids, dense.forward([ids])[0]) for ids in docs] for docs in texts]
     print(f"Python {platform.python_version()}; tokens: {sizes[0]} held out, {sizes[1]} docstrings")
-    report("dense", model, words, texts)
-    apply(model, layers, metadata)
-    for k in counts:
-        for routing in model.routing:
-            routing.experts_per_token = k
-        report(f"k = {k}", model, words, texts)
+    for name in cases:
+        report(name, (dense, case(gguf, path, name)), words, texts)
 
 
 if __name__ == "__main__":

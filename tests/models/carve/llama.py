@@ -179,13 +179,6 @@ class Llama:
         return out
 
 
-def perplexity(model, documents):
-    """exp of the mean negative log likelihood of each token after a document's first."""
-    total, count = 0.0, 0
-    for ids in documents:
-        logits = model.logits(model.forward([ids])[0, :-1])
-        logits -= logits.max(-1, keepdims=True)
-        chosen = logits[np.arange(len(logits)), ids[1:]]
-        total += float((np.log(np.exp(logits).sum(-1)) - chosen).sum())
-        count += len(ids) - 1
-    return float(np.exp(total / count))
+def log_softmax(logits):
+    logits = logits - logits.max(-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))

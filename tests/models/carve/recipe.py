@@ -1,8 +1,7 @@
 """The carving recipe: a safetensors file that turns a dense model's FFNs into a mixture of experts.
 
-Per layer l: `layers.{l}.permutation` u16 [neurons] and `layers.{l}.router` f16 [experts, hidden].
-README.md beside this file defines them and the metadata. Written by hand so that the same tensors
-always give the same bytes.
+README.md beside this file defines its tensors and metadata. Written by hand so that the same
+tensors always give the same bytes.
 """
 
 import json
@@ -10,30 +9,32 @@ import struct
 
 import numpy as np
 
-FORMAT = "mote-carve-1"
+from llama import Routing
+
+FORMAT = "mote-carve-2"
 HEADER_BYTES_MAX = 1 << 20
 DTYPES = {"U16": np.dtype("<u2"), "F16": np.dtype("<f2")}
 
 
-def write(path, layers, metadata):
-    """`layers`: (permutation, router) per layer. `metadata`: strings by key."""
-    tensors = {}
-    for i, (permutation, router) in enumerate(layers):
-        tensors[f"layers.{i}.permutation"] = ("U16", np.asarray(permutation, "<u2"))
-        tensors[f"layers.{i}.router"] = ("F16", np.asarray(router, "<f2"))
-    header, at = {"__metadata__": {"format": FORMAT} | metadata}, 0
-    for name, (dtype, array) in tensors.items():
-        span = [at, at + array.nbytes]
+def write(path, layers, outer, metadata):
+    """`layers`: arrays by name, per layer. `outer`: arrays by name. `metadata`: strings by key."""
+    arrays = {}
+    for i, layer in enumerate(layers):
+        arrays |= {f"layers.{i}.{name}": array for name, array in layer.items()}
+    header, body = {"__metadata__": {"format": FORMAT} | metadata}, b""
+    for name, array in (arrays | outer).items():
+        dtype = "U16" if name.endswith(".permutation") else "F16"
+        array = np.ascontiguousarray(array, DTYPES[dtype])
+        span = [len(body), len(body) + array.nbytes]
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": span}
-        at = span[1]
+        body += array.tobytes()
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    body = b"".join(array.tobytes() for _, array in tensors.values())
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
 def read(path):
-    """(layers, metadata) as `write` takes them."""
+    """(layers, outer, metadata) as `write` takes them."""
     data = path.read_bytes()
     (size,) = struct.unpack_from("<Q", data)
     if size > HEADER_BYTES_MAX:
@@ -42,9 +43,37 @@ def read(path):
     metadata = header.pop("__metadata__")
     if metadata["format"] != FORMAT:
         raise ValueError(f"{path} is not a {FORMAT} recipe")
-    arrays = {}
+    layers, outer = {}, {}
     for name, entry in header.items():
         start, end = (8 + size + offset for offset in entry["data_offsets"])
-        arrays[name] = np.frombuffer(data[start:end], DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    count = len(arrays) // 2
-    return [(arrays[f"layers.{i}.permutation"], arrays[f"layers.{i}.router"]) for i in range(count)], metadata
+        array = np.frombuffer(data[start:end], DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        if name.startswith("layers."):
+            _, index, name = name.split(".", 2)
+            layers.setdefault(int(index), {})[name] = array
+        else:
+            outer[name] = array
+    return [layers[i] for i in range(len(layers))], outer, metadata
+
+
+def apply(model, layers, outer, metadata, fold=False):
+    """Correct and carve a dense `Llama` as the recipe says.
+
+    `fold`: the number of experts per token goes into their down projections, as the importer has
+    it; otherwise `model.routing[i].experts_per_token` may be changed afterwards.
+    """
+    shared, count = int(metadata["shared_neurons"]), int(metadata["experts_per_token"])
+    temperature = np.float32(metadata["router_temperature"])
+    for i, parts in enumerate(layers):
+        layer = model.layers[i]
+        for name, array in parts.items():
+            if name.endswith(".down"):
+                matrix = name.removesuffix(".down")
+                layer[matrix] = layer[matrix] + parts[f"{matrix}.up"].astype("f4") @ array.astype("f4")
+            elif name in layer:
+                layer[name] = array.astype("f4")
+        routing = Routing(parts["router"].astype("f4") * temperature, shared, count, fold)
+        model.carve(i, parts["permutation"], routing)
+        if fold:
+            layer["ffn_down"][:, shared:] *= count
+    if "output_norm" in outer:
+        model.output_norm = outer["output_norm"].astype("f4")

@@ -97,7 +97,7 @@ fn the_mixture_of_experts_says_what_the_reference_says() -> Result<()> {
     let receipt = answer.done.receipt;
     assert_eq!(
         (receipt.experts, receipt.experts_per_token),
-        (Some(8), Some(6))
+        (Some(8), Some(7))
     );
     Ok(())
 }

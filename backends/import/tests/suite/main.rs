@@ -4,6 +4,7 @@ mod architectures;
 mod as_gguf;
 mod atomic;
 mod cache;
+mod correction;
 mod deepseek_gguf;
 mod eight_bit_floats;
 mod embedding;

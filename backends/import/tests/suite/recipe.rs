@@ -41,6 +41,7 @@ fn the_bundled_recipe_is_valid() {
     );
     assert_eq!(recipe.layers().len(), 30);
     assert_eq!(recipe.layers()[0].router.len(), 8 * 576);
+    assert!(SMOLLM2_135M_MOE_RECIPE.len() < 6 << 20, "it is in git");
 }
 
 #[test]
@@ -122,11 +123,15 @@ fn routers_must_be_finite_and_of_one_shape() {
         refusal(&narrow),
         RecipeError::TensorShape { tensor, .. } if tensor == "layers.1.router"
     ));
-    let mut surplus = parts();
-    surplus.extra_tensor = true;
+}
+
+#[test]
+fn a_recipe_cuts_at_least_one_layer() {
+    let mut none = parts();
+    none.permutations.clear();
     assert!(matches!(
-        refusal(&surplus),
-        RecipeError::TensorCount { found: 5, .. }
+        refusal(&none),
+        RecipeError::LayerCount { layers: 0 }
     ));
 }
 

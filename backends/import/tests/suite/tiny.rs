@@ -171,7 +171,8 @@ pub struct RecipeParts {
     pub permutations: Vec<Vec<u16>>,
     pub routers: Vec<Vec<f32>>,
     pub router_width: usize,
-    pub extra_tensor: bool,
+    /// More f16 tensors: name, shape, values.
+    pub more: Vec<(String, Vec<usize>, Vec<f32>)>,
 }
 
 impl RecipeParts {
@@ -179,7 +180,7 @@ impl RecipeParts {
     pub fn new(gguf: &[u8]) -> Self {
         let mut random = Random(SEED + 1);
         let entries = [
-            ("format", "mote-carve-1".to_owned()),
+            ("format", "mote-carve-2".to_owned()),
             (
                 "source_sha256",
                 Digest::of(gguf).to_string()[7..].to_owned(),
@@ -206,7 +207,7 @@ impl RecipeParts {
                 })
                 .collect(),
             router_width: HIDDEN,
-            extra_tensor: false,
+            more: Vec::new(),
         }
     }
 
@@ -220,6 +221,25 @@ impl RecipeParts {
     pub fn without(mut self, key: &str) -> Self {
         self.metadata.retain(|entry| entry.0 != key);
         self
+    }
+
+    /// With a random f16 tensor besides; its values are multiples of 1/32 up to 1.
+    pub fn with(mut self, name: &str, shape: &[usize]) -> Self {
+        let mut random = Random(SEED + 2 + self.more.len() as u64);
+        let values = (0..shape.iter().product())
+            .map(|_| (random.next() % 65) as f32 / 32.0 - 1.0)
+            .collect();
+        self.more.push((name.to_owned(), shape.to_vec(), values));
+        self
+    }
+
+    /// The values of a tensor that [`with`](Self::with) made.
+    pub fn values(&self, name: &str) -> &[f32] {
+        let mut more = self.more.iter();
+        let (_, _, values) = more
+            .find(|(known, ..)| known == name)
+            .expect("tests ask for tensors that exist");
+        values
     }
 
     pub fn bytes(&self) -> Vec<u8> {
@@ -240,8 +260,12 @@ impl RecipeParts {
                 (Dtype::F16, shape, router_bytes),
             ));
         }
-        if self.extra_tensor {
-            buffers.push(("surplus".to_owned(), (Dtype::U16, vec![1], vec![0, 0])));
+        for (name, shape, values) in &self.more {
+            let bytes = values
+                .iter()
+                .flat_map(|&value| f16::from_f32(value).to_le_bytes())
+                .collect();
+            buffers.push((name.clone(), (Dtype::F16, shape.clone(), bytes)));
         }
         let views = buffers.iter().map(|(name, (dtype, shape, bytes))| {
             let view = TensorView::new(*dtype, shape.clone(), bytes);
