@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 pub mod describe;
+pub mod failures;
 pub mod generate;
 pub mod golden;
 pub mod raw;
