@@ -368,7 +368,7 @@ pub struct Generate {
     /// With --json, tell how likely each token was by the model itself, and N of the likeliest (0 to 20)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub logprobs: Option<u32>,
-    /// Give the same tokens whatever else the machine computes
+    /// Give the same tokens whatever other answers there are; with --threads, whatever the machine does
     #[arg(long)]
     pub deterministic: bool,
     /// When the context is full, go on without its oldest part

@@ -712,7 +712,8 @@ typedef struct mote_generate_args {
   const char *tools_json; /* a JSON list of tools for the model's chat template; or NULL */
   const char *const *message_fields; /* or NULL; of each message, a JSON object whose fields the chat
                                         template sees too: tool_calls, tool_call_id, ...; or NULL */
-  int32_t deterministic; /* not 0: the same tokens whatever else goes on */
+  int32_t deterministic; /* not 0: the same tokens whatever other answers there are; with a fixed
+                            options->threads_max, whatever the machine does */
   int32_t slide_context; /* not 0: go on without the oldest part when the context is full */
   uint64_t draft_tokens_max; /* tokens drafted from the text so far and verified in one run: 0 to 16 */
 } mote_generate_args_t;

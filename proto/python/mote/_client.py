@@ -160,7 +160,8 @@ class Client:
         token id, from -100 (ruled out) to 100 (forced). ``json_schema`` (a schema, or its text) or
         ``regex``: what form the answer must have. ``reasoning``: tell what the model writes between its
         tags ahead of its answer apart, as the answer's ``reasoning``; ``reasoning_tokens_max`` of it at
-        most. ``deterministic``: the same tokens whatever else goes on. ``slide_context``: go on without
+        most. ``deterministic``: the same tokens whatever other answers there are; give the option
+        ``threads_max`` too if threads are not to follow the machine's load. ``slide_context``: go on without
         the oldest part when the context is full. ``draft_tokens_max`` (0 to 16): draft so many tokens
         from the text so far and verify them in one run.
         """

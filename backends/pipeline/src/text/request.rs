@@ -138,7 +138,7 @@ pub struct TextRequest {
     /// most [`LOGPROBS_MAX`]; nothing is computed for it when absent.
     pub logprobs: Option<usize>,
     /// Compute this answer in runs of its own, and take over from caches only what was computed in just
-    /// the same runs: whatever else goes on, tokens are the same. It costs throughput when
+    /// the same runs: whatever other answers there are, tokens are the same on as many threads. It costs throughput when
     /// several answers go on at once.
     pub deterministic: bool,
     /// When prompt and answer outgrow the context, leave out the oldest part but the beginning, instead of

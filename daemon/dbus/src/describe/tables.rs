@@ -72,7 +72,7 @@ pub const MANAGER: Interface = Interface {
             &[("job", "o")],
             "Text that answers messages (role, content). Options of work, and: token s, prompt s (instead of messages), \
              tokens_max u, temperature d, top_k u, top_p d, min_p d, repetition_penalty d, seed t, stop as, \
-             reasoning b (true: ReasoningAdded tells it apart), reasoning_tokens_max u, tools s (a JSON list), message_fields as (a JSON object for each message: tool_calls, tool_call_id, …), json_schema s or regex s (what form the answer must have), logit_bias a{ud} (by token, -100 to 100), deterministic b (the same tokens whatever else goes on), slide_context b (go on without the oldest part when the context is full), draft_tokens_max u (draft so many tokens and verify them in one run), logprobs u (LogprobsAdded tells how likely each token was, and so many of the likeliest), stream b \
+             reasoning b (true: ReasoningAdded tells it apart), reasoning_tokens_max u, tools s (a JSON list), message_fields as (a JSON object for each message: tool_calls, tool_call_id, …), json_schema s or regex s (what form the answer must have), logit_bias a{ud} (by token, -100 to 100), deterministic b (the same tokens whatever other answers there are; with threads_max, whatever the machine does), slide_context b (go on without the oldest part when the context is full), draft_tokens_max u (draft so many tokens and verify them in one run), logprobs u (LogprobsAdded tells how likely each token was, and so many of the likeliest), stream b \
              (false: no TokensAdded, ReasoningAdded or LogprobsAdded), text b (true: the whole text in Finished)",
         ),
         method(

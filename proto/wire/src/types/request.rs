@@ -161,7 +161,7 @@ pub struct Generate {
     pub reasoning: Option<Reasoning>,
     /// A JSON list of tools for the chat template; at most [`crate::limits::TOOLS_BYTES_MAX`].
     pub tools_json: Option<String>,
-    /// Give the same tokens whatever else goes on.
+    /// Give the same tokens whatever other answers there are, with the same number of threads.
     pub deterministic: bool,
     /// Go on without the oldest part when the context is full.
     pub slide_context: bool,
