@@ -248,6 +248,43 @@ fn conversations_are_bounded_in_bytes_and_what_is_kept_gives_way() {
     assert!(pool.bytes() < 90 * token_bytes);
 }
 
+/// What a conversation had beyond what is taken over of it is no claim of the job that goes on with it.
+#[test]
+fn the_rest_of_a_conversation_gives_way_to_who_goes_on_with_its_beginning() {
+    let (model, _) = open(Next::Hash);
+    let token_bytes = model.kv_bytes() / CONTEXT as u64;
+    let mut pool = KvPool::new(8)
+        .with_rows(ROWS_MAX)
+        .with_bytes(300 * token_bytes);
+    let begins = letters(2 * PREFILL_CHUNK_TOKENS);
+    let request = |text: &str, tokens_max| TextRequest {
+        tokens_max: Some(tokens_max),
+        ..plain(text)
+    };
+    let mut first = [start(
+        &model,
+        &mut pool,
+        &request(&(begins.clone() + &letters(50)), 4),
+    )];
+    finish_together(&mut first);
+    for job in first {
+        job.finish(&mut pool);
+    }
+    let mut goes_on = [start(
+        &model,
+        &mut pool,
+        &request(&(begins.clone() + "!!"), 10),
+    )];
+    assert_eq!(goes_on[0].stats().cached_tokens, begins.len() as u64);
+    assert_eq!(pool.bytes(), 140 * token_bytes);
+    let other = start(&model, &mut pool, &request(&"Q".repeat(150), 10));
+    assert_eq!(pool.bytes(), 300 * token_bytes);
+    let said = finish_together(&mut goes_on);
+    let alone = answer(&open(Next::Hash).0, &request(&(begins + "!!"), 10));
+    assert_eq!(said[0].ids, alone.ids);
+    drop(other);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 

@@ -380,18 +380,31 @@ impl Bank {
 
     /// Empties a row and gives its memory back to the system.
     pub fn clear(&mut self, row: usize) {
+        self.let_go(row, 0);
+        self.rows[row] = Row::default();
+    }
+
+    /// Forgets what comes after the first `count` tokens of a row, and gives their memory back to the
+    /// system.
+    pub fn let_go(&mut self, row: usize, count: usize) {
+        if self.rows[row].tokens.len() <= count {
+            return;
+        }
+        self.rows[row].cut(count);
+        let kept_bytes = count * self.token_bytes_in_head();
         for number in 0..self.graph.caches.len() {
-            let bounds = self.parts(number, row).fold(None, |all, part| match all {
-                None => Some(part),
-                Some(Range { start, .. }) => Some(start..part.end),
-            });
-            if let (Some(memory), Some(part)) = (self.session.memory(number), bounds)
-                && let Err(error) = memory.buffer().discard(part.start, part.len())
-            {
-                log::warn!("memory of a cache stays: {error}");
+            let Some(memory) = self.session.memory(number) else {
+                continue;
+            };
+            for part in self.parts(number, row) {
+                let discarded = memory
+                    .buffer()
+                    .discard(part.start + kept_bytes, part.len() - kept_bytes);
+                if let Err(error) = discarded {
+                    log::warn!("memory of a cache stays: {error}");
+                }
             }
         }
-        self.rows[row] = Row::default();
     }
 
     /// Where each head's part of a row lies in its buffer, in bytes.

@@ -64,7 +64,7 @@ fn run(jobs: &mut [&mut TextJob], group: &[usize]) -> Vec<Stepped> {
     let report = match report {
         Ok(report) => report,
         Err(error) => {
-            log::debug!("jobs go on one by one: {error}");
+            log::warn!("a shared run failed, its jobs go on one by one: {error}");
             return group.iter().map(|&index| jobs[index].step()).collect();
         }
     };

@@ -13,7 +13,7 @@ pub const POOL_ENTRIES_MAX: usize = 8;
 /// Key and value caches of running and of finished jobs.
 ///
 /// A job begins with what is in common with any conversation that is here, of a finished job or of one
-/// that goes on: if need be it is copied, which takes a hundredth of the time that computing it takes. For
+/// that goes on: if need be it is copied, which is far quicker than computing it. For
 /// a prompt that is exactly that of a cache, nothing is computed: the logits after it are kept too.
 ///
 /// **What is in common.** Kernels may round a token differently with the tokens it is computed with. So
@@ -127,10 +127,10 @@ impl KvPool {
         };
         let taken_over = found.map_or(0, |found| bring(&found, &place));
         let lane = Lane::new(&place.bank, place.row);
+        lane.lock().let_go(lane.row, taken_over);
         self.reserve(need, &lane)?;
         let mut bank = lane.lock();
         let row = &mut bank.rows[lane.row];
-        row.cut(taken_over);
         row.used = self.clock;
         if !row.has_prompt(need.prompt()) {
             row.prompt_logits.clear();
