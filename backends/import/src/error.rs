@@ -163,6 +163,10 @@ pub enum Obstacle {
     HeadWidth,
     /// An output head apart from the embedding.
     UntiedHead,
+    /// Vectors that are pooled otherwise.
+    Pooling,
+    /// Modules of sentence-transformers behind the pooling.
+    Modules,
     /// Anything but a plain Llama, as it is or carved.
     Architecture,
 }
@@ -173,6 +177,10 @@ impl fmt::Display for Obstacle {
             Self::HeadDim => "heads of another width than the hidden size over their number",
             Self::HeadWidth => "heads, or rotated parts of them, whose width is no multiple of 16",
             Self::UntiedHead => "an output head apart from the embedding",
+            Self::Pooling => {
+                "another pooling than the last token's or the mean: --pooling chooses one"
+            }
+            Self::Modules => "modules.json with more than a transformer, pooling and norm",
             Self::Architecture => "other architectures than plain Llama",
         })
     }

@@ -57,10 +57,17 @@ pub fn import(
     let source_digest = opened.digest(&mut monitor)?;
     let recipe = recipe(options, source_digest, config)?;
     let tokenizer = opened.tokenizer(config)?;
-    let embedding = options
-        .embedding
-        .map(|asked| EmbeddingParts::read(opened.folder(), asked.pooling));
-    let embedding = embedding.transpose()?;
+    let embedding = match options.embedding {
+        None => None,
+        Some(asked) => {
+            let stored = opened.pooling()?;
+            Some(EmbeddingParts::read(
+                opened.folder(),
+                stored,
+                asked.pooling,
+            )?)
+        }
+    };
     let corrected = recipe
         .as_ref()
         .map(|recipe| Corrected::new(&source, recipe));

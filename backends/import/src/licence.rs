@@ -39,19 +39,28 @@ pub(crate) fn of_card(card: &str) -> Option<String> {
     if lines.next() != Some(FENCE) {
         return None;
     }
-    let settings: Vec<&str> = lines.take_while(|line| *line != FENCE).collect();
-    match value(&settings, "license:")? {
-        "other" => identifier(value(&settings, "license_name:")?),
+    let rest: Vec<&str> = lines.collect();
+    let end = rest.iter().position(|line| *line == FENCE)?;
+    let settings = &rest[..end];
+    match value(settings, "license:")? {
+        "other" => identifier(value(settings, "license_name:")?),
         licence => identifier(licence),
     }
 }
 
-/// The one value of a setting: beside its name, or the first of a list below it.
+/// The one value of a setting: beside its name, or the only one of a list below it.
 fn value<'a>(settings: &[&'a str], name: &str) -> Option<&'a str> {
     let at = settings.iter().position(|line| line.starts_with(name))?;
     let beside = settings[at][name.len()..].trim();
     let found = match beside {
-        "" => settings.get(at + 1)?.trim_start().strip_prefix("- ")?,
+        "" => {
+            let item = |at: usize| settings.get(at)?.trim_start().strip_prefix("- ");
+            match item(at + 2) {
+                None => item(at + 1)?,
+                // Which of several holds is not for us to say.
+                Some(_) => return None,
+            }
+        }
         list => list.trim_start_matches('[').trim_end_matches(']'),
     };
     Some(found.trim().trim_matches(['"', '\'']))
@@ -88,6 +97,8 @@ mod tests {
                 Some("LicenseRef-own-terms"),
             ),
             ("---\nlicense: other\n---\n", None),
+            ("---\nlicense:\n- mit\n- cc-by-nc-4.0\n---\n", None),
+            ("---\nlicense: mit\n", None),
             ("---\nlicense: unknown\n---\n", None),
             ("---\nlicense: a\"b\u{7}\n---\n", None),
             ("---\nlicense:\n---\n", None),

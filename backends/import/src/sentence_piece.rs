@@ -20,6 +20,8 @@ use crate::{
 
 /// What a space is in tokens.
 const SPACE: &str = "\u{2581}";
+/// Ways to make tokens of two others, over all tokens, at most.
+const MERGES_MAX: usize = 1 << 22;
 /// Longest token that joins others, in bytes: what follows from a token grows with its square.
 pub(crate) const JOINED_BYTES_MAX: usize = 256;
 const SCORES_KEY: &str = "tokenizer.ggml.scores";
@@ -105,6 +107,9 @@ fn merges(
             .filter_map(|(at, _)| Some((*vocab.get(&token[..at])?, *vocab.get(&token[at..])?)))
             .collect();
         ways.sort_unstable();
+        if merges.len() + ways.len() > MERGES_MAX {
+            return Err(TokenizerError::Merges { limit: MERGES_MAX });
+        }
         merges.extend(ways.into_iter().map(|(left, right)| {
             let text = |id: u32| tokens[id as usize].clone();
             (text(left), text(right))

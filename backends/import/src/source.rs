@@ -11,7 +11,7 @@ use crate::{
     },
     digest::{Digest, Hasher},
     emit::Gives,
-    gguf::Gguf,
+    gguf::{self, Gguf},
     licence,
     progress::{Monitor, Stage},
     safetensors::{
@@ -135,6 +135,26 @@ impl Source {
                 Ok(card.and_then(|card| licence::of_card(&String::from_utf8_lossy(&card))))
             }
         }
+    }
+
+    /// llama.cpp's number of how vectors are pooled, where a GGUF file has one.
+    pub fn pooling(&self) -> Result<Option<u64>, ImportError> {
+        let Self::Gguf(gguf) = self else {
+            return Ok(None);
+        };
+        let metadata = gguf.metadata();
+        let architecture = metadata.text("general.architecture");
+        let Some(architecture) = architecture.map_err(ImportError::Source)? else {
+            return Ok(None);
+        };
+        Ok(
+            match metadata.get(&format!("{architecture}.pooling_type")) {
+                None => None,
+                Some(gguf::Value::Unsigned(number)) => Some(*number),
+                // No number of a pooling.
+                Some(_) => Some(u64::MAX),
+            },
+        )
     }
 
     /// The folder, where it is one.

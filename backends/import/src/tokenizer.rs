@@ -61,6 +61,12 @@ pub enum TokenizerError {
         /// The model's name.
         name: String,
     },
+    /// There are more ways to make tokens of others than a vocabulary has any use for.
+    #[error("tokens can be made of others in more than {limit} ways")]
+    Merges {
+        /// How many there may be.
+        limit: usize,
+    },
     /// A pre-tokenizer whose rules are not known here.
     #[error("pre-tokenizer {name:?} is not supported")]
     UnsupportedPreTokenizer {

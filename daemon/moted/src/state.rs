@@ -1,7 +1,7 @@
 //! Files of the state folder: what was found out, so that it need not be found out again.
 
 use serde::de::DeserializeOwned;
-use std::io::Write as _;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// A JSON file of bounded size. Whatever is wrong with it, it is as if it were not there.
@@ -20,13 +20,28 @@ impl StateFile {
         }
     }
 
-    /// What was kept.
+    /// What was kept. Why it cannot be read is told in the log, unless it is not there.
     pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
-        let bytes = std::fs::metadata(&self.path).ok()?.len();
-        if bytes > self.bytes_max {
-            return None;
+        match self.parse() {
+            Ok(kept) => Some(kept),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => {
+                let path = self.path.display().to_string();
+                log::warn!(path = path; "cannot read what was found out, it is found out anew: {error}");
+                None
+            }
         }
-        serde_json::from_slice(&std::fs::read(&self.path).ok()?).ok()
+    }
+
+    fn parse<T: DeserializeOwned>(&self) -> std::io::Result<T> {
+        let mut contents = Vec::new();
+        let file = std::fs::File::open(&self.path)?;
+        file.take(self.bytes_max + 1).read_to_end(&mut contents)?;
+        if contents.len() as u64 > self.bytes_max {
+            let why = format!("it is more than {} bytes", self.bytes_max);
+            return Err(std::io::Error::new(ErrorKind::InvalidData, why));
+        }
+        Ok(serde_json::from_slice(&contents)?)
     }
 
     /// Keeps the first of `items` as the JSON that `make` makes of them: all of them, or as many halves as
@@ -56,9 +71,15 @@ impl StateFile {
         let beside = self
             .path
             .with_extension(format!("json.{}", std::process::id()));
-        let mut new = std::fs::File::create(&beside)?;
-        new.write_all(&contents)?;
-        new.sync_all()?;
-        std::fs::rename(&beside, &self.path)
+        let put = || {
+            let mut new = std::fs::File::create(&beside)?;
+            new.write_all(&contents)?;
+            new.sync_all()?;
+            std::fs::rename(&beside, &self.path)
+        };
+        put().inspect_err(|_| {
+            // The error that is told is the one that came first.
+            let _ = std::fs::remove_file(&beside);
+        })
     }
 }

@@ -152,6 +152,10 @@ impl GgufFile {
             self.align()?;
             let file = &mut self.file;
             for_each_block(tensor.rows.as_ref(), monitor, |values| {
+                if !is_expressible(values, tensor.storage) {
+                    let tensor = tensor.name.clone();
+                    return Err(ImportError::ScaleOverflow { tensor });
+                }
                 file.write(&match tensor.storage {
                     Storage::Int8 => q8_0(values),
                     Storage::Int4 => q4_0(values),
@@ -190,6 +194,17 @@ fn ggml_type(storage: Storage) -> u32 {
         Storage::Int4 => 2,
         Storage::Int8 => 8,
     }
+}
+
+/// Whether values stay finite as they are stored: 16-bit floats and scales end at 65,504.
+fn is_expressible(values: &[f32], storage: Storage) -> bool {
+    let limit = match storage {
+        Storage::F32 => f32::MAX,
+        Storage::F16 => f16::MAX.to_f32(),
+        Storage::Int8 => f16::MAX.to_f32() * 127.0,
+        Storage::Int4 => f16::MAX.to_f32() * 8.0,
+    };
+    values.iter().all(|value| value.abs() <= limit)
 }
 
 /// Blocks of ggml's Q4_0: a scale, and codes whose low nibbles are the first half of the block.

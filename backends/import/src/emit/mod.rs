@@ -65,7 +65,7 @@ impl Precision {
 /// What the graph gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gives {
-    /// Logits of the last position, over a cache.
+    /// Logits of the last positions, as many as are asked for, over a cache.
     Logits,
     /// The final norm's output of every position.
     States,

@@ -10,15 +10,15 @@ use std::{
 use crate::architectures::checkpoint;
 use mote_api::{Backend, LoadRequest, Manifest, Pooling as Wanted, Threads};
 use mote_import::{
-    Element, Embedding, ImportError, ImportOption, ImportOptions, Pooling, Precision, Storage,
-    Target, import,
+    Element, Embedding, ImportError, ImportOption, ImportOptions, Obstacle, Pooling, Precision,
+    Storage, Target, import,
 };
 use mote_ort::OrtBackend;
 use mote_pipeline::{
     Check, EmbeddingJob, EmbeddingModel, EmbeddingRequest, EmbeddingStep, SessionPool,
 };
 use safetensors::{SafeTensors, tensor::TensorView};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
 /// Difference allowed between 32-bit vectors of length 1.
@@ -188,6 +188,34 @@ fn a_checkpoint_without_a_head_says_how_it_is_pooled_and_prompted() {
     assert_eq!(model.spec().query_prefix, "w7 w8 ");
     assert_eq!(model.spec().document_prefix, "");
     compare(&model, &expected(&golden("decoders.json")["qwen3"], "mean"));
+
+    // What is not pooled as we can is refused, unless the caller says how; so is what comes behind.
+    let other = pooling.replace(
+        "\"pooling_mode_cls_token\": false",
+        "\"pooling_mode_cls_token\": true",
+    );
+    fs::write(source.join("1_Pooling/config.json"), other).expect("writable");
+    let refusal = |pooling| {
+        let mut options = ImportOptions::new(&source, parent.path().join("refused"), "refused");
+        options.embedding = Some(Embedding { pooling });
+        match import(&options, &mut |_| ()) {
+            Err(ImportError::Inexpressible { obstacle }) => obstacle,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refusal(None), Obstacle::Pooling);
+    let (_kept, _, model) = imported(&source, Some(Pooling::Last), Storage::F32);
+    assert_eq!(model.spec().pooling, Wanted::Last);
+    let modules = |last: &str| {
+        let known = ["Transformer", "Pooling", last];
+        let entry = |name: &str| json!({"type": format!("sentence_transformers.models.{name}")});
+        let list = Value::Array(known.into_iter().map(entry).collect());
+        fs::write(source.join("modules.json"), list.to_string()).expect("writable");
+    };
+    modules("Dense");
+    assert_eq!(refusal(Some(Pooling::Last)), Obstacle::Modules);
+    modules("Normalize");
+    imported(&source, Some(Pooling::Last), Storage::F32);
 
     // It is no language model.
     let folder = parent.path().join("text");

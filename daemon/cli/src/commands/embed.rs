@@ -19,6 +19,8 @@ use std::path::Path;
 
 /// Bytes of all lines that are read.
 const INPUT_BYTES_MAX: u64 = 256 << 20;
+/// Texts of one call at most: their vectors are held until all are there.
+const TEXTS_MAX: usize = 1 << 17;
 /// Texts that are compared with each other.
 const COMPARED_MAX: usize = 8;
 /// Numbers of a vector that are shown.
@@ -61,6 +63,7 @@ pub fn embed(client: &Client, args: &Embed, ui: &Ui) -> Result<()> {
     let pending = pending.map(|path| PendingFile::create(path, args.force));
     let pending = pending.transpose()?;
     let texts = texts(args)?;
+    check_shown(args, texts.len(), ui)?;
     let results = run(client, args, &texts, ui)?;
     if let (Some(format), Some(pending)) = (format, pending) {
         write(&pending, format, &results)?;
@@ -119,6 +122,11 @@ fn lines(input: impl Read, name: &str) -> Result<Vec<String>> {
         all.len() as u64 <= INPUT_BYTES_MAX,
         "{name} is longer than {INPUT_BYTES_MAX} bytes"
     );
+    let count = all.lines().count();
+    ensure!(
+        count <= TEXTS_MAX,
+        "{name} has {count} lines, more than {TEXTS_MAX}: split it"
+    );
     let lines: Vec<String> = all.lines().map(str::to_owned).collect();
     ensure!(!lines.is_empty(), "{name} has no lines");
     // Left out, it would shift the vectors behind it.
@@ -145,6 +153,17 @@ fn requests(texts: &[String]) -> Vec<Range<usize>> {
         }
     }
     requests
+}
+
+/// Refuses, before anything is computed, what could not be shown.
+fn check_shown(args: &Embed, texts: usize, ui: &Ui) -> Result<()> {
+    let is_shown = args.out.is_some() || ui.json || texts <= COMPARED_MAX;
+    ensure!(
+        is_shown,
+        "vectors of {texts} texts are too many to show: write them with --out FILE.npy, or print \
+         them with --json"
+    );
+    Ok(())
 }
 
 /// One request after the other; Ctrl-C cancels.
@@ -181,6 +200,14 @@ fn run(client: &Client, args: &Embed, texts: &[String], ui: &Ui) -> Result<Vec<E
                 EmbeddingEvent::Vectors(vectors) => made = Some(vectors),
                 EmbeddingEvent::Done(done) => {
                     let vectors = made.take().context("the daemon ended without vectors")?;
+                    // The model is asked for by name each time.
+                    let first = results.first();
+                    ensure!(
+                        first.is_none_or(|it: &EmbedResult| {
+                            it.done.receipt.model_digest == done.receipt.model_digest
+                        }),
+                        "the model was replaced while it made vectors"
+                    );
                     results.push(EmbedResult { vectors, done });
                 }
                 EmbeddingEvent::Accepted { .. } => {}

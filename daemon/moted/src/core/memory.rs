@@ -6,6 +6,7 @@ use crate::catalogue::Entry;
 use crate::ids::{RequestKey, WorkerId};
 use crate::limits::{HANDSHAKE_MS, WORKERS_MAX};
 use crate::policy::ledger::{Idle, Pool, victims};
+use mote_api::Candidate;
 use mote_wire::types::{Reply, Status};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -18,15 +19,16 @@ impl Core {
         have.saturating_sub(self.awaited_bytes(pool))
     }
 
-    /// What key and value caches of a model may take.
-    pub(super) fn cache_bytes(&self, entry: &Entry) -> u64 {
-        entry.cache_bytes(self.settings.budget_bytes)
+    /// What key and value caches of a model may take where a candidate computes.
+    pub(super) fn cache_bytes(&self, entry: &Entry, candidate: &Candidate) -> u64 {
+        let pool = self.ledgers.pool_of(&candidate.device);
+        entry.cache_bytes(self.ledgers.at(&pool).budget_bytes())
     }
 
-    /// Memory of a loaded copy of a variant, caches included.
-    pub(super) fn need_bytes_of(&self, entry: &Entry, variant: &str) -> u64 {
-        let model = entry.need_bytes_of(variant);
-        model.saturating_add(self.cache_bytes(entry))
+    /// Memory of a loaded copy, caches included.
+    pub(super) fn need_bytes_of(&self, entry: &Entry, candidate: &Candidate) -> u64 {
+        let model = entry.need_bytes_of(&candidate.variant);
+        model.saturating_add(self.cache_bytes(entry, candidate))
     }
 
     fn instances_in<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = &'a Instance> {

@@ -110,7 +110,7 @@ impl Core {
                 .probes
                 .library_version(&candidate.flavour, &candidate.provider);
             explanation.chosen = Some(convert::candidate(candidate, version));
-            explanation.need_bytes = self.need_bytes_of(entry, &candidate.variant);
+            explanation.need_bytes = self.need_bytes_of(entry, candidate);
             let pool = self.ledgers.pool_of(&candidate.device);
             explanation.budget_bytes = self.ledgers.at(&pool).budget_bytes();
             let on_record = Key {

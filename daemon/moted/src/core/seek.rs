@@ -249,11 +249,11 @@ impl Core {
                     && instance.threads_max == threads_max
             })
         };
-        let cache_bytes = self.cache_bytes(entry);
         let need_bytes = |variant: &Variant, candidate: &Candidate| {
             if is_here(candidate) {
                 0
             } else {
+                let cache_bytes = self.cache_bytes(entry, candidate);
                 entry.need_bytes(variant).saturating_add(cache_bytes)
             }
         };
@@ -319,7 +319,7 @@ impl Core {
             trial: self.trial_note(&entry, &candidate, plan),
             fault: None,
             worker,
-            need_bytes: self.need_bytes_of(&entry, &candidate.variant),
+            need_bytes: self.need_bytes_of(&entry, &candidate),
             pool: self.ledgers.pool_of(&candidate.device),
             entry,
             candidate,

@@ -155,7 +155,7 @@ impl Core {
             model_digest: entry.digest.clone(),
             forbid_cpu: conditions.forbid_cpu,
             verify_digests: !entry.manifest.files.is_empty() && !verified,
-            cache_bytes_max: self.cache_bytes(entry),
+            cache_bytes_max: self.cache_bytes(entry, candidate),
             compiled_folder: match self.compiled_folder(entry, candidate) {
                 Some(folder) => folder.to_str()?.to_owned(),
                 None => String::new(),

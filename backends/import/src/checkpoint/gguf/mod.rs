@@ -304,7 +304,7 @@ fn model_config(
             input_bias: family.input_bias,
             norm: family.norm,
             latent,
-            window: window(keys, layers)?,
+            window: window(keys, family, layers)?,
             ..Attention::default()
         },
         multipliers: Multipliers {
@@ -343,11 +343,19 @@ fn heads(keys: &Keys<'_>, hidden: usize) -> Result<(usize, usize, usize), Checkp
     Ok((heads, kv_heads, head_dim))
 }
 
-/// A window of every layer; `None` where no context can leave it.
-fn window(keys: &Keys<'_>, layers: usize) -> Result<Option<SlidingWindow>, CheckpointError> {
+/// A window of every layer, as Mistral's files have it; `None` where no context can leave it. In other
+/// families the key does not tell which layers have one.
+fn window(
+    keys: &Keys<'_>,
+    family: &Family,
+    layers: usize,
+) -> Result<Option<SlidingWindow>, CheckpointError> {
     let context_tokens = keys.needed("context_length", CONTEXT_TOKENS_MAX)?;
     let asked = keys.unsigned("attention.sliding_window")?;
     let narrower = asked.filter(|&tokens| tokens > 0 && tokens < context_tokens as u64);
+    if narrower.is_some() && family.name != PLAIN.name {
+        return Err(keys.unsupported("attention.sliding_window"));
+    }
     Ok(narrower.map(|tokens| SlidingWindow {
         tokens: tokens as usize,
         in_layer: vec![true; layers],
