@@ -1,8 +1,9 @@
 //! The budget, evictions, pins, unloading.
 
 use crate::harness::*;
-use mote_api::BackendKind;
+use mote_api::{BackendKind, TextSpec};
 use mote_wire::types::{Command, Reply, Request, Status};
+use moted::catalogue::{Catalogue, Found};
 use moted::core::Event;
 use moted::limits::WORKERS_MAX;
 
@@ -68,6 +69,48 @@ fn a_device_with_memory_of_its_own_is_counted_apart() {
     let (_, load) = play.begin_load();
     let candidate = String::from_utf8(load.candidate_json).expect("text");
     assert!(candidate.contains("\"Npu\""), "{candidate}");
+}
+
+/// Caches take a share of the memory that the model computes in, whatever the machine has beside.
+#[test]
+fn caches_of_a_text_model_are_measured_by_their_devices_memory() {
+    let over = || {
+        let mut entry = entry(&Model {
+            backends: vec![BackendKind::OnnxRuntime],
+            ..big("a")
+        });
+        entry.manifest.text = Some(TextSpec {
+            tokenizer: "tokenizer.json".into(),
+            chat_template: None,
+            context_tokens: 1 << 20,
+            vocab: 8,
+            layers: 32,
+            kv_heads: 8,
+            head_dim: 128,
+            bos_token_id: None,
+            eos_token_ids: vec![1],
+            reasoning: None,
+            moe: None,
+        });
+        Catalogue::new([("a".to_owned(), Found::Model(Box::new(entry)))])
+    };
+    for (device, share_bytes) in [(true, 12 * MIB), (false, 12_000 * MIB)] {
+        let mut play = Play::with(&[], flavours(), |settings| {
+            settings.budget_bytes = 100_000 * MIB;
+            if device {
+                settings.device_memory.insert("npu".into(), 100 * MIB);
+            }
+        });
+        play.found = with_npu;
+        play.event(Event::Rescanned {
+            catalogue: over(),
+            flavours: flavours(),
+        });
+        play.connect(1);
+        play.ask(1, 1, infer("a"));
+        let (_, load) = play.begin_load();
+        assert_eq!(load.cache_bytes_max, share_bytes);
+    }
 }
 
 #[test]
