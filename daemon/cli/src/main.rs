@@ -12,6 +12,7 @@ mod bench;
 mod commands;
 mod daemon;
 mod fetch;
+mod input;
 mod interrupt;
 mod magika;
 mod output;

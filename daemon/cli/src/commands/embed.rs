@@ -2,23 +2,22 @@
 
 use crate::args::{Embed, EmbedKindArg};
 use crate::arrays::{self, Array};
-use crate::interrupt;
 use crate::output::{PendingFile, keep_all};
 use crate::receipt::receipt_text;
 use crate::ui::Ui;
 use crate::work::options;
+use crate::{input, interrupt};
 use anyhow::{Context, Result, bail, ensure};
 use mote_client::{Client, EmbedResult, EmbeddingEvent, Vectors};
 use mote_wire::limits::{EMBED_TEXTS_MAX, PROMPT_BYTES_MAX};
 use mote_wire::types::{DType, EmbedKind, Receipt, Stage};
 use serde::Serialize;
-use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
 /// Bytes of all lines that are read.
-const INPUT_BYTES_MAX: u64 = 256 << 20;
+const INPUT_BYTES_MAX: usize = 256 << 20;
 /// Texts of one call at most: their vectors are held until all are there.
 const TEXTS_MAX: usize = 1 << 17;
 /// Texts that are compared with each other.
@@ -100,28 +99,19 @@ fn texts(args: &Embed) -> Result<Vec<String>> {
     let from_stdin = args.file.as_deref() == Some(Path::new("-"))
         || (args.file.is_none() && (args.texts.is_empty() || args.texts == ["-"]));
     match &args.file {
-        _ if from_stdin => lines(std::io::stdin(), "standard input"),
+        _ if from_stdin => {
+            let name = "standard input";
+            lines(&input::text(std::io::stdin(), name, INPUT_BYTES_MAX)?, name)
+        }
         Some(file) => {
-            let name = file.display().to_string();
-            lines(
-                File::open(file).with_context(|| format!("cannot open {name}"))?,
-                &name,
-            )
+            let text = input::text_of(file, INPUT_BYTES_MAX)?;
+            lines(&text, &file.display().to_string())
         }
         None => Ok(args.texts.clone()),
     }
 }
 
-fn lines(input: impl Read, name: &str) -> Result<Vec<String>> {
-    let mut all = String::new();
-    input
-        .take(INPUT_BYTES_MAX + 1)
-        .read_to_string(&mut all)
-        .with_context(|| format!("cannot read {name}"))?;
-    ensure!(
-        all.len() as u64 <= INPUT_BYTES_MAX,
-        "{name} is longer than {INPUT_BYTES_MAX} bytes"
-    );
+fn lines(all: &str, name: &str) -> Result<Vec<String>> {
     let count = all.lines().count();
     ensure!(
         count <= TEXTS_MAX,
@@ -324,12 +314,12 @@ mod tests {
 
     #[test]
     fn lines_are_texts_and_none_is_lost() {
-        let read = |text: &str| lines(text.as_bytes(), "here").map_err(|error| error.to_string());
+        let read = |text: &str| lines(text, "here").map_err(|error| error.to_string());
         assert_eq!(read("one\r\ntwo\n"), Ok(vec!["one".into(), "two".into()]));
         assert_eq!(read("one\n \ntwo"), Err("line 2 of here is empty".into()));
         assert_eq!(read(""), Err("here has no lines".into()));
         let bytes: &[u8] = &[0xff, 0xfe];
-        assert!(lines(bytes, "here").is_err());
+        assert!(input::text(bytes, "here", INPUT_BYTES_MAX).is_err());
     }
 
     #[test]

@@ -1,20 +1,17 @@
 //! `mote generate`.
 
 use crate::args::Generate;
-use crate::interrupt;
 use crate::receipt::receipt_text;
 use crate::ui::Ui;
 use crate::work::options;
-use anyhow::{Context, Result, bail, ensure};
+use crate::{input, interrupt};
+use anyhow::{Result, bail, ensure};
 use mote_client::{Client, GenerationEvent};
 use mote_wire::limits::{CONSTRAINT_BYTES_MAX, PROMPT_BYTES_MAX, TOOLS_BYTES_MAX};
 use mote_wire::types::{
     ChatMessage, Constraint, Done, Progress, Prompt, Reasoning, Sampling, Stage, Token,
 };
 use serde::Serialize;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 
 /// An answer and what came with it.
 #[derive(Serialize)]
@@ -54,7 +51,7 @@ pub fn generate(client: &Client, args: &Generate, ui: &Ui) -> Result<()> {
 
 fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
     let text = match args.prompt.as_str() {
-        "-" => from_stdin()?,
+        "-" => input::text(std::io::stdin(), "the prompt", PROMPT_BYTES_MAX)?,
         text => text.to_owned(),
     };
     let is_blank = text.trim().is_empty() && !args.raw;
@@ -84,7 +81,7 @@ fn request(args: &Generate) -> Result<mote_wire::types::Generate> {
         tools_json: args
             .tools
             .as_ref()
-            .map(|file| from_file(file, TOOLS_BYTES_MAX))
+            .map(|file| input::text_of(file, TOOLS_BYTES_MAX))
             .transpose()?,
         reasoning: args.reasoning.then_some(Reasoning {
             tokens_max: args.reasoning_tokens_max,
@@ -102,35 +99,8 @@ fn constraint(args: &Generate) -> Result<Option<Constraint>> {
     let Some(file) = &args.json_schema else {
         return Ok(args.regex.clone().map(Constraint::Regex));
     };
-    let schema = from_file(file, CONSTRAINT_BYTES_MAX)?;
+    let schema = input::text_of(file, CONSTRAINT_BYTES_MAX)?;
     Ok(Some(Constraint::JsonSchema(schema)))
-}
-
-/// The text of a file of at most so many bytes.
-fn from_file(file: &Path, bytes_max: usize) -> Result<String> {
-    let mut text = String::new();
-    let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
-    opened
-        .take(bytes_max as u64 + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("cannot read {}", file.display()))?;
-    if text.len() > bytes_max {
-        bail!("{} is longer than {bytes_max} bytes", file.display());
-    }
-    Ok(text)
-}
-
-fn from_stdin() -> Result<String> {
-    let mut text = String::new();
-    let limit = PROMPT_BYTES_MAX as u64 + 1;
-    std::io::stdin()
-        .take(limit)
-        .read_to_string(&mut text)
-        .context("cannot read the prompt")?;
-    if text.len() > PROMPT_BYTES_MAX {
-        bail!("the prompt is longer than {PROMPT_BYTES_MAX} bytes");
-    }
-    Ok(text)
 }
 
 /// Streams an answer to standard output (or collects it for JSON); Ctrl-C cancels it.
