@@ -1,6 +1,6 @@
 //! [`Model`]: a loaded file, whose engine can be replaced while sessions use it.
 
-use crate::engine::{Engine, Interface};
+use crate::engine::{Engine, Interface, spins_for_a_limit};
 use crate::failure::{backend_error, chain};
 use crate::mover::Mover;
 use crate::providers::Provider;
@@ -121,7 +121,8 @@ impl Model for OrtModel {
     /// The library fixes threads and spinning when a session is made, so this loads the file
     /// again and swaps the result in. Both copies of the weights are in memory meanwhile. A model
     /// with tensors in memory of a device keeps its threads: they hardly matter to it, two copies of
-    /// the weights may be more than the device holds, and states are the old session's memory.
+    /// the weights may be more than the device holds, and states are the old session's memory. Nor is
+    /// it worth a load to end spinning where the library limits it.
     fn set_threads(&self, threads: Threads) -> Result<bool, LoadError> {
         let shared = &*self.0;
         let mut current = shared
@@ -130,6 +131,10 @@ impl Model for OrtModel {
             .unwrap_or_else(PoisonError::into_inner);
         let threads = effective(threads);
         if *current == threads || shared.engine().has_device_memory() {
+            return Ok(false);
+        }
+        let only_ends_spinning = current.count == threads.count && current.spin;
+        if only_ends_spinning && spins_for_a_limit(&shared.library) {
             return Ok(false);
         }
         let request = LoadRequest {

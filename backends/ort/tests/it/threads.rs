@@ -32,6 +32,9 @@ fn bindings_and_state_outlive_a_change() {
     assert!(model.set_threads(TWO).expect("loads again"));
     assert!(!model.set_threads(TWO).expect("nothing to do"));
     session.run().expect("runs");
+    let two_asleep = Threads { spin: false, ..TWO };
+    // Spinning for a limited time, as the pinned library does, is not worth another load.
+    assert!(!model.set_threads(two_asleep).expect("nothing to do"));
     assert!(model.set_threads(Threads::SINGLE).expect("loads again"));
     let spinning_alone = Threads {
         count: 1,
