@@ -37,7 +37,7 @@ pub use decoder::FrameDecoder;
 pub use error::{EncodeError, Refusal, WireError};
 pub use fds::check_sealed;
 pub use frame::{Frame, Link, PREFIX_BYTES_MAX};
-pub use memfd::Memfd;
+pub use memfd::{Memfd, scratch};
 pub use memory::MemoryConnection;
 
 /// Generated from `schema/`.

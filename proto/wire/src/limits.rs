@@ -54,6 +54,16 @@ pub const NAME_BYTES_MAX: usize = 256;
 pub const CLIP_SIDE_PIXELS_MAX: u32 = 16_384;
 /// Frames per second of a clip.
 pub const FRAME_RATE_MAX: u32 = 1_000;
+/// Shots of one generated clip.
+pub const CLIP_SEGMENTS_MAX: usize = 16;
+/// Denoising steps of one shot.
+pub const CLIP_STEPS_MAX: u32 = 1_000;
+/// Frames of one shot.
+pub const FRAMES_GENERATED_MAX: u32 = 4_096;
+/// Guidance of a generated clip.
+pub const GUIDANCE_MAX: f32 = 100.0;
+/// Labels of one frame, and boxes.
+pub const LABELS_MAX: usize = 1024;
 /// Fastest setting of the AV1 encoder.
 pub const ENCODER_SPEED_MAX: u32 = 10;
 

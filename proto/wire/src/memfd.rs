@@ -14,6 +14,12 @@ pub struct Memfd {
     bytes: u64,
 }
 
+/// Anonymous memory that grows as it is written to, close-on-exec. For what only its writer reads again:
+/// it cannot be mapped safely.
+pub fn scratch(name: &str) -> io::Result<OwnedFd> {
+    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?)
+}
+
 impl Memfd {
     /// A memfd of `bytes` zeroes. `name` is shown in `/proc` and otherwise without meaning.
     pub fn create(name: &str, bytes: u64) -> io::Result<Self> {

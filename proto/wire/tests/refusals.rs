@@ -494,6 +494,105 @@ fn clips() {
 }
 
 #[test]
+fn generated_clips() {
+    const GENERATE_CLIP: u64 = 32;
+    let shot = |prompt: &str| Raw::new().bytes(1, prompt);
+    let clip = |fields: Raw, fds| {
+        let mut body = model().message(2, shot("a red square"));
+        body.0.extend(fields.0);
+        verb_with(GENERATE_CLIP, body, fds)
+    };
+    let out = || vec![sealed(1)];
+    accepted(clip(Raw::new(), out()));
+    // Contact sheet, first image and checkpoint.
+    let flags = Raw::new().varint(14, 1).varint(15, 1).varint(19, 1);
+    accepted(clip(
+        flags,
+        vec![sealed(1), sealed(1), read_only(), sealed(1)],
+    ));
+    let source = || Raw::new().varint(18, 1);
+    accepted(clip(source().float(11, 1.0), vec![sealed(1), read_only()]));
+
+    let mut many = Raw::new();
+    for _ in 0..16 {
+        many = many.message(2, shot(""));
+    }
+    for (frame, field) in [
+        (verb_with(GENERATE_CLIP, model(), out()), "segments"),
+        (clip(many, out()), "segments"),
+        (
+            clip(Raw::new().message(2, shot("\0")), out()),
+            "segments[1].prompt",
+        ),
+        (
+            clip(Raw::new().message(2, Raw::new().varint(2, 4_097)), out()),
+            "frames",
+        ),
+        (clip(Raw::new().bytes(3, "\0"), out()), "negative_prompt"),
+        (clip(Raw::new().float(4, -1.0), out()), "guidance"),
+        (clip(Raw::new().float(4, f32::NAN), out()), "guidance"),
+        (clip(Raw::new().varint(6, 1_001), out()), "steps"),
+        (clip(Raw::new().varint(7, 20_000), out()), "width"),
+        (clip(Raw::new().varint(8, 20_000), out()), "height"),
+        (clip(Raw::new().varint(9, 1_001), out()), "frame_rate"),
+        (
+            clip(Raw::new().bytes(10, "x".repeat(257)), out()),
+            "bytes of scheduler",
+        ),
+        (clip(Raw::new().float(11, 0.5), out()), "strength"),
+        (
+            clip(source().float(11, 0.0), vec![sealed(1), read_only()]),
+            "strength",
+        ),
+        (clip(Raw::new().varint(12, 99), out()), "output_format"),
+        (clip(Raw::new().varint(13, 11), out()), "encoder_speed"),
+        (clip(Raw::new(), vec![]), "output"),
+        (clip(Raw::new(), vec![read_only()]), "output"),
+        (clip(source(), out()), "source"),
+        // What is gone on from is written, too.
+        (
+            clip(Raw::new().varint(19, 1), vec![sealed(1), read_only()]),
+            "checkpoint",
+        ),
+        (clip(Raw::new(), vec![sealed(1), sealed(1)]), "fd_count"),
+    ] {
+        assert_eq!(refused(frame), field);
+    }
+
+    let long = Raw::new().bytes(2, "x".repeat((1 << 20) + 1));
+    let steer = |fields: Raw| {
+        let mut body = Raw::new().varint(1, 7);
+        body.0.extend(fields.0);
+        verb(34, body)
+    };
+    accepted(steer(Raw::new().bytes(2, "a blue circle")));
+    assert_eq!(refused(steer(long)), "bytes of prompt");
+    assert_eq!(refused(verb(34, Raw::new())), "target_request_id");
+    assert_eq!(refused(verb(33, Raw::new())), "target_request_id");
+
+    let label = |fields: Raw, fds| {
+        let mut body = model();
+        body.0.extend(fields.0);
+        verb_with(35, body, fds)
+    };
+    accepted(label(Raw::new().float(6, 0.5), vec![read_only()]));
+    for (frame, field) in [
+        (
+            label(Raw::new().float(6, f32::NAN), vec![read_only()]),
+            "score_min",
+        ),
+        (
+            label(Raw::new().varint(5, 1_025), vec![read_only()]),
+            "labels_max",
+        ),
+        (label(Raw::new(), vec![pipe()]), "input"),
+        (label(Raw::new(), vec![]), "input"),
+    ] {
+        assert_eq!(refused(frame), field);
+    }
+}
+
+#[test]
 fn buffers() {
     let register = |buffer, bytes, writable, fd| {
         let body = Raw::new()
@@ -576,7 +675,6 @@ fn verbs_of_later_versions_are_told_and_their_descriptors_closed() {
     for (frame, name) in [
         (verb(60, Raw::new().bytes(1, "anything")), "verb 60"),
         (verb_with(60, Raw::new(), vec![sealed(1)]), "verb 60"),
-        (verb(32, model()), "generate_clip"),
     ] {
         match accepted(frame) {
             Request::Unsupported { what } => assert_eq!(what, name),

@@ -47,6 +47,10 @@ pub struct Job {
     pub deaths: u32,
     /// How often it was paused for more urgent work.
     pub preemptions: u32,
+    /// Whether its client halted it.
+    pub halted: bool,
+    /// The prompt that its client set for the shots of a clip that had not begun; a new run is told it again.
+    pub steered: Option<String>,
     /// A way to run it that is not to be taken again if there is another.
     pub avoid: Option<Candidate>,
     /// Ways to run it that failed under it, with the reasons.
@@ -64,8 +68,14 @@ pub struct Job {
 pub struct Sent {
     /// Tokens, all of them.
     pub token_ids: Vec<u32>,
-    /// Number of tensors, previews, frames and answers of vectors. A new run says the same ones in the same order.
+    /// Number of tensors, previews, frames, labels and answers of vectors. A new run says the same ones in
+    /// the same order.
     pub frames: usize,
+    /// Of a generated clip, whose new runs go on from a checkpoint: steps that previews were sent of, and
+    /// frames.
+    pub steps_seen: u64,
+    /// Frames of it.
+    pub clip_frames: u64,
 }
 
 /// Times of a job.
@@ -104,6 +114,8 @@ impl Job {
             retries: 0,
             deaths: 0,
             preemptions: 0,
+            halted: false,
+            steered: None,
             avoid: None,
             set_backs: Vec::new(),
             suspect: None,
@@ -126,8 +138,16 @@ impl Job {
     /// said once more and not be passed on.
     pub fn begin_run(&mut self) -> u32 {
         self.frames_of_run = 0;
+        if self.is_resumable() {
+            return self.credit;
+        }
         self.credit
             .saturating_add(u32::try_from(self.sent.frames).unwrap_or(u32::MAX))
+    }
+
+    /// Whether a new run goes on where the last one was, and says only what came after that.
+    pub fn is_resumable(&self) -> bool {
+        matches!(self.work, Work::GenerateClip(_))
     }
 
     /// Notes why it is not done in a way that was begun.
@@ -151,9 +171,20 @@ impl Job {
                 }
                 is_new
             }
+            JobReply::Preview(preview) if self.is_resumable() => {
+                let is_new = preview.frame_index > self.sent.steps_seen;
+                self.sent.steps_seen = self.sent.steps_seen.max(preview.frame_index);
+                is_new
+            }
+            JobReply::Frame(frame) if self.is_resumable() => {
+                let is_new = frame.frame_index >= self.sent.clip_frames;
+                self.sent.clip_frames = self.sent.clip_frames.max(frame.frame_index + 1);
+                is_new
+            }
             JobReply::Tensor(_)
             | JobReply::Preview(_)
             | JobReply::Frame(_)
+            | JobReply::Labels(_)
             | JobReply::Embeddings(_) => {
                 self.frames_of_run += 1;
                 let is_new = self.frames_of_run > self.sent.frames;

@@ -37,7 +37,10 @@ impl Core {
             return;
         }
         let open = connection.open.len();
-        let is_new = !matches!(body, Request::Cancel { .. } | Request::Credit { .. });
+        let is_new = !matches!(
+            body,
+            Request::Cancel { .. } | Request::Credit { .. } | Request::Pause { .. }
+        );
         let refused = if self.ending == Ending::Stopping || (is_new && self.ending != Ending::No) {
             Err(Status::ShuttingDown)
         } else if is_new && open >= OPEN_REQUESTS_MAX {
@@ -89,6 +92,18 @@ impl Core {
             Request::Generate(generate) => self.submit(key, Work::Generate(*generate))?,
             Request::TransformClip(clip) => self.submit(key, Work::TransformClip(clip))?,
             Request::Embed(embed) => self.submit(key, Work::Embed(*embed))?,
+            Request::GenerateClip(clip) => self.submit(key, Work::GenerateClip(clip))?,
+            Request::LabelClip(clip) => self.submit(key, Work::LabelClip(clip))?,
+            Request::Pause { target, paused } => {
+                let job = self.open_job(key, target)?;
+                self.pause_job(job, paused);
+                self.reply(key, Reply::Ok);
+            }
+            Request::SteerClip(steer) => {
+                let job = self.open_job(key, steer.target)?;
+                self.steer_job(job, steer.prompt)?;
+                self.reply(key, Reply::Ok);
+            }
             Request::OpenStream(open) => self.ask_stream(key, &open)?,
             Request::Cancel { target } => self.cancel(key, target),
             Request::Credit { target, frames } => self.credit(key, target, frames),
@@ -150,6 +165,7 @@ impl Core {
     fn submit(&mut self, key: RequestKey, mut work: Work) -> Result<(), Status> {
         let entry = self.catalogue.find(work::model(&work))?;
         work::check_task(&work, entry.manifest.task)?;
+        work::keep_checkpoint(&mut work)?;
         let waiting = self.jobs.values().filter(|job| !job.is_running()).count();
         let kept_bytes = work::kept_bytes(&work);
         let kept = self
@@ -211,6 +227,18 @@ impl Core {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// The job that answers another open request of the same connection.
+    fn open_job(&self, key: RequestKey, target: u64) -> Result<JobId, Status> {
+        let connection = self.connections.get(&key.connection);
+        match connection.and_then(|connection| connection.open.get(&target)) {
+            Some(Open::Job(job)) => Ok(*job),
+            _ => {
+                let why = format!("{target} is no work that goes on");
+                Err(Status::invalid("target_request_id", why))
+            }
+        }
     }
 
     fn cancel(&mut self, key: RequestKey, target: u64) {

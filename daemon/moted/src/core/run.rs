@@ -11,8 +11,8 @@ use crate::limits::{
 use crate::policy::queue::{DeviceQueue, SharedRun, Step, Ticket};
 use mote_wire::limits::CREDIT_MAX;
 use mote_wire::types::{
-    Command, Done, EventKind, JobReply, ProviderShare, Reply, StartJob, Status, Tensor, TensorData,
-    Work,
+    Command, Done, EventKind, JobReply, ProviderShare, Reply, StartJob, Status, SteerClip, Tensor,
+    TensorData, Work,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -110,6 +110,8 @@ impl Core {
                             job.preemptions += 1;
                         }
                     }
+                    // A client that halted it lets it go on.
+                    Step::Resume(job) if self.jobs.get(&job).is_some_and(|job| job.halted) => {}
                     Step::Resume(job) => {
                         if let Some(worker) = self.worker_of(job) {
                             self.send(worker, Command::ResumeJob { job: job.0 });
@@ -159,11 +161,19 @@ impl Core {
             credit,
         };
         let (model, client) = (job.model().to_owned(), job.key.connection);
+        let (steered, halted) = (job.steered.clone(), job.halted);
         for map in maps {
             self.send(worker, map);
         }
         self.send(worker, Command::StartJob(Box::new(start)));
-        self.watch_step(id, worker);
+        if let Some(prompt) = steered {
+            let target = id.0;
+            self.send(worker, Command::SteerJob(SteerClip { target, prompt }));
+        }
+        match halted {
+            true => self.halt(id, worker),
+            false => self.watch_step(id, worker),
+        }
         self.emit_of(client, &EventKind::JobStarted { job: id.0, model });
     }
 
@@ -173,11 +183,14 @@ impl Core {
         };
         let granted = frames.min(CREDIT_MAX.saturating_sub(job.credit));
         job.credit += granted;
+        let halted = job.halted;
         if let Phase::Running(worker) = job.phase
             && granted > 0
         {
-            self.set_stalled(id, worker, false);
-            self.watch_step(id, worker);
+            if !halted {
+                self.set_stalled(id, worker, false);
+                self.watch_step(id, worker);
+            }
             self.send(
                 worker,
                 Command::CreditJob {
@@ -186,6 +199,65 @@ impl Core {
                 },
             );
         }
+    }
+
+    /// Halts a job for its client, or lets it go on. Its place on the device is others' meanwhile.
+    pub(super) fn pause_job(&mut self, id: JobId, paused: bool) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut job.halted, paused) == paused {
+            return;
+        }
+        let (phase, has_credit) = (job.phase, job.credit > 0);
+        let Phase::Running(worker) = phase else {
+            return;
+        };
+        if paused {
+            self.halt(id, worker);
+        } else {
+            // Where the queue holds it back, it goes on when the queue lets it.
+            if !self.is_held_back(id, worker) {
+                self.send(worker, Command::ResumeJob { job: id.0 });
+            }
+            if has_credit {
+                self.set_stalled(id, worker, false);
+                self.watch_step(id, worker);
+            }
+        }
+        self.schedule();
+    }
+
+    fn halt(&mut self, id: JobId, worker: WorkerId) {
+        self.send(worker, Command::PauseJob { job: id.0 });
+        self.timers.cancel(&Timer::StepHangs(id));
+        self.set_stalled(id, worker, true);
+    }
+
+    fn is_held_back(&self, id: JobId, worker: WorkerId) -> bool {
+        let instance = self.instances.get(&worker);
+        let queue = instance.and_then(|instance| self.queues.get(&instance.candidate.device.id));
+        queue.is_some_and(|queue| queue.is_paused(id))
+    }
+
+    /// Sets the prompt for the shots of a clip that have not begun.
+    ///
+    /// # Errors
+    /// [`Status::Invalid`] when the job generates no clip.
+    pub(super) fn steer_job(&mut self, id: JobId, prompt: String) -> Result<(), Status> {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Ok(());
+        };
+        if !matches!(job.work, Work::GenerateClip(_)) {
+            let why = "it generates no clip";
+            return Err(Status::invalid("target_request_id", why));
+        }
+        job.steered = Some(prompt.clone());
+        if let Phase::Running(worker) = job.phase {
+            let target = id.0;
+            self.send(worker, Command::SteerJob(SteerClip { target, prompt }));
+        }
+        Ok(())
     }
 
     fn set_stalled(&mut self, job: JobId, worker: WorkerId, stalled: bool) {
@@ -208,6 +280,16 @@ impl Core {
             return;
         };
         if !job.record(&reply) {
+            // What is not passed on has taken none of the client's credit.
+            if job.is_resumable() && reply.costs_credit() {
+                self.send(
+                    worker,
+                    Command::CreditJob {
+                        job: id.0,
+                        frames: 1,
+                    },
+                );
+            }
             return;
         }
         let (key, out_of_credit) = (job.key, job.credit == 0);
@@ -242,6 +324,7 @@ impl Core {
                 JobReply::Frame(frame) => Reply::Frame(frame),
                 JobReply::Tensor(tensor) => Reply::Tensor(tensor),
                 JobReply::Embeddings(embeddings) => Reply::Embeddings(embeddings),
+                JobReply::Labels(labels) => Reply::Labels(labels),
                 // Both were handled above; a closing answer has no other way out.
                 JobReply::Done(_) | JobReply::Failed(_) => return,
             },

@@ -2,10 +2,11 @@
 
 use mote_api::Task;
 use mote_wire::types::{
-    BufferRange, ChatMessage, Constraint, Embed, Generate, Infer, Prompt, Status, Tensor,
-    TensorData, TransformClip, Work, WorkOptions,
+    BufferRange, ChatMessage, ClipSegment, Constraint, Embed, Generate, GenerateClip, Infer,
+    LabelClip, Prompt, Status, Tensor, TensorData, TransformClip, Work, WorkOptions,
 };
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// The model it is for.
 pub fn model(work: &Work) -> &str {
@@ -14,6 +15,8 @@ pub fn model(work: &Work) -> &str {
         Work::Generate(generate) => &generate.model,
         Work::TransformClip(clip) => &clip.model,
         Work::Embed(embed) => &embed.model,
+        Work::GenerateClip(clip) => &clip.model,
+        Work::LabelClip(clip) => &clip.model,
     }
 }
 
@@ -24,6 +27,8 @@ pub fn options(work: &Work) -> &WorkOptions {
         Work::Generate(generate) => &generate.options,
         Work::TransformClip(clip) => &clip.options,
         Work::Embed(embed) => &embed.options,
+        Work::GenerateClip(clip) => &clip.options,
+        Work::LabelClip(clip) => &clip.options,
     }
 }
 
@@ -71,7 +76,12 @@ pub fn kept_bytes(work: &Work) -> usize {
                 + bias
                 + generate.stop.iter().map(String::len).sum::<usize>()
         }
-        Work::TransformClip(_) => 0,
+        Work::TransformClip(_) | Work::LabelClip(_) => 0,
+        Work::GenerateClip(clip) => {
+            let segments = clip.segments.iter();
+            let prompts = segments.map(|one| size_of::<ClipSegment>() + one.prompt.len());
+            clip.negative_prompt.len() + prompts.sum::<usize>()
+        }
         Work::Embed(embed) => {
             let texts = embed
                 .texts
@@ -104,7 +114,11 @@ impl std::fmt::Display for RangeField {
 pub fn ranges(work: &mut Work) -> impl Iterator<Item = (RangeField, &mut BufferRange)> {
     let (inputs, outputs) = match work {
         Work::Infer(infer) => (&mut infer.inputs[..], &mut infer.outputs[..]),
-        Work::Generate(_) | Work::TransformClip(_) | Work::Embed(_) => (&mut [][..], &mut [][..]),
+        Work::Generate(_)
+        | Work::TransformClip(_)
+        | Work::Embed(_)
+        | Work::GenerateClip(_)
+        | Work::LabelClip(_) => (&mut [][..], &mut [][..]),
     };
     let inputs = inputs.iter_mut().enumerate();
     let inputs = inputs.filter_map(|(index, input)| match &mut input.data {
@@ -134,6 +148,17 @@ pub fn duplicate(work: &Work) -> io::Result<Work> {
         Work::Generate(generate) => Work::Generate(Generate::clone(generate)),
         Work::TransformClip(clip) => Work::TransformClip(duplicate_clip(clip)?),
         Work::Embed(embed) => Work::Embed(Embed::clone(embed)),
+        Work::GenerateClip(clip) => Work::GenerateClip(Box::new(duplicate_generate(clip)?)),
+        Work::LabelClip(clip) => Work::LabelClip(LabelClip {
+            model: clip.model.clone(),
+            frames_max: clip.frames_max,
+            every: clip.every,
+            frame_rate: clip.frame_rate,
+            labels_max: clip.labels_max,
+            score_min: clip.score_min,
+            options: clip.options.clone(),
+            input: clip.input.try_clone()?,
+        }),
     })
 }
 
@@ -166,13 +191,60 @@ fn duplicate_clip(clip: &TransformClip) -> io::Result<TransformClip> {
         frame_rate: clip.frame_rate,
         encoder_speed: clip.encoder_speed,
         preview_every: clip.preview_every,
+        tile_pixels_max: clip.tile_pixels_max,
         options: clip.options.clone(),
         input: clip.input.try_clone()?,
         output: clip.output.try_clone()?,
-        contact_sheet: clip
-            .contact_sheet
-            .as_ref()
-            .map(|fd| fd.try_clone())
-            .transpose()?,
+        contact_sheet: duplicate_fd(&clip.contact_sheet)?,
     })
+}
+
+fn duplicate_fd(fd: &Option<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    fd.as_ref().map(OwnedFd::try_clone).transpose()
+}
+
+fn duplicate_generate(clip: &GenerateClip) -> io::Result<GenerateClip> {
+    Ok(GenerateClip {
+        model: clip.model.clone(),
+        segments: clip.segments.clone(),
+        negative_prompt: clip.negative_prompt.clone(),
+        guidance: clip.guidance,
+        seed: clip.seed,
+        steps: clip.steps,
+        width: clip.width,
+        height: clip.height,
+        frame_rate: clip.frame_rate,
+        scheduler: clip.scheduler.clone(),
+        strength: clip.strength,
+        output_format: clip.output_format,
+        encoder_speed: clip.encoder_speed,
+        preview_every: clip.preview_every,
+        send_frames: clip.send_frames,
+        options: clip.options.clone(),
+        output: clip.output.try_clone()?,
+        contact_sheet: duplicate_fd(&clip.contact_sheet)?,
+        first_image: duplicate_fd(&clip.first_image)?,
+        last_image: duplicate_fd(&clip.last_image)?,
+        reference_image: duplicate_fd(&clip.reference_image)?,
+        source: duplicate_fd(&clip.source)?,
+        checkpoint: duplicate_fd(&clip.checkpoint)?,
+    })
+}
+
+/// Gives a clip that is to be generated a place to keep the work so far, where its client has not: a
+/// worker that takes over goes on from there.
+///
+/// # Errors
+/// [`Status::Internal`] when the system has no more memory or descriptors.
+pub fn keep_checkpoint(work: &mut Work) -> Result<(), Status> {
+    if let Work::GenerateClip(clip) = work
+        && clip.checkpoint.is_none()
+    {
+        let memory = mote_wire::scratch("mote-checkpoint");
+        clip.checkpoint = Some(memory.map_err(|error| Status::Internal {
+            operation: "make a place for checkpoints".into(),
+            cause: error.to_string(),
+        })?);
+    }
+    Ok(())
 }

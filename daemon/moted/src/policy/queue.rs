@@ -121,6 +121,12 @@ impl DeviceQueue {
         }
     }
 
+    /// Whether a started job is held back, for more urgent work or by [`Hold`].
+    pub fn is_paused(&self, job: JobId) -> bool {
+        let mut started = self.started.iter();
+        started.any(|one| one.ticket.job == job && one.paused)
+    }
+
     /// Jobs that wait.
     pub fn waiting_len(&self) -> usize {
         self.waiting.values().map(Line::len).sum()

@@ -8,8 +8,8 @@ use crate::types::{ClipFormat, TransformClip};
 use std::os::fd::OwnedFd;
 
 pub(super) fn parse(clip: pb::TransformClip, fds: &mut FdSource) -> Parsed<TransformClip> {
-    if !matches!(clip.factor, 2 | 4) {
-        return Err(invalid("factor", "it is neither 2 nor 4"));
+    if !matches!(clip.factor, 0 | 2 | 4) {
+        return Err(invalid("factor", "it is not 0, 2 or 4"));
     }
     let at_most = |field: &'static str, value: u32, limit: u32| {
         limited(field, value as usize, limit as usize).map(|()| unless_zero(value))
@@ -34,6 +34,7 @@ pub(super) fn parse(clip: pb::TransformClip, fds: &mut FdSource) -> Parsed<Trans
         frame_rate,
         encoder_speed: clip.encoder_speed,
         preview_every: unless_zero(clip.preview_every),
+        tile_pixels_max: unless_zero(clip.tile_pixels_max),
         options: options::parse(clip.options)?,
         input: file("input", false)?,
         output: file("output", true)?,
@@ -48,15 +49,10 @@ pub(super) fn write(clip: TransformClip, fds: &mut Vec<OwnedFd>) -> pb::Transfor
     let contact_sheet = clip.contact_sheet.is_some();
     fds.extend([clip.input, clip.output]);
     fds.extend(clip.contact_sheet);
-    let output_format = match clip.output_format {
-        ClipFormat::Mp4Av1 => pb::ClipFormat::Mp4Av1,
-        ClipFormat::Gif => pb::ClipFormat::Gif,
-        ClipFormat::PngStream => pb::ClipFormat::PngStream,
-    };
     pb::TransformClip {
         model: clip.model,
         factor: clip.factor,
-        output_format: output_format.into(),
+        output_format: write_format(clip.output_format).into(),
         contact_sheet,
         frames_max: clip.frames_max.unwrap_or_default(),
         width_max: clip.width_max.unwrap_or_default(),
@@ -64,15 +60,32 @@ pub(super) fn write(clip: TransformClip, fds: &mut Vec<OwnedFd>) -> pb::Transfor
         frame_rate: clip.frame_rate.unwrap_or_default(),
         encoder_speed: clip.encoder_speed,
         preview_every: clip.preview_every.unwrap_or_default(),
+        tile_pixels_max: clip.tile_pixels_max.unwrap_or_default(),
         options: options::write(clip.options),
     }
 }
 
-fn parse_format(format: i32) -> Parsed<ClipFormat> {
+pub(super) fn write_format(format: ClipFormat) -> pb::ClipFormat {
+    match format {
+        ClipFormat::Mp4Av1 => pb::ClipFormat::Mp4Av1,
+        ClipFormat::Gif => pb::ClipFormat::Gif,
+        ClipFormat::PngStream => pb::ClipFormat::PngStream,
+        ClipFormat::WebmAv1 => pb::ClipFormat::WebmAv1,
+        ClipFormat::Webp => pb::ClipFormat::Webp,
+        ClipFormat::RawRgb8 => pb::ClipFormat::RawRgb8,
+        ClipFormat::Y4m => pb::ClipFormat::Y4m,
+    }
+}
+
+pub(super) fn parse_format(format: i32) -> Parsed<ClipFormat> {
     match pb::ClipFormat::try_from(format) {
         Ok(pb::ClipFormat::Unspecified | pb::ClipFormat::Mp4Av1) => Ok(ClipFormat::Mp4Av1),
         Ok(pb::ClipFormat::Gif) => Ok(ClipFormat::Gif),
         Ok(pb::ClipFormat::PngStream) => Ok(ClipFormat::PngStream),
+        Ok(pb::ClipFormat::WebmAv1) => Ok(ClipFormat::WebmAv1),
+        Ok(pb::ClipFormat::Webp) => Ok(ClipFormat::Webp),
+        Ok(pb::ClipFormat::RawRgb8) => Ok(ClipFormat::RawRgb8),
+        Ok(pb::ClipFormat::Y4m) => Ok(ClipFormat::Y4m),
         Err(_) => Err(invalid("output_format", "it is unknown")),
     }
 }

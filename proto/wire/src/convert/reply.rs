@@ -1,8 +1,8 @@
 //! Answers.
 
 use super::{
-    FdSource, Parsed, embed, event, invalid, limited, receipt, report, required, status, tensor,
-    unless_zero,
+    FdSource, Parsed, embed, event, generate_clip, invalid, limited, receipt, report, required,
+    status, tensor, unless_zero,
 };
 use crate::limits::{LOGPROBS_MAX, Limits};
 use crate::pb;
@@ -23,6 +23,7 @@ pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Reply> {
         Body::Frame(frame) => Reply::Frame(parse_frame(frame, fds)?),
         Body::Tensor(out) => Reply::Tensor(tensor::parse_output(out.tensor, "tensor", fds)?),
         Body::Embeddings(result) => Reply::Embeddings(embed::parse_result(result, fds)?),
+        Body::Labels(labels) => Reply::Labels(generate_clip::parse_labels(labels)?),
         Body::Done(done) => Reply::Done(Box::new(parse_done(done)?)),
         Body::Failed(failed) => Reply::Failed(status::parse(failed.status.unwrap_or_default())),
         Body::ModelList(models) => Reply::ModelList(report::parse_models(models)),
@@ -51,6 +52,7 @@ pub(crate) fn write(reply: Reply, fds: &mut Vec<OwnedFd>) -> Body {
         Reply::Frame(frame) => Body::Frame(write_frame(frame, fds)),
         Reply::Tensor(tensor) => Body::Tensor(write_tensor(tensor, fds)),
         Reply::Embeddings(result) => Body::Embeddings(embed::write_result(result, fds)),
+        Reply::Labels(labels) => Body::Labels(generate_clip::write_labels(labels)),
         Reply::Done(done) => Body::Done(write_done(*done)),
         Reply::Failed(failed) => Body::Failed(pb::Failed {
             status: Some(status::write(failed)),
@@ -189,6 +191,8 @@ pub(super) fn parse_stage(stage: &str) -> Parsed<Stage> {
         "transform" => Stage::Transform,
         "encode" => Stage::Encode,
         "embed" => Stage::Embed,
+        "denoise" => Stage::Denoise,
+        "label" => Stage::Label,
         _ => return Err(invalid("stage", "it is unknown")),
     })
 }
@@ -204,6 +208,8 @@ pub(super) fn write_stage(stage: Stage) -> &'static str {
         Stage::Transform => "transform",
         Stage::Encode => "encode",
         Stage::Embed => "embed",
+        Stage::Denoise => "denoise",
+        Stage::Label => "label",
     }
 }
 

@@ -1,12 +1,15 @@
 //! Requests.
 
-use super::{FdSource, Parsed, check_length, clip, embed, id, invalid, name, options, text, work};
+use super::{
+    FdSource, Parsed, check_length, clip, embed, generate_clip, id, invalid, name, options, text,
+    work,
+};
 use crate::error::EncodeError;
 use crate::fds::check_sealed;
 use crate::limits::CREDIT_MAX;
 use crate::pb;
 use crate::pb::client_frame::Body;
-use crate::types::{Hello, RegisterBuffer, Request};
+use crate::types::{Hello, RegisterBuffer, Request, SteerClip};
 use std::os::fd::{AsFd, OwnedFd};
 
 pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Request> {
@@ -52,9 +55,24 @@ pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Request> {
         Body::GetStatus(pb::GetStatus {}) => Request::GetStatus,
         Body::Rescan(pb::Rescan {}) => Request::Rescan,
         Body::Embed(embed) => Request::Embed(Box::new(embed::parse(embed)?)),
-        Body::GenerateClip(_) => Request::Unsupported {
-            what: "generate_clip".into(),
+        Body::GenerateClip(clip) => {
+            Request::GenerateClip(Box::new(generate_clip::parse(clip, fds)?))
+        }
+        Body::LabelClip(clip) => Request::LabelClip(generate_clip::parse_label(clip, fds)?),
+        Body::Pause(pb::Pause {
+            target_request_id,
+            paused,
+        }) => Request::Pause {
+            target: id("target_request_id", target_request_id)?,
+            paused,
         },
+        Body::SteerClip(steer) => {
+            generate_clip::check_prompt("prompt", &steer.prompt)?;
+            Request::SteerClip(SteerClip {
+                target: id("target_request_id", steer.target_request_id)?,
+                prompt: steer.prompt,
+            })
+        }
     })
 }
 
@@ -88,6 +106,16 @@ pub(crate) fn write(request: Request, fds: &mut Vec<OwnedFd>) -> Result<Body, En
         Request::Generate(generate) => Body::Generate(text::write(*generate)),
         Request::TransformClip(clip) => Body::TransformClip(clip::write(clip, fds)),
         Request::Embed(embed) => Body::Embed(embed::write(*embed)),
+        Request::GenerateClip(clip) => Body::GenerateClip(generate_clip::write(*clip, fds)),
+        Request::LabelClip(clip) => Body::LabelClip(generate_clip::write_label(clip, fds)),
+        Request::Pause { target, paused } => Body::Pause(pb::Pause {
+            target_request_id: target,
+            paused,
+        }),
+        Request::SteerClip(SteerClip { target, prompt }) => Body::SteerClip(pb::SteerClip {
+            target_request_id: target,
+            prompt,
+        }),
         Request::Cancel { target } => Body::Cancel(pb::Cancel {
             target_request_id: target,
         }),

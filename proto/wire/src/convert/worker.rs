@@ -1,8 +1,8 @@
 //! Between the broker and its workers.
 
 use super::{
-    FdSource, Parsed, clip, embed, id, invalid, options, receipt, reply, report, required, status,
-    tensor, text, unless_zero, work,
+    FdSource, Parsed, clip, embed, generate_clip, id, invalid, options, receipt, reply, report,
+    required, status, tensor, text, unless_zero, work,
 };
 use crate::error::EncodeError;
 use crate::fds::check_sealed;
@@ -12,7 +12,9 @@ use crate::pb::worker::command::Body as CommandBody;
 use crate::pb::worker::job_reply::Reply as ReplyBody;
 use crate::pb::worker::start_job::Work as WorkBody;
 use crate::pb::worker::worker_event::Body as EventBody;
-use crate::types::{Command, JobReply, LoadModel, Loaded, Progress, StartJob, Work, WorkerEvent};
+use crate::types::{
+    Command, JobReply, LoadModel, Loaded, Progress, StartJob, SteerClip, Work, WorkerEvent,
+};
 use std::os::fd::{AsFd, OwnedFd};
 
 pub(crate) fn parse_command(body: CommandBody, fds: &mut FdSource) -> Parsed<Command> {
@@ -29,6 +31,10 @@ pub(crate) fn parse_command(body: CommandBody, fds: &mut FdSource) -> Parsed<Com
         }
         CommandBody::PauseJob(wpb::PauseJob { job }) => Command::PauseJob { job },
         CommandBody::ResumeJob(wpb::ResumeJob { job }) => Command::ResumeJob { job },
+        CommandBody::SteerJob(wpb::SteerJob { job, prompt }) => Command::SteerJob(SteerClip {
+            target: job,
+            prompt,
+        }),
         CommandBody::MapBuffer(map) => {
             let fd = fds.take("fd")?;
             check_sealed(fd.as_fd(), map.bytes, map.writable)?;
@@ -76,6 +82,10 @@ pub(crate) fn write_command(
         }
         Command::PauseJob { job } => CommandBody::PauseJob(wpb::PauseJob { job }),
         Command::ResumeJob { job } => CommandBody::ResumeJob(wpb::ResumeJob { job }),
+        Command::SteerJob(SteerClip { target, prompt }) => CommandBody::SteerJob(wpb::SteerJob {
+            job: target,
+            prompt,
+        }),
         Command::MapBuffer {
             buffer,
             bytes,
@@ -162,6 +172,10 @@ fn parse_start(start: wpb::StartJob, fds: &mut FdSource) -> Parsed<StartJob> {
             WorkBody::Generate(generate) => Work::Generate(text::parse(generate)?),
             WorkBody::TransformClip(clip) => Work::TransformClip(clip::parse(clip, fds)?),
             WorkBody::Embed(embed) => Work::Embed(embed::parse(embed)?),
+            WorkBody::GenerateClip(clip) => {
+                Work::GenerateClip(Box::new(generate_clip::parse(clip, fds)?))
+            }
+            WorkBody::LabelClip(clip) => Work::LabelClip(generate_clip::parse_label(clip, fds)?),
         },
         resume_token_ids: start.resume_token_ids,
         seed: start.seed,
@@ -175,6 +189,8 @@ fn write_start(start: StartJob, fds: &mut Vec<OwnedFd>) -> wpb::StartJob {
         Work::Generate(generate) => WorkBody::Generate(text::write(generate)),
         Work::TransformClip(clip) => WorkBody::TransformClip(clip::write(clip, fds)),
         Work::Embed(embed) => WorkBody::Embed(embed::write(embed)),
+        Work::GenerateClip(clip) => WorkBody::GenerateClip(generate_clip::write(*clip, fds)),
+        Work::LabelClip(clip) => WorkBody::LabelClip(generate_clip::write_label(clip, fds)),
     };
     wpb::StartJob {
         job: start.job,
@@ -332,6 +348,7 @@ fn parse_reply(reply: ReplyBody, fds: &mut FdSource) -> Parsed<JobReply> {
             JobReply::Tensor(tensor::parse_output(tensor, "tensor", fds)?)
         }
         ReplyBody::Embeddings(result) => JobReply::Embeddings(embed::parse_result(result, fds)?),
+        ReplyBody::Labels(labels) => JobReply::Labels(generate_clip::parse_labels(labels)?),
         ReplyBody::Done(done) => JobReply::Done(Box::new(reply::parse_done(done)?)),
         ReplyBody::Failed(failed) => {
             let status = failed
@@ -350,6 +367,7 @@ fn write_reply(reply: JobReply, fds: &mut Vec<OwnedFd>) -> ReplyBody {
         JobReply::Frame(frame) => ReplyBody::Frame(reply::write_frame(frame, fds)),
         JobReply::Tensor(tensor) => ReplyBody::Tensor(reply::write_tensor(tensor, fds)),
         JobReply::Embeddings(result) => ReplyBody::Embeddings(embed::write_result(result, fds)),
+        JobReply::Labels(labels) => ReplyBody::Labels(generate_clip::write_labels(labels)),
         JobReply::Done(done) => ReplyBody::Done(reply::write_done(*done)),
         JobReply::Failed(status) => ReplyBody::Failed(pb::Failed {
             status: Some(status::write(status)),

@@ -139,6 +139,12 @@ pub struct Receipt {
     pub dropped_tokens: u64,
     /// Embedding: texts; their tokens are those of the prompt.
     pub texts: u64,
+    /// Generated clip: time of each denoising step, in order.
+    pub step_times_us: Vec<u64>,
+    /// Generated clip: the scheduler.
+    pub scheduler: String,
+    /// Generated clip: steps that were taken over from a checkpoint.
+    pub resumed_steps: u64,
     /// Clip: frames read.
     pub frames_in: u64,
     /// Clip: frames written.

@@ -1,5 +1,6 @@
 //! What the server answers.
 
+use super::clip::FrameLabels;
 use super::receipt::Receipt;
 use super::report::{Capability, Event, Explanation, ModelDetails, ModelInfo, StatusReport};
 use super::status::Status;
@@ -20,6 +21,7 @@ pub enum Reply {
     Frame(FrameOut),
     Tensor(Tensor),
     Embeddings(Embeddings),
+    Labels(FrameLabels),
     Done(Box<Done>),
     Failed(Status),
     ModelList(Vec<ModelInfo>),
@@ -43,6 +45,7 @@ impl Reply {
                 | Self::Frame(_)
                 | Self::Tensor(_)
                 | Self::Embeddings(_)
+                | Self::Labels(_)
                 | Self::Event(_)
         )
     }
@@ -155,6 +158,8 @@ pub enum Stage {
     Transform,
     Encode,
     Embed,
+    Denoise,
+    Label,
 }
 
 /// How far a job is.
@@ -173,7 +178,7 @@ pub struct Progress {
 /// A small picture of work in progress.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Preview {
-    /// Output frame it shows.
+    /// Output frame it shows; where a clip is generated, steps done.
     pub frame_index: u64,
     /// Width of the PNG.
     pub width: u32,

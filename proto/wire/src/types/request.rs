@@ -1,5 +1,6 @@
 //! What clients ask for. Everything here was checked when it was parsed.
 
+use super::clip::{GenerateClip, LabelClip, SteerClip};
 use super::tensor::{OutputTarget, Tensor};
 use std::os::fd::OwnedFd;
 
@@ -38,6 +39,8 @@ pub enum Request {
     StreamClose,
     Generate(Box<Generate>),
     TransformClip(TransformClip),
+    GenerateClip(Box<GenerateClip>),
+    LabelClip(LabelClip),
     Embed(Box<Embed>),
     Cancel {
         target: u64,
@@ -46,6 +49,11 @@ pub enum Request {
         target: u64,
         frames: u32,
     },
+    Pause {
+        target: u64,
+        paused: bool,
+    },
+    SteerClip(SteerClip),
     RegisterBuffer(RegisterBuffer),
     UnregisterBuffer {
         buffer: u64,
@@ -354,6 +362,14 @@ pub enum ClipFormat {
     Gif,
     /// PNG files one after another.
     PngStream,
+    /// AV1 in WebM.
+    WebmAv1,
+    /// Animated WebP, lossless.
+    Webp,
+    /// Frames one after another, RGB, 8 bits each.
+    RawRgb8,
+    /// YUV4MPEG2, 4:2:0.
+    Y4m,
 }
 
 /// A clip file to be transformed.
@@ -361,7 +377,7 @@ pub enum ClipFormat {
 pub struct TransformClip {
     /// Model.
     pub model: String,
-    /// Frames out per frame in: 2 or 4.
+    /// Frames out per frame in: 2 or 4; 0 with models that restore frames.
     pub factor: u32,
     /// How the result is written.
     pub output_format: ClipFormat,
@@ -377,6 +393,8 @@ pub struct TransformClip {
     pub encoder_speed: Option<u32>,
     /// A preview of about every n-th output frame.
     pub preview_every: Option<u32>,
+    /// Larger frames are restored in tiles of at most so many pixels.
+    pub tile_pixels_max: Option<u32>,
     /// Options.
     pub options: WorkOptions,
     /// The clip.

@@ -1,5 +1,6 @@
 //! What the broker and its workers say to each other.
 
+use super::clip::{FrameLabels, GenerateClip, LabelClip, SteerClip};
 use super::receipt::Receipt;
 use super::reply::{Done, Embeddings, FrameOut, Preview, Progress, Token};
 use super::report::Sandbox;
@@ -31,6 +32,7 @@ pub enum Command {
     ResumeJob {
         job: u64,
     },
+    SteerJob(SteerClip),
     MapBuffer {
         buffer: u64,
         bytes: u64,
@@ -103,6 +105,8 @@ pub enum Work {
     Infer(Infer),
     Generate(Generate),
     TransformClip(TransformClip),
+    GenerateClip(Box<GenerateClip>),
+    LabelClip(LabelClip),
     Embed(Embed),
 }
 
@@ -177,6 +181,7 @@ impl JobReply {
                 | Self::Frame(_)
                 | Self::Tensor(_)
                 | Self::Embeddings(_)
+                | Self::Labels(_)
         )
     }
 }
@@ -191,6 +196,7 @@ pub enum JobReply {
     Frame(FrameOut),
     Tensor(Tensor),
     Embeddings(Embeddings),
+    Labels(FrameLabels),
     Done(Box<Done>),
     Failed(Status),
 }

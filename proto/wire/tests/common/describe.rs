@@ -2,8 +2,9 @@
 //! Descriptors have no place in it but their number.
 
 use mote_wire::types::{
-    ChatMessage, Command, Constraint, Embed, Generate, JobReply, LogitBias, Logprobs, Preview,
-    Prompt, Reasoning, Reply, Request, Token, TopToken, Work, WorkerEvent,
+    ChatMessage, ClipSegment, Command, Constraint, Embed, FrameLabels, Generate, GenerateClip,
+    JobReply, LogitBias, Logprobs, Preview, Prompt, Reasoning, Reply, Request, SteerClip, Token,
+    TopToken, Work, WorkerEvent,
 };
 use std::fmt::Write;
 
@@ -11,6 +12,10 @@ pub fn request(request: &Request) -> String {
     match request {
         Request::Generate(request) => generate(request),
         Request::Embed(request) => embed(request),
+        Request::GenerateClip(request) => generate_clip(request),
+        Request::SteerClip(SteerClip { target, prompt }) => {
+            format!("SteerClip({target} {prompt:?})\n")
+        }
         request => plain(request),
     }
 }
@@ -28,21 +33,85 @@ fn embed(request: &Embed) -> String {
     head + &plain(options)
 }
 
+fn generate_clip(clip: &GenerateClip) -> String {
+    let GenerateClip {
+        model,
+        segments,
+        negative_prompt,
+        guidance,
+        seed,
+        steps,
+        width,
+        height,
+        frame_rate,
+        scheduler,
+        strength,
+        output_format,
+        encoder_speed,
+        preview_every,
+        send_frames,
+        options,
+        output: _,
+        contact_sheet,
+        first_image,
+        last_image,
+        reference_image,
+        source,
+        checkpoint,
+    } = clip;
+    let mut text = format!("GenerateClip({model:?} not {negative_prompt:?})\n");
+    for ClipSegment { prompt, frames } in segments {
+        text += &format!("segment {prompt:?} {frames:?}\n");
+    }
+    text += &format!("guidance {guidance:?} seed {seed:?} steps {steps:?} strength {strength:?}\n");
+    text += &format!("size {width:?} {height:?} rate {frame_rate:?} scheduler {scheduler:?}\n");
+    text += &format!("output {output_format:?} speed {encoder_speed:?} frames {send_frames}\n");
+    text += &format!("preview_every {preview_every:?}\n");
+    for (file, what) in [
+        (contact_sheet, "contact_sheet"),
+        (first_image, "first_image"),
+        (last_image, "last_image"),
+        (reference_image, "reference_image"),
+        (source, "source"),
+        (checkpoint, "checkpoint"),
+    ] {
+        if file.is_some() {
+            text += &format!("with {what}\n");
+        }
+    }
+    text + &plain(options)
+}
+
+fn labels(labels: &FrameLabels) -> String {
+    let FrameLabels {
+        frame_index,
+        time_us,
+        labels,
+        boxes,
+    } = labels;
+    format!("FrameLabels({frame_index} at {time_us})\n{labels:#?}\n{boxes:#?}\n")
+}
+
 pub fn reply(reply: &Reply) -> String {
     match reply {
         Reply::Token(reply) => token(reply),
         Reply::Preview(reply) => preview(reply),
+        Reply::Labels(reply) => labels(reply),
         reply => plain(reply),
     }
 }
 
 pub fn command(command: &Command) -> String {
     let mut text = plain(command);
+    if let Command::SteerJob(SteerClip { prompt, .. }) = command {
+        text += &format!("{prompt:?}\n");
+    }
     if let Command::StartJob(start) = command {
         match &start.work {
             Work::Generate(work) => text += &generate(work),
             Work::Embed(work) => text += &embed(work),
-            Work::Infer(_) | Work::TransformClip(_) => {}
+            Work::GenerateClip(work) => text += &generate_clip(work),
+            Work::Infer(_) | Work::TransformClip(_) | Work::LabelClip(_) => {}
         }
     }
     text
@@ -54,6 +123,7 @@ pub fn event(event: &WorkerEvent) -> String {
         match reply {
             JobReply::Token(reply) => text += &token(reply),
             JobReply::Preview(reply) => text += &preview(reply),
+            JobReply::Labels(reply) => text += &labels(reply),
             _ => {}
         }
     }
@@ -62,7 +132,11 @@ pub fn event(event: &WorkerEvent) -> String {
 
 /// Fields that came after the first texts, as they are written while they say nothing: left out, so
 /// that those texts stand.
-const LATER: [&str; 16] = [
+const LATER: [&str; 20] = [
+    "step_times_us: [],",
+    "scheduler: \"\",",
+    "resumed_steps: 0,",
+    "tile_pixels_max: None,",
     "sandbox: None,",
     "pid: None,",
     "power: None,",

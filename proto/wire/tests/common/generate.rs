@@ -151,10 +151,19 @@ fn transform_clip() -> impl Strategy<Value = TransformClip> {
         ClipFormat::Mp4Av1,
         ClipFormat::Gif,
         ClipFormat::PngStream,
+        ClipFormat::WebmAv1,
+        ClipFormat::Webp,
+        ClipFormat::RawRgb8,
+        ClipFormat::Y4m,
     ]);
     let sizes = (some(1..=16_384u32), some(1..=16_384u32), some(1..=1000u32));
-    let rest = (some(1..=u64::MAX), some(0..=10u32), some(1..=u32::MAX));
-    let factor = prop::sample::select(vec![2u32, 4]);
+    let rest = (
+        some(1..=u64::MAX),
+        some(0..=10u32),
+        some(1..=u32::MAX),
+        some(1..=u32::MAX),
+    );
+    let factor = prop::sample::select(vec![0u32, 2, 4]);
     (
         name(),
         factor,
@@ -175,12 +184,116 @@ fn transform_clip() -> impl Strategy<Value = TransformClip> {
                 frames_max: rest.0,
                 encoder_speed: rest.1,
                 preview_every: rest.2,
+                tile_pixels_max: rest.3,
                 options,
                 input: sealed(1),
                 output: sealed(1),
                 contact_sheet: sheet.then(|| sealed(1)),
             },
         )
+}
+
+fn generate_clip() -> impl Strategy<Value = GenerateClip> {
+    let segments = vec(("[^\u{0}]{0,9}", some(1..=4096u32)), 1..4);
+    let numbers = (
+        some(0..=100u8),
+        any::<Option<u64>>(),
+        some(1..=1000u32),
+        some(1..=16_384u32),
+        some(1..=16_384u32),
+        some(1..=1000u32),
+    );
+    let scheduler = of("[a-z]{1,9}");
+    let files = any::<[bool; 6]>();
+    let rest = (some(0..=10u32), some(1..=u32::MAX), any::<bool>());
+    (
+        name(),
+        segments,
+        "[^\u{0}]{0,9}",
+        numbers,
+        scheduler,
+        files,
+        rest,
+        options(),
+    )
+        .prop_map(
+            |(model, segments, negative_prompt, numbers, scheduler, files, rest, options)| {
+                let segment = |(prompt, frames)| ClipSegment { prompt, frames };
+                let file = |index: usize| files[index].then(|| sealed(1));
+                GenerateClip {
+                    segments: segments.into_iter().map(segment).collect(),
+                    negative_prompt,
+                    guidance: numbers.0.map(f32::from),
+                    seed: numbers.1,
+                    steps: numbers.2,
+                    width: numbers.3,
+                    height: numbers.4,
+                    frame_rate: numbers.5,
+                    scheduler,
+                    strength: files[4].then_some(0.5),
+                    output_format: ClipFormat::WebmAv1,
+                    encoder_speed: rest.0,
+                    preview_every: rest.1,
+                    send_frames: rest.2,
+                    options,
+                    contact_sheet: file(0),
+                    first_image: file(1),
+                    last_image: file(2),
+                    reference_image: file(3),
+                    source: file(4),
+                    checkpoint: file(5),
+                    ..GenerateClip::new(model, "", sealed(1))
+                }
+            },
+        )
+}
+
+fn label_clip() -> impl Strategy<Value = LabelClip> {
+    let numbers = (
+        some(1..=u64::MAX),
+        some(1..=u32::MAX),
+        some(1..=1000u32),
+        some(1..=1024u32),
+        some(0..=9u8),
+    );
+    (name(), numbers, options()).prop_map(|(model, numbers, options)| LabelClip {
+        model,
+        frames_max: numbers.0,
+        every: numbers.1,
+        frame_rate: numbers.2,
+        labels_max: numbers.3,
+        score_min: numbers.4.map(f32::from),
+        options,
+        input: sealed(1),
+    })
+}
+
+fn frame_labels() -> impl Strategy<Value = FrameLabels> {
+    let label = || {
+        (any::<u32>(), text(), any::<u8>()).prop_map(|(class, label, score)| Label {
+            class,
+            label,
+            score: f32::from(score),
+        })
+    };
+    let place = (label(), any::<[u8; 4]>()).prop_map(|(label, at)| {
+        let [x0, y0, x1, y1] = at.map(f32::from);
+        LabelBox {
+            label,
+            x0,
+            y0,
+            x1,
+            y1,
+        }
+    });
+    (any::<(u64, u64)>(), vec(label(), 0..4), vec(place, 0..4)).prop_map(
+        |((frame_index, time_us), labels, boxes)| FrameLabels {
+            frame_index,
+            time_us,
+            labels,
+            boxes,
+        },
+    )
 }
 
 fn embed() -> impl Strategy<Value = Embed> {
@@ -254,6 +367,11 @@ pub fn request() -> impl Strategy<Value = Request> {
         generate().prop_map(|generate| Request::Generate(Box::new(generate))),
         transform_clip().prop_map(Request::TransformClip),
         embed().prop_map(|embed| Request::Embed(Box::new(embed))),
+        generate_clip().prop_map(|clip| Request::GenerateClip(Box::new(clip))),
+        label_clip().prop_map(Request::LabelClip),
+        (id.clone(), any::<bool>()).prop_map(|(target, paused)| Request::Pause { target, paused }),
+        (id.clone(), "[^\u{0}]{0,9}")
+            .prop_map(|(target, prompt)| Request::SteerClip(SteerClip { target, prompt })),
         id.clone().prop_map(|target| Request::Cancel { target }),
         (id.clone(), 1..=256u32).prop_map(|(target, frames)| Request::Credit { target, frames }),
         (id.clone(), 1..9000u64, any::<bool>()).prop_map(|(buffer, bytes, writable)| {
@@ -353,6 +471,9 @@ fn receipt() -> impl Strategy<Value = Receipt> {
                 accepted_tokens: longs[7],
                 dropped_tokens: longs[6],
                 texts: longs[9],
+                step_times_us: longs.iter().take(3).copied().collect(),
+                scheduler: texts[0].clone(),
+                resumed_steps: longs[2],
                 frames_in: longs[12],
                 frames_out: longs[13],
                 bytes_copied: longs[14],
@@ -716,6 +837,7 @@ pub fn reply() -> impl Strategy<Value = Reply> {
         frame_out().prop_map(Reply::Frame),
         tensor(true).prop_map(Reply::Tensor),
         embeddings().prop_map(Reply::Embeddings),
+        frame_labels().prop_map(Reply::Labels),
         done().prop_map(Reply::Done),
         status().prop_map(Reply::Failed),
         vec(model_info(), 0..3).prop_map(Reply::ModelList),
@@ -760,6 +882,8 @@ pub fn command() -> impl Strategy<Value = Command> {
         generate().prop_map(Work::Generate),
         transform_clip().prop_map(Work::TransformClip),
         embed().prop_map(Work::Embed),
+        generate_clip().prop_map(|clip| Work::GenerateClip(Box::new(clip))),
+        label_clip().prop_map(Work::LabelClip),
     ];
     let ids = vec(any::<u32>(), 0..9);
     let start = (any::<(u64, u64)>(), work, ids, 1..=256u32);
