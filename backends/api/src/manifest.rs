@@ -1,8 +1,18 @@
 //! `mote.toml`: what a model folder says about itself beyond its ecosystem's own files.
 
 mod embedding;
+mod labelling;
+mod restoration;
 
 pub use embedding::{EmbeddingSpec, Pooling};
+pub use labelling::{
+    Activation, BoxCoordinates, BoxFormat, CandidateLayout, ClassificationSpec, ColourOrder,
+    DetectionSpec, FrameFit, LabellingKind, LabellingSpec,
+};
+pub use restoration::{
+    FrameLayout, FrameState, Padding, RestorationKind, RestorationSpec, ValueRange, WindowGives,
+    WindowJoin,
+};
 
 use crate::digest::Digest;
 use crate::tensor::DType;
@@ -113,6 +123,10 @@ pub enum Task {
     Embedding,
     /// Two neighbouring frames in, frames between them out.
     FrameInterpolation,
+    /// Frames in, better or larger frames out.
+    FrameRestoration,
+    /// Frames in, labels and boxes out.
+    ClipLabelling,
 }
 
 impl std::fmt::Display for Task {
@@ -123,6 +137,8 @@ impl std::fmt::Display for Task {
             Self::TextGeneration => "text-generation",
             Self::Embedding => "embedding",
             Self::FrameInterpolation => "frame-interpolation",
+            Self::FrameRestoration => "frame-restoration",
+            Self::ClipLabelling => "clip-labelling",
         })
     }
 }
@@ -162,6 +178,12 @@ pub struct Manifest {
     /// For [`Task::FrameInterpolation`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<ClipSpec>,
+    /// For [`Task::FrameRestoration`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoration: Option<RestorationSpec>,
+    /// For [`Task::ClipLabelling`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelling: Option<LabellingSpec>,
     /// How pictures become inputs; for tools that feed the model from files.
     #[serde(default, rename = "input", skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputHint>,
@@ -497,6 +519,8 @@ impl Manifest {
             embedding: None,
             stream: None,
             clip: None,
+            restoration: None,
+            labelling: None,
             inputs: Vec::new(),
             check: None,
             labels: None,
@@ -545,6 +569,12 @@ impl Manifest {
             Task::TextGeneration if self.text.is_none() => refuse("text", "is missing".into()),
             Task::Embedding if self.embedding.is_none() => refuse("embedding", "is missing".into()),
             Task::FrameInterpolation if self.clip.is_none() => refuse("clip", "is missing".into()),
+            Task::FrameRestoration if self.restoration.is_none() => {
+                refuse("restoration", "is missing".into())
+            }
+            Task::ClipLabelling if self.labelling.is_none() => {
+                refuse("labelling", "is missing".into())
+            }
             Task::Stream if self.stream.is_none() => refuse("stream", "is missing".into()),
             _ => self.check_sections(),
         }
@@ -553,6 +583,12 @@ impl Manifest {
     fn check_sections(&self) -> Result<(), (String, String)> {
         if let Some(embedding) = &self.embedding {
             embedding.check()?;
+        }
+        if let Some(restoration) = &self.restoration {
+            restoration.check()?;
+        }
+        if let Some(labelling) = &self.labelling {
+            labelling.check()?;
         }
         if let Some(text) = &self.text {
             let sizes = [
