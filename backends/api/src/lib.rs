@@ -30,6 +30,7 @@ mod state;
 mod tensor;
 mod threads;
 mod throttle;
+mod tiling;
 mod trial;
 pub mod vendor;
 
@@ -43,9 +44,12 @@ pub use driver::{DriverPath, DriverPathKind};
 pub use error::{BackendError, LoadError, ProbeError, RunError};
 pub use flavour::{Flavour, FlavourError, FlavourFile, Plugin, RUNTIME_FILE_NAME, TRACT_FLAVOUR};
 pub use manifest::{
-    BackendKind, CheckInput, CheckSpec, ClipSpec, ConstantInput, EmbeddingSpec, GenerationSpec,
-    InputHint, MANIFEST_BYTES_MAX, MANIFEST_FILE_NAME, Manifest, ManifestError, MoeSpec, Pooling,
-    Precision, ReasoningTags, StateTensor, StreamSpec, Task, TextSpec, Variant,
+    Activation, BackendKind, BoxCoordinates, BoxFormat, CandidateLayout, CheckInput, CheckSpec,
+    ClassificationSpec, ClipSpec, ColourOrder, ConstantInput, DetectionSpec, EmbeddingSpec,
+    FrameFit, FrameLayout, FrameState, GenerationSpec, InputHint, LabellingKind, LabellingSpec,
+    MANIFEST_BYTES_MAX, MANIFEST_FILE_NAME, Manifest, ManifestError, MoeSpec, Padding, Pooling,
+    Precision, ReasoningTags, RestorationKind, RestorationSpec, StateTensor, StreamSpec, Task,
+    TextSpec, ValueRange, Variant, WindowGives, WindowJoin,
 };
 pub use memory::{Access, Buffer, BufferOrigin, MemoryError};
 pub use paths::Paths;
@@ -55,4 +59,5 @@ pub use state::{Carry, DeviceStates, STATES_MAX, StatePlace, StateSpec, Stateful
 pub use tensor::{DType, Element, RANK_MAX, Tensor, TensorError};
 pub use threads::{Load, Threads};
 pub use throttle::Throttle;
+pub use tiling::{FRAME_PIXELS_MAX, TILES_MAX, TileLimits, Tiling, TilingError};
 pub use trial::{Compare, Trial, TrialTerms, Verdict, Verification, tolerance};

@@ -2,9 +2,19 @@
 
 mod embedding;
 mod generation;
+mod labelling;
+mod restoration;
 
 pub use embedding::{EmbeddingSpec, Pooling};
 pub use generation::GenerationSpec;
+pub use labelling::{
+    Activation, BoxCoordinates, BoxFormat, CandidateLayout, ClassificationSpec, ColourOrder,
+    DetectionSpec, FrameFit, LabellingKind, LabellingSpec,
+};
+pub use restoration::{
+    FrameLayout, FrameState, Padding, RestorationKind, RestorationSpec, ValueRange, WindowGives,
+    WindowJoin,
+};
 
 use crate::digest::Digest;
 use crate::tensor::DType;
@@ -178,6 +188,12 @@ pub struct Manifest {
     /// For [`Task::ClipGeneration`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<GenerationSpec>,
+    /// For [`Task::FrameRestoration`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoration: Option<RestorationSpec>,
+    /// For [`Task::ClipLabelling`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelling: Option<LabellingSpec>,
     /// How pictures become inputs; for tools that feed the model from files.
     #[serde(default, rename = "input", skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputHint>,
@@ -544,6 +560,8 @@ impl Manifest {
             stream: None,
             clip: None,
             generation: None,
+            restoration: None,
+            labelling: None,
             inputs: Vec::new(),
             check: None,
             labels: None,
@@ -587,6 +605,12 @@ impl Manifest {
             Task::TextGeneration if self.text.is_none() => refuse("text", "is missing".into()),
             Task::Embedding if self.embedding.is_none() => refuse("embedding", "is missing".into()),
             Task::FrameInterpolation if self.clip.is_none() => refuse("clip", "is missing".into()),
+            Task::FrameRestoration if self.restoration.is_none() => {
+                refuse("restoration", "is missing".into())
+            }
+            Task::ClipLabelling if self.labelling.is_none() => {
+                refuse("labelling", "is missing".into())
+            }
             Task::Stream if self.stream.is_none() => refuse("stream", "is missing".into()),
             Task::ClipGeneration if self.generation.is_none() => {
                 refuse("generation", "is missing".into())
@@ -601,6 +625,12 @@ impl Manifest {
         }
         if let Some(generation) = &self.generation {
             generation.check()?;
+        }
+        if let Some(restoration) = &self.restoration {
+            restoration.check()?;
+        }
+        if let Some(labelling) = &self.labelling {
+            labelling.check()?;
         }
         if let Some(text) = &self.text {
             let sizes = [
