@@ -50,6 +50,8 @@ pub const OPTIONS_MAX: usize = 64;
 pub const TEXT_CREDIT: u32 = 64;
 /// The same for a clip, whose frames are pictures.
 pub const CLIP_CREDIT: u32 = 2;
+/// What a caller told a job and the daemon was not told yet.
+pub const ORDERS_PER_JOB_MAX: usize = 8;
 /// Room for frames that cost no credit, in the queue of a request.
 pub const CONTROL_FRAMES_MAX: usize = 16;
 /// Bytes of text in one signal; more is sent as several.

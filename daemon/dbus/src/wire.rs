@@ -3,7 +3,7 @@
 use crate::limits::{CONTROL_FRAMES_MAX, WIRE_QUEUE_MAX};
 use mote_wire::codec::{frame_to_reply, request_to_frame};
 use mote_wire::limits::WIRE_VERSION;
-use mote_wire::types::{Hello, Reply, Request, Status};
+use mote_wire::types::{Hello, Reply, Request, Status, SteerClip};
 use mote_wire::{AsyncReceiver, AsyncSender, Frame, Link, WireError, async_connection};
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
@@ -147,6 +147,19 @@ impl Answers {
     /// Ends the request early; it still has a last answer.
     pub async fn cancel(&self) {
         self.wire.tell(Request::Cancel { target: self.id }).await;
+    }
+
+    /// Halts the work at its next step, or lets it go on.
+    pub async fn pause(&self, paused: bool) {
+        let target = self.id;
+        self.wire.tell(Request::Pause { target, paused }).await;
+    }
+
+    /// Sets the prompt of the shots that have not begun.
+    pub async fn steer(&self, prompt: String) {
+        let target = self.id;
+        let steer = SteerClip { target, prompt };
+        self.wire.tell(Request::SteerClip(steer)).await;
     }
 
     /// Why there are no more, when the last one did not tell.

@@ -9,13 +9,13 @@ use crate::failure::Failure;
 use crate::job::{self, Job, JobEvent};
 use crate::options::{options, unknown, unless_zero};
 use crate::structs::{Event, TransformArgs};
-use mote_client::{ClipEvent, ClipFormat, ClipTransform, TransformClip};
+use mote_client::{ClipEvent, ClipFormat, ClipWork, TransformClip};
 
 /// Stands for a descriptor or a speed that is not given.
 const NONE: i32 = -1;
 
 /// A clip while it is transformed.
-pub struct MoteTransform(Job<ClipTransform>);
+pub struct MoteTransform(Job<ClipWork>);
 
 impl From<ClipEvent> for JobEvent {
     fn from(event: ClipEvent) -> Self {

@@ -127,8 +127,11 @@ impl Canceller {
     /// Asks the daemon to end the request, which then ends with
     /// [`Status::Cancelled`](crate::Status::Cancelled). Does nothing to one that is over.
     pub fn cancel(&self) -> Result<(), ClientError> {
-        self.link.tell(Request::Cancel {
-            target: self.target,
-        })
+        self.tell(|target| Request::Cancel { target })
+    }
+
+    /// Tells the daemon something of the request.
+    pub(crate) fn tell(&self, of: impl FnOnce(u64) -> Request) -> Result<(), ClientError> {
+        self.link.tell(of(self.target))
     }
 }

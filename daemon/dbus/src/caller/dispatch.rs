@@ -65,6 +65,9 @@ impl Caller {
     ) -> Result<Reaction, Failure> {
         let answer = match (kind, call.member.as_str()) {
             (Kind::Job, "Cancel") => self.cancel_job(call, token),
+            (Kind::Job, "Pause") => self.pause_job(call, token, true),
+            (Kind::Job, "Resume") => self.pause_job(call, token, false),
+            (Kind::Job, "Steer") => self.steer_job(call, token),
             (Kind::Job, "Release") => self.release_job(call, token).await,
             (Kind::Session, "Close") => self.close_session(call, token).await,
             (Kind::Hold, "Release") => return self.release_hold(call, token).await,

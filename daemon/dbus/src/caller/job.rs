@@ -1,12 +1,13 @@
 //! A caller's work: the daemon's answers as signals.
 
+use super::clips::Told;
 use super::{Caller, Outcome, Reaction};
 use crate::bus::{Answer, Bus, Call};
 use crate::describe::{JOB, PROPERTIES};
 use crate::failure::{Failure, status_fields};
 use crate::limits::{
-    JOBS_PER_CALLER_MAX, TEXT_BYTES_INLINE_MAX, TEXT_BYTES_KEPT_MAX, TEXT_BYTES_PER_SIGNAL_MAX,
-    UNREAD_BYTES_MAX,
+    JOBS_PER_CALLER_MAX, ORDERS_PER_JOB_MAX, TEXT_BYTES_INLINE_MAX, TEXT_BYTES_KEPT_MAX,
+    TEXT_BYTES_PER_SIGNAL_MAX, UNREAD_BYTES_MAX,
 };
 use crate::names::Kind;
 use crate::options::Options;
@@ -15,11 +16,12 @@ use crate::values::{Dict, dict};
 use crate::wire::Answers;
 use mote_wire::Memfd;
 use mote_wire::types::{
-    Done, Embeddings, Preview, Progress, Reply, Request, Stage, Status, TensorData, Token,
+    Done, Embeddings, FrameLabels, Label, LabelBox, Preview, Progress, Reply, Request, Stage,
+    Status, TensorData, Token,
 };
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use zbus::{Fd, Variant};
 
 /// A job as its caller's task holds it.
@@ -27,6 +29,7 @@ pub struct Entry {
     model: String,
     view: watch::Receiver<View>,
     cancel: Arc<Notify>,
+    told: mpsc::Sender<Told>,
 }
 
 /// What is known of a job.
@@ -110,6 +113,8 @@ fn stage_name(stage: Stage) -> &'static str {
         Stage::Transform => "transform",
         Stage::Encode => "encode",
         Stage::Embed => "embed",
+        Stage::Denoise => "denoise",
+        Stage::Label => "label",
     }
 }
 
@@ -135,6 +140,7 @@ pub struct Plan {
     /// Content frames the daemon may send ahead.
     pub credit: u32,
     told: watch::Sender<View>,
+    inbox: mpsc::Receiver<Told>,
 }
 
 impl Caller {
@@ -151,10 +157,12 @@ impl Caller {
         }
         let wire = self.wire()?;
         let (told, view) = watch::channel(View::default());
+        let (orders, inbox) = mpsc::channel(ORDERS_PER_JOB_MAX);
         let entry = Entry {
             model: model.clone(),
             view,
             cancel: Arc::new(Notify::new()),
+            told: orders,
         };
         self.state.jobs.insert(token.clone(), entry);
         let path = self.path(Kind::Job, &token);
@@ -164,6 +172,7 @@ impl Caller {
             text,
             credit,
             told,
+            inbox,
         });
         self.running.spawn(async move {
             let begun = async {
@@ -224,6 +233,20 @@ impl Caller {
             job.run().await;
             Outcome::Nothing
         });
+    }
+
+    /// Passes on what the caller says to a job; one that has ended hears nothing.
+    pub(super) fn tell_job(&self, token: &str, told: Told) -> Result<(), Failure> {
+        let Some(entry) = self.state.jobs.get(token) else {
+            return Ok(());
+        };
+        match entry.told.try_send(told) {
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                let limit = ORDERS_PER_JOB_MAX;
+                Err(Failure::over("orders to a job", limit + 1, limit))
+            }
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
     }
 
     /// `Job.Cancel(options)`.
@@ -299,6 +322,13 @@ impl Job {
                         self.answers.cancel().await;
                         continue;
                     }
+                    Some(told) = self.plan.inbox.recv() => {
+                        match told {
+                            Told::Pause(paused) => self.answers.pause(paused).await,
+                            Told::Steer(prompt) => self.answers.steer(prompt).await,
+                        }
+                        continue;
+                    }
                 },
             };
             match reply {
@@ -308,6 +338,7 @@ impl Job {
                 Some(Reply::Progress(progress)) => self.progress(progress).await,
                 Some(Reply::Token(token)) => put_back = self.tokens(token).await?,
                 Some(Reply::Preview(preview)) => self.preview(preview).await?,
+                Some(Reply::Labels(labels)) => self.labels(labels).await?,
                 Some(Reply::Embeddings(embeddings)) => self.embeddings(embeddings).await?,
                 Some(_) => {}
             }
@@ -386,6 +417,25 @@ impl Job {
             }
             Err(error) => log::warn!("a preview cannot be handed over: {error}"),
         }
+        self.spend(1).await;
+        Ok(())
+    }
+
+    async fn labels(&mut self, seen: FrameLabels) -> Result<(), Stalled> {
+        self.set_running().await;
+        self.admit().await?;
+        let label = |one: Label| (one.class, one.label, f64::from(one.score));
+        let place = |one: LabelBox| {
+            let corners = [one.x0, one.y0, one.x1, one.y1].map(f64::from);
+            (
+                label(one.label),
+                (corners[0], corners[1], corners[2], corners[3]),
+            )
+        };
+        let labels: Vec<_> = seen.labels.into_iter().map(label).collect();
+        let boxes: Vec<_> = seen.boxes.into_iter().map(place).collect();
+        let body = (seen.frame_index, seen.time_us, labels, boxes);
+        self.emit("Labels", &body).await;
         self.spend(1).await;
         Ok(())
     }

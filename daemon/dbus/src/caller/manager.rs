@@ -3,7 +3,7 @@
 use super::{Caller, Reaction};
 use crate::bus::Call;
 use crate::failure::Failure;
-use crate::limits::{CLIP_CREDIT, TEXT_CREDIT};
+use crate::limits::TEXT_CREDIT;
 use crate::mirror::{DeviceView, ModelView, Objects};
 use crate::names::{Kind, ROOT};
 use crate::options::{Options, invalid};
@@ -11,11 +11,9 @@ use crate::polkit::{Asker, MANAGE_MODELS, UNLOAD_MODELS};
 use crate::values::{Dict, dict};
 use mote_wire::limits::MESSAGES_MAX;
 use mote_wire::types::{
-    ChatMessage, ClipFormat, Embed, EmbedKind, Generate, Prompt, Reply, Request, Status,
-    StatusReport, TransformClip,
+    ChatMessage, Embed, EmbedKind, Generate, Prompt, Reply, Request, Status, StatusReport,
 };
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use zbus::{ObjectPath, OwnedVariant};
 
 type Given = BTreeMap<String, OwnedVariant>;
@@ -39,6 +37,8 @@ impl Caller {
             "OpenSession" => self.open_session(call),
             "Generate" => self.generate(call),
             "TransformClip" => self.transform_clip(call),
+            "GenerateClip" => self.generate_clip(call),
+            "LabelClip" => self.label_clip(call),
             "Embed" => self.embed(call),
             "HoldModel" => self.hold_model(call),
             "Load" => self.load(call),
@@ -169,40 +169,6 @@ impl Caller {
         options.finish()?;
         let request = Request::Embed(Box::new(embed));
         self.start_job(call, token, (model, request), (false, false, TEXT_CREDIT))
-    }
-
-    fn transform_clip(&mut self, call: &Call) -> Result<Reaction, Failure> {
-        let (model, input, output, options): (String, zbus::OwnedFd, zbus::OwnedFd, Given) =
-            call.arguments()?;
-        let mut options = Options::new(options)?;
-        let token = self.token(Kind::Job, &mut options)?;
-        let output_format = match options.text("format")?.as_deref() {
-            None | Some("mp4-av1") => ClipFormat::Mp4Av1,
-            Some("gif") => ClipFormat::Gif,
-            Some("png-stream") => ClipFormat::PngStream,
-            Some(_) => {
-                return Err(invalid("format", "it is mp4-av1, gif or png-stream").into());
-            }
-        };
-        let model = self.resolve(model)?;
-        let clip = TransformClip {
-            model: model.clone(),
-            factor: options.count("factor")?.unwrap_or(2),
-            output_format,
-            frames_max: options.count("frames_max")?,
-            width_max: options.count("width_max")?,
-            height_max: options.count("height_max")?,
-            frame_rate: options.count("frame_rate")?,
-            encoder_speed: options.count("encoder_speed")?,
-            preview_every: options.count("preview_every")?,
-            contact_sheet: options.descriptor("contact_sheet")?,
-            options: options.work(CLIP_CREDIT)?,
-            input: OwnedFd::from(input),
-            output: OwnedFd::from(output),
-        };
-        options.finish()?;
-        let request = Request::TransformClip(clip);
-        self.start_job(call, token, (model, request), (false, false, CLIP_CREDIT))
     }
 
     fn load(&mut self, call: &Call) -> Result<Reaction, Failure> {

@@ -1,6 +1,7 @@
 //! One caller: its calls, and all that it holds. Everything ends with its task, and its task ends
 //! when the bus says that the caller has left.
 
+mod clips;
 mod dispatch;
 mod holds;
 mod job;

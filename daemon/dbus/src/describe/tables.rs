@@ -80,8 +80,31 @@ pub const MANAGER: Interface = Interface {
             &[("model", "s"), ("input", "h"), ("output", "h"), OPTIONS],
             &[("job", "o")],
             "A clip file, put through a model. The output is opened for reading and writing. Options of work, and: \
-             token s, factor u, format s (mp4-av1, gif, png-stream), frames_max t, width_max u, height_max u, \
-             frame_rate u, encoder_speed u, preview_every u, contact_sheet h",
+             token s, factor u (0 with models that restore frames), format s (mp4-av1, webm-av1, gif, webp, png-stream, \
+             raw-rgb8, y4m), frames_max t, width_max u, height_max u, frame_rate u, encoder_speed u, preview_every u, \
+             tile_side_max u, contact_sheet h",
+        ),
+        method(
+            "GenerateClip",
+            &[
+                ("model", "s"),
+                ("segments", "a(su)"),
+                ("output", "h"),
+                OPTIONS,
+            ],
+            &[("job", "o")],
+            "A clip of words: a prompt and a number of frames (0: the model's own) for each shot. The output is opened \
+             for reading and writing. Options of work, and: token s, negative_prompt s, guidance d, seed t, steps u, width u, \
+             height u, frame_rate u, scheduler s, strength d (of source), format s (as TransformClip's), encoder_speed u, \
+             preview_every u (steps), contact_sheet h, first_image h, last_image h, reference_image h (PNG), source h (a clip), \
+             checkpoint h (opened for reading and writing: the same call goes on from what is in it)",
+        ),
+        method(
+            "LabelClip",
+            &[("model", "s"), ("input", "h"), OPTIONS],
+            &[("job", "o")],
+            "What is seen in a clip file, told by Labels. Options of work, and: token s, frames_max t, every u (look at \
+             every n-th frame), frame_rate u, labels_max u, score_min d",
         ),
         method(
             "Embed",
@@ -210,6 +233,14 @@ pub const JOB: Interface = Interface {
             &[],
             "Finished tells when it has ended",
         ),
+        method("Pause", &[OPTIONS], &[], "Halts it at its next step"),
+        method("Resume", &[OPTIONS], &[], "Lets it go on"),
+        method(
+            "Steer",
+            &[("prompt", "s"), OPTIONS],
+            &[],
+            "Another prompt for the shots of GenerateClip that have not begun",
+        ),
         method(
             "Release",
             &[OPTIONS],
@@ -253,6 +284,16 @@ pub const JOB: Interface = Interface {
                 ("png", "h"),
             ],
             "A picture in a sealed memfd",
+        ),
+        signal(
+            "Labels",
+            &[
+                ("frame", "t"),
+                ("time_us", "t"),
+                ("labels", "a(usd)"),
+                ("boxes", "a((usd)(dddd))"),
+            ],
+            "Class, name and score; boxes with left, upper, right and lower edge in pixels of the frame",
         ),
         signal(
             "Embeddings",

@@ -191,7 +191,7 @@ fn duplicate_clip(clip: &TransformClip) -> io::Result<TransformClip> {
         frame_rate: clip.frame_rate,
         encoder_speed: clip.encoder_speed,
         preview_every: clip.preview_every,
-        tile_pixels_max: clip.tile_pixels_max,
+        tile_side_max: clip.tile_side_max,
         options: clip.options.clone(),
         input: clip.input.try_clone()?,
         output: clip.output.try_clone()?,

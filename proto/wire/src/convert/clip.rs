@@ -34,7 +34,7 @@ pub(super) fn parse(clip: pb::TransformClip, fds: &mut FdSource) -> Parsed<Trans
         frame_rate,
         encoder_speed: clip.encoder_speed,
         preview_every: unless_zero(clip.preview_every),
-        tile_pixels_max: unless_zero(clip.tile_pixels_max),
+        tile_side_max: unless_zero(clip.tile_side_max),
         options: options::parse(clip.options)?,
         input: file("input", false)?,
         output: file("output", true)?,
@@ -60,7 +60,7 @@ pub(super) fn write(clip: TransformClip, fds: &mut Vec<OwnedFd>) -> pb::Transfor
         frame_rate: clip.frame_rate.unwrap_or_default(),
         encoder_speed: clip.encoder_speed,
         preview_every: clip.preview_every.unwrap_or_default(),
-        tile_pixels_max: clip.tile_pixels_max.unwrap_or_default(),
+        tile_side_max: clip.tile_side_max.unwrap_or_default(),
         options: options::write(clip.options),
     }
 }

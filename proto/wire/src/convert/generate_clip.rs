@@ -195,6 +195,7 @@ pub(super) fn parse_labels(labels: pb::FrameLabels) -> Parsed<FrameLabels> {
     };
     Ok(FrameLabels {
         frame_index: labels.frame_index,
+        frame_count: labels.frame_count,
         time_us: labels.time_us,
         labels: labels.labels.into_iter().map(label).collect(),
         boxes: labels.boxes.into_iter().map(place).collect(),
@@ -220,6 +221,7 @@ pub(super) fn write_labels(labels: FrameLabels) -> pb::FrameLabels {
     };
     pb::FrameLabels {
         frame_index: labels.frame_index,
+        frame_count: labels.frame_count,
         time_us: labels.time_us,
         labels: labels.labels.into_iter().map(label).collect(),
         boxes: labels.boxes.into_iter().map(place).collect(),

@@ -143,11 +143,13 @@ pub struct LabelClip {
     pub input: OwnedFd,
 }
 
-/// What is seen in a frame, or in a window of frames that ends with it.
+/// What is seen in a frame, or in several in a row.
 #[derive(Clone, PartialEq, Serialize)]
 pub struct FrameLabels {
-    /// The frame.
+    /// The first of them.
     pub frame_index: u64,
+    /// How many.
+    pub frame_count: u64,
     /// When it is shown, in microseconds from the beginning.
     pub time_us: u64,
     /// What the whole frame is, the likeliest first.

@@ -393,8 +393,8 @@ pub struct TransformClip {
     pub encoder_speed: Option<u32>,
     /// A preview of about every n-th output frame.
     pub preview_every: Option<u32>,
-    /// Larger frames are restored in tiles of at most so many pixels.
-    pub tile_pixels_max: Option<u32>,
+    /// Wider or higher frames are restored in tiles of at most so many pixels a side.
+    pub tile_side_max: Option<u32>,
     /// Options.
     pub options: WorkOptions,
     /// The clip.

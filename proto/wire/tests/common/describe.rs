@@ -85,11 +85,12 @@ fn generate_clip(clip: &GenerateClip) -> String {
 fn labels(labels: &FrameLabels) -> String {
     let FrameLabels {
         frame_index,
+        frame_count,
         time_us,
         labels,
         boxes,
     } = labels;
-    format!("FrameLabels({frame_index} at {time_us})\n{labels:#?}\n{boxes:#?}\n")
+    format!("FrameLabels({frame_index} + {frame_count} at {time_us})\n{labels:#?}\n{boxes:#?}\n")
 }
 
 pub fn reply(reply: &Reply) -> String {
@@ -136,7 +137,7 @@ const LATER: [&str; 20] = [
     "step_times_us: [],",
     "scheduler: \"\",",
     "resumed_steps: 0,",
-    "tile_pixels_max: None,",
+    "tile_side_max: None,",
     "sandbox: None,",
     "pid: None,",
     "power: None,",

@@ -184,7 +184,7 @@ fn transform_clip() -> impl Strategy<Value = TransformClip> {
                 frames_max: rest.0,
                 encoder_speed: rest.1,
                 preview_every: rest.2,
-                tile_pixels_max: rest.3,
+                tile_side_max: rest.3,
                 options,
                 input: sealed(1),
                 output: sealed(1),
@@ -286,14 +286,20 @@ fn frame_labels() -> impl Strategy<Value = FrameLabels> {
             y1,
         }
     });
-    (any::<(u64, u64)>(), vec(label(), 0..4), vec(place, 0..4)).prop_map(
-        |((frame_index, time_us), labels, boxes)| FrameLabels {
-            frame_index,
-            time_us,
-            labels,
-            boxes,
-        },
+    (
+        any::<(u64, u64, u64)>(),
+        vec(label(), 0..4),
+        vec(place, 0..4),
     )
+        .prop_map(
+            |((frame_index, time_us, frame_count), labels, boxes)| FrameLabels {
+                frame_index,
+                frame_count,
+                time_us,
+                labels,
+                boxes,
+            },
+        )
 }
 
 fn embed() -> impl Strategy<Value = Embed> {

@@ -305,7 +305,7 @@ fn work_requests() -> Vec<(&'static str, Request)> {
                 frame_rate: Some(25),
                 encoder_speed: Some(0),
                 preview_every: Some(8),
-                tile_pixels_max: None,
+                tile_side_max: None,
                 options: options(),
                 input: sealed(1),
                 output: sealed(1),
@@ -324,7 +324,7 @@ fn work_requests() -> Vec<(&'static str, Request)> {
                 frame_rate: None,
                 encoder_speed: None,
                 preview_every: None,
-                tile_pixels_max: Some(65_536),
+                tile_side_max: Some(256),
                 options: options(),
                 input: sealed(1),
                 output: sealed(1),
@@ -587,6 +587,7 @@ fn work_replies() -> Vec<(&'static str, Reply)> {
             "reply_labels",
             Reply::Labels(FrameLabels {
                 frame_index: 12,
+                frame_count: 1,
                 time_us: 480_000,
                 labels: vec![label(3, 0.75)],
                 boxes: vec![LabelBox {
