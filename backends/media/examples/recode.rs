@@ -1,30 +1,44 @@
-//! Reads a clip and writes it as AV1, GIF or raw RGB, with a contact sheet on request.
+//! Reads a clip and writes it as another, with a contact sheet on request.
 //!
-//! `recode IN OUT.mp4|OUT.gif|OUT.rgb [SHEET.png]`
+//! `recode [--tone] IN OUT.mp4|webm|gif|webp|png|y4m|rgb|yuv [SHEET.png]`: the ending says the format; `rgb` and `yuv`
+//! are raw frames. `--tone` gives an MP4 a sound: 48,000 samples per second in stereo, 440 Hz left and 660 Hz right.
 
 use std::error::Error;
+use std::f32::consts::TAU;
 use std::fs::File;
 use std::io::Write;
 use std::num::NonZeroU16;
 use std::time::Instant;
 
 use mote_media::{
-    Av1Settings, ClipSpec, Frame, FrameWriter, Limits, Output, SheetLayout, contact_sheet,
-    encode_png,
+    AudioSpec, Av1Settings, ClipSpec, Frame, FrameWriter, Limits, Output, RawLayout, SheetLayout,
+    contact_sheet, encode_png,
 };
 
 /// Pictures on the contact sheet.
 const SHEET_FRAMES: u64 = 12;
+const TONE: AudioSpec = AudioSpec {
+    sample_rate: 48_000,
+    channels: 2,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let [input, output, sheet @ ..] = args.as_slice() else {
-        return Err("usage: recode IN OUT.mp4|OUT.gif|OUT.rgb [SHEET.png]".into());
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let has_tone = args.first().is_some_and(|arg| arg == "--tone");
+    let rest = args.split_off(usize::from(has_tone));
+    let [input, path, sheet @ ..] = rest.as_slice() else {
+        return Err("usage: recode [--tone] IN OUT [SHEET.png]".into());
     };
     let limits = Limits::default();
     let mut clip = mote_media::open(File::open(input)?, &limits)?;
     let spec = ClipSpec::like(clip.info());
-    let mut writer = writer(output, &spec, &limits)?;
+    let output = output_of(path)?;
+    let file = File::create(path)?;
+    let mut writer = if has_tone {
+        mote_media::create_with_audio(file, &spec, &output, &TONE, &limits)?
+    } else {
+        mote_media::create(file, &spec, &output, &limits)?
+    };
     let step = clip
         .info()
         .frame_count
@@ -35,6 +49,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut frames, start) = (0_u64, Instant::now());
     while let Some(frame) = clip.next_frame()? {
         writer.push(&frame)?;
+        if has_tone {
+            push_tone(writer.as_mut(), frames, &spec)?;
+        }
         if frames.is_multiple_of(step) {
             picked.push(frame);
         }
@@ -58,12 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn writer(
-    path: &str,
-    spec: &ClipSpec,
-    limits: &Limits,
-) -> Result<Box<dyn FrameWriter>, Box<dyn Error>> {
-    let file = File::create(path)?;
+fn output_of(path: &str) -> Result<Output, Box<dyn Error>> {
     let threads = std::thread::available_parallelism()?.get() as u16;
     let threads = NonZeroU16::new(threads).unwrap_or(NonZeroU16::MIN);
     let settings = Av1Settings {
@@ -72,37 +84,31 @@ fn writer(
         ..Av1Settings::default()
     };
     Ok(match path.rsplit('.').next() {
-        Some("rgb") => Box::new(Raw {
-            file,
-            frames: 0,
-            bytes: 0,
-        }),
-        Some("gif") => mote_media::create(file, spec, &Output::Gif, limits)?,
-        _ => mote_media::create(file, spec, &Output::Mp4Av1(settings), limits)?,
+        Some("mp4") => Output::Mp4Av1(settings),
+        Some("webm") => Output::WebmAv1(settings),
+        Some("gif") => Output::Gif,
+        Some("webp") => Output::WebP,
+        Some("png") => Output::PngStream,
+        Some("y4m") => Output::Y4m,
+        Some("rgb") => Output::Raw(RawLayout::Rgb8),
+        Some("yuv") => Output::Raw(RawLayout::I420),
+        _ => return Err(format!("no format is called as {path} ends").into()),
     })
 }
 
-/// Frames back to back, without a header.
-struct Raw {
-    file: File,
-    frames: u64,
-    bytes: u64,
-}
-
-impl FrameWriter for Raw {
-    fn push(&mut self, frame: &Frame) -> Result<(), mote_media::MediaError> {
-        self.file
-            .write_all(&frame.rgb)
-            .map_err(mote_media::MediaError::Write)?;
-        self.frames += 1;
-        self.bytes += frame.rgb.len() as u64;
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> Result<mote_media::WrittenClip, mote_media::MediaError> {
-        Ok(mote_media::WrittenClip {
-            bytes: self.bytes,
-            frames: self.frames,
+/// The sound that belongs to frame `index`.
+fn push_tone(
+    writer: &mut dyn FrameWriter,
+    index: u64,
+    spec: &ClipSpec,
+) -> Result<(), mote_media::MediaError> {
+    let rate = f64::from(TONE.sample_rate);
+    let starts_at = |index: u64| (index as f64 * rate / spec.frame_rate.as_f64()).round() as u64;
+    let samples: Vec<f32> = (starts_at(index)..starts_at(index + 1))
+        .flat_map(|at| {
+            let seconds = at as f32 / TONE.sample_rate as f32;
+            [440.0, 660.0].map(|hertz| 0.4 * (TAU * hertz * seconds).sin())
         })
-    }
+        .collect();
+    writer.push_audio(&samples)
 }

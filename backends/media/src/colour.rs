@@ -1,4 +1,4 @@
-//! 8-bit 4:2:0 YUV to RGB and back (ITU-T H.273, 8.3).
+//! 8-bit YUV to RGB and back (ITU-T H.273, 8.3).
 //!
 //! Chroma is repeated, not interpolated, on the way to RGB, and averaged over 2 × 2 pixels on the way back: a frame that
 //! passes through unchanged keeps its chroma.
@@ -24,19 +24,67 @@ pub(crate) struct ColourCode {
     pub(crate) full_range: bool,
 }
 
-/// One 4:2:0 picture without padding; chroma planes are half as wide and high, rounded up.
+/// How much smaller than luma the two chroma planes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chroma {
+    /// There are none.
+    Monochrome,
+    /// Half as wide and high, rounded up.
+    Cs420,
+    /// Half as wide, rounded up.
+    Cs422,
+    /// Of the same size.
+    Cs444,
+}
+
+impl Chroma {
+    /// Width and height of each chroma plane of a picture; 0 where there are none.
+    pub(crate) fn size(self, width: u32, height: u32) -> (usize, usize) {
+        let (width, height) = match self {
+            Self::Monochrome => (0, 0),
+            Self::Cs420 => (width.div_ceil(2), height.div_ceil(2)),
+            Self::Cs422 => (width.div_ceil(2), height),
+            Self::Cs444 => (width, height),
+        };
+        (width as usize, height as usize)
+    }
+
+    /// Bytes of a picture of 8-bit samples, all planes together.
+    pub(crate) fn picture_bytes(self, width: u32, height: u32) -> usize {
+        let (chroma_width, chroma_height) = self.size(width, height);
+        width as usize * height as usize + 2 * chroma_width * chroma_height
+    }
+}
+
+/// One picture without padding.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Planes {
     pub(crate) width: u32,
     pub(crate) height: u32,
+    pub(crate) chroma: Chroma,
     pub(crate) y: Vec<u8>,
     pub(crate) u: Vec<u8>,
     pub(crate) v: Vec<u8>,
 }
 
 impl Planes {
-    pub(crate) fn chroma_width(&self) -> usize {
-        self.width.div_ceil(2) as usize
+    /// A 4:2:0 picture of no size, to be filled.
+    pub(crate) fn empty() -> Self {
+        Self {
+            width: 0,
+            height: 0,
+            chroma: Chroma::Cs420,
+            y: Vec::new(),
+            u: Vec::new(),
+            v: Vec::new(),
+        }
+    }
+
+    /// Whether the planes have the lengths that the size asks for.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let (width, height) = self.chroma.size(self.width, self.height);
+        let luma = self.width as usize * self.height as usize;
+        (self.y.len(), self.u.len(), self.v.len()) == (luma, width * height, width * height)
     }
 }
 
@@ -89,17 +137,31 @@ impl YuvToRgb {
         })
     }
 
+    /// Converts `planes`, which must be consistent and not empty.
     pub(crate) fn convert(&self, planes: &Planes) -> Frame {
-        let (width, chroma_width) = (planes.width as usize, planes.chroma_width());
+        let width = planes.width as usize;
+        let (chroma_width, _) = planes.chroma.size(planes.width, planes.height);
+        // Pixels of a row, and rows, that share a chroma sample.
+        let (across, down) = match planes.chroma {
+            Chroma::Monochrome => (0, 0),
+            Chroma::Cs420 => (2, 2),
+            Chroma::Cs422 => (2, 1),
+            Chroma::Cs444 => (1, 1),
+        };
         let mut rgb = vec![0; rgb_bytes(planes.width, planes.height)];
         let rows = rgb
             .chunks_exact_mut(width * 3)
             .zip(planes.y.chunks_exact(width));
         for (row, (rgb_row, y_row)) in rows.enumerate() {
-            let chroma = row / 2 * chroma_width..(row / 2 + 1) * chroma_width;
+            if planes.chroma == Chroma::Monochrome {
+                self.convert_run(rgb_row, y_row, (128, 128));
+                continue;
+            }
+            let chroma = row / down * chroma_width..(row / down + 1) * chroma_width;
             let chroma_row = planes.u[chroma.clone()].iter().zip(&planes.v[chroma]);
-            for ((rgb, y), (&u, &v)) in rgb_row.chunks_mut(6).zip(y_row.chunks(2)).zip(chroma_row) {
-                self.convert_pair(rgb, y, (u, v));
+            let runs = rgb_row.chunks_mut(3 * across).zip(y_row.chunks(across));
+            for ((rgb, y), (&u, &v)) in runs.zip(chroma_row) {
+                self.convert_run(rgb, y, (u, v));
             }
         }
         Frame {
@@ -109,9 +171,9 @@ impl YuvToRgb {
         }
     }
 
-    /// Converts the one or two pixels of a row that share a chroma sample.
+    /// Converts the pixels of a row that share a chroma sample.
     #[inline]
-    fn convert_pair(&self, rgb: &mut [u8], y: &[u8], (u, v): (u8, u8)) {
+    fn convert_run(&self, rgb: &mut [u8], y: &[u8], (u, v): (u8, u8)) {
         let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
         let red = v * self.red_from_v;
         let green = -(u * self.green_from_u) - v * self.green_from_v;
@@ -125,7 +187,7 @@ impl YuvToRgb {
     }
 }
 
-/// The conversion from RGB to limited-range BT.709 YUV, which is what this crate writes.
+/// The conversion from RGB to limited-range 4:2:0 YUV.
 #[derive(Debug, Clone)]
 pub(crate) struct RgbToYuv {
     y: [i32; 3],
@@ -134,8 +196,21 @@ pub(crate) struct RgbToYuv {
 }
 
 impl RgbToYuv {
+    /// By BT.709, which is what files that name their matrix are written with.
     pub(crate) fn bt709() -> Self {
-        let (kr, kb) = BT709;
+        Self::weighted(BT709)
+    }
+
+    /// By the matrix that readers assume of pictures of this height when nothing names one.
+    pub(crate) fn unnamed(height: u32) -> Self {
+        Self::weighted(if height > STANDARD_DEFINITION_HEIGHT_MAX {
+            BT709
+        } else {
+            BT601
+        })
+    }
+
+    fn weighted((kr, kb): (f64, f64)) -> Self {
         let kg = 1.0 - kr - kb;
         let luma = |k: f64| fixed(k * 219.0 / 255.0);
         let chroma = |k: f64, own: f64| fixed(k / (2.0 * (1.0 - own)) * 224.0 / 255.0);
@@ -150,6 +225,7 @@ impl RgbToYuv {
     pub(crate) fn convert(&self, frame: &Frame, planes: &mut Planes) {
         let (width, height) = (frame.width as usize, frame.height as usize);
         (planes.width, planes.height) = (frame.width, frame.height);
+        planes.chroma = Chroma::Cs420;
         planes.y.clear();
         planes.y.extend(
             frame
@@ -197,6 +273,7 @@ mod tests {
         Planes {
             width: 1,
             height: 1,
+            chroma: Chroma::Cs420,
             y: vec![y],
             u: vec![u],
             v: vec![v],
@@ -283,6 +360,46 @@ mod tests {
             assert!(
                 matches!(refused, Err(MediaError::NotSupported(Unsupported::ColourMatrix(code))) if code == matrix)
             );
+        }
+    }
+
+    /// Each pixel takes the chroma sample that lies over it, in odd sizes too.
+    #[test]
+    fn chroma_lies_where_its_sampling_says() {
+        let code = Some(ColourCode {
+            matrix: 1,
+            full_range: true,
+        });
+        let convert = YuvToRgb::new(code, 1).expect("a known matrix");
+        for (chroma, samples) in [
+            (Chroma::Cs420, vec![0, 0, 1, 0, 0, 1, 2, 2, 3]),
+            (Chroma::Cs422, vec![0, 0, 1, 2, 2, 3, 4, 4, 5]),
+            (Chroma::Cs444, (0..9).collect()),
+            (Chroma::Monochrome, Vec::new()),
+        ] {
+            let (width, height) = chroma.size(3, 3);
+            let plane: Vec<u8> = (0..width * height).map(|at| 90 + at as u8 * 8).collect();
+            let planes = Planes {
+                width: 3,
+                height: 3,
+                chroma,
+                y: (0..9).map(|at| 100 + at).collect(),
+                u: plane.clone(),
+                v: plane.clone(),
+            };
+            assert!(planes.is_consistent());
+            assert_eq!(chroma.picture_bytes(3, 3), 9 + 2 * plane.len());
+            let frame = convert.convert(&planes);
+            for (at, pixel) in frame.rgb.chunks_exact(3).enumerate() {
+                let sample = samples.get(at).map_or(128, |&sample| plane[sample]);
+                let alone = Planes {
+                    y: vec![100 + at as u8],
+                    u: vec![sample],
+                    v: vec![sample],
+                    ..planes_of(0, 0, 0)
+                };
+                assert_eq!(pixel, convert.convert(&alone).rgb, "{chroma:?} pixel {at}");
+            }
         }
     }
 

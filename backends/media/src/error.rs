@@ -139,13 +139,28 @@ pub enum Quantity {
     ReorderedFrames,
     /// Frames per second, rounded up.
     FrameRate,
+    /// Elements of a WebM file, or chunks of a WebP file.
+    Elements,
+    /// Size of a text header, in bytes.
+    HeaderBytes,
+    /// Size of the file to be written, in bytes.
+    WrittenBytes,
+    /// Channels of the audio track.
+    AudioChannels,
+    /// Samples per second of the audio track.
+    AudioSampleRate,
+    /// Samples of the audio track, per channel.
+    AudioSamples,
 }
 
 impl Quantity {
     fn field(self) -> &'static str {
         match self {
-            Self::FileBytes => "clip.bytes",
+            Self::FileBytes | Self::WrittenBytes => "clip.bytes",
+            Self::AudioChannels | Self::AudioSampleRate | Self::AudioSamples => "clip.audio",
             Self::IndexBytes
+            | Self::Elements
+            | Self::HeaderBytes
             | Self::Boxes
             | Self::Tracks
             | Self::SampleBytes
@@ -173,6 +188,12 @@ impl fmt::Display for Quantity {
             Self::Frames => "number of frames",
             Self::ReorderedFrames => "number of frames stored before an earlier one",
             Self::FrameRate => "frame rate",
+            Self::Elements => "number of elements in the file",
+            Self::HeaderBytes => "size of a header in bytes",
+            Self::WrittenBytes => "size of the written file in bytes",
+            Self::AudioChannels => "number of audio channels",
+            Self::AudioSampleRate => "audio sample rate",
+            Self::AudioSamples => "number of audio samples",
         })
     }
 }
@@ -183,12 +204,16 @@ impl fmt::Display for Quantity {
 pub enum Codec {
     /// ITU-T H.264, read only.
     H264,
-    /// AV1, written only.
+    /// AV1.
     Av1,
     /// GIF89a.
     Gif,
     /// PNG.
     Png,
+    /// WebP: VP8L and, read only, VP8.
+    WebP,
+    /// FLAC, written only.
+    Flac,
 }
 
 impl fmt::Display for Codec {
@@ -198,6 +223,8 @@ impl fmt::Display for Codec {
             Self::Av1 => "AV1",
             Self::Gif => "GIF",
             Self::Png => "PNG",
+            Self::WebP => "WebP",
+            Self::Flac => "FLAC",
         })
     }
 }
@@ -226,9 +253,11 @@ pub enum Unsupported {
     Container,
     /// Pipes, sockets and devices: a clip must be a regular file.
     IrregularFile,
-    /// The file's video track uses another codec than H.264.
+    /// The video track uses another codec than H.264 or AV1, or one that this build cannot decode.
     Codec(FourCc),
-    /// The MP4 file has no video track.
+    /// The WebM file's video track uses a codec that has no four-character code.
+    WebmCodec,
+    /// The file has no video track.
     NoVideoTrack,
     /// The MP4 file keeps its samples in movie fragments.
     Fragments,
@@ -258,6 +287,18 @@ pub enum Unsupported {
     H264ConstrainedIntra,
     /// Slices that begin inside a row of macroblocks.
     H264SliceInsideRow,
+    /// AV1 of which a sample yields several pictures, as scalable streams do.
+    Av1Layers,
+    /// A WebM track whose blocks are compressed or encrypted.
+    WebmEncoding,
+    /// Several frames in one block of a WebM file.
+    WebmLacing,
+    /// A Y4M colour space, or samples of more than 8 bits.
+    Y4mColourSpace,
+    /// Interlaced Y4M.
+    Y4mInterlaced,
+    /// An audio track in this output: only MP4 takes one.
+    AudioTrack,
     /// A frame size that changes within the clip.
     SizeChange,
     /// A YUV to RGB matrix, by its H.273 `MatrixCoefficients` code.
@@ -267,10 +308,13 @@ pub enum Unsupported {
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Container => f.write_str("a file that is not MP4, MOV, GIF or PNG"),
+            Self::Container => {
+                f.write_str("a file that is not MP4, MOV, WebM, GIF, WebP, Y4M or PNG")
+            }
             Self::IrregularFile => f.write_str("a clip that is not a regular file"),
             Self::Codec(code) => write!(f, "codec {code}"),
-            Self::NoVideoTrack => f.write_str("an MP4 file without a video track"),
+            Self::WebmCodec => f.write_str("the codec of the WebM file"),
+            Self::NoVideoTrack => f.write_str("a file without a video track"),
             Self::Fragments => f.write_str("fragmented MP4"),
             Self::SampleDescriptions => f.write_str("a track with several sample descriptions"),
             Self::ExternalData => f.write_str("media data in another file"),
@@ -291,6 +335,12 @@ impl fmt::Display for Unsupported {
             Self::H264SliceInsideRow => {
                 f.write_str("H.264 with slices that begin inside a row of macroblocks")
             }
+            Self::Av1Layers => f.write_str("AV1 with several pictures in a sample"),
+            Self::WebmEncoding => f.write_str("WebM with compressed or encrypted blocks"),
+            Self::WebmLacing => f.write_str("WebM with several frames in a block"),
+            Self::Y4mColourSpace => f.write_str("this colour space or bit depth of Y4M"),
+            Self::Y4mInterlaced => f.write_str("interlaced Y4M"),
+            Self::AudioTrack => f.write_str("an audio track in a file other than MP4"),
             Self::SizeChange => f.write_str("a frame size that changes within the clip"),
             Self::ColourMatrix(code) => write!(f, "colour matrix {code}"),
         }

@@ -113,6 +113,9 @@ pub(crate) struct Sink {
 impl Sink {
     /// Empties `file`.
     pub(crate) fn new(file: File) -> Result<Self, MediaError> {
+        if !file.metadata().map_err(MediaError::Write)?.is_file() {
+            return Err(MediaError::NotSupported(Unsupported::IrregularFile));
+        }
         file.set_len(0).map_err(MediaError::Write)?;
         Ok(Self { file, position: 0 })
     }

@@ -1,6 +1,6 @@
 //! Frames, clips and the two traits that move them.
 
-use crate::MediaError;
+use crate::{MediaError, Unsupported};
 
 /// One picture: 8-bit RGB, row-major, no padding.
 #[derive(Clone, PartialEq, Eq)]
@@ -139,8 +139,16 @@ pub enum ClipFormat {
         /// `profile_idc` of the stream: 66 Baseline, 77 Main, 100 High.
         profile_idc: u8,
     },
+    /// AV1 in an MP4 or QuickTime file.
+    Mp4Av1,
+    /// AV1 in a WebM or Matroska file.
+    WebmAv1,
     /// An animated (or still) GIF.
     Gif,
+    /// An animated (or still) WebP, lossy or lossless.
+    WebP,
+    /// Uncompressed frames behind a text header (YUV4MPEG2).
+    Y4m,
     /// A single PNG picture.
     Png,
     /// One PNG file per frame.
@@ -188,6 +196,13 @@ pub struct WrittenClip {
 pub trait FrameWriter: Send {
     /// Adds a frame of the clip's size.
     fn push(&mut self, frame: &Frame) -> Result<(), MediaError>;
+
+    /// Adds samples to the audio track of a clip made by [`create_with_audio`](crate::create_with_audio): channels
+    /// interleaved, −1 to 1, what lies outside is clipped. They may come before, between and behind frames; the first
+    /// one is heard with the first frame.
+    fn push_audio(&mut self, _samples: &[f32]) -> Result<(), MediaError> {
+        Err(MediaError::NotSupported(Unsupported::AudioTrack))
+    }
 
     /// Encodes what is still buffered and completes the file.
     fn finish(self: Box<Self>) -> Result<WrittenClip, MediaError>;

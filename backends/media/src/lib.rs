@@ -1,9 +1,18 @@
 //! Clips as frames: reading and writing the video files that people have and can play.
 //!
-//! Read: H.264 in MP4 and QuickTime files, animated GIF, PNG and sequences of PNG files. Written: AV1 in MP4, animated
-//! GIF, sequences of PNG files. Files come as descriptors, are told apart by content, and are trusted in nothing: every
-//! size they announce is checked against [`Limits`] before memory is taken, every failure is a [`MediaError`], and a
-//! feature that would not decode correctly is refused by name instead of decoded wrongly.
+//! | format | read | written |
+//! | --- | --- | --- |
+//! | MP4, QuickTime | H.264, AV1 | AV1, FLAC sound |
+//! | WebM, Matroska | AV1 | AV1 (WebM) |
+//! | GIF, animated | yes | yes |
+//! | WebP, animated | lossy, lossless | lossless |
+//! | PNG, one or many | yes | yes |
+//! | Y4M | 8 bits | 4:2:0 |
+//! | raw frames | | RGB, I420 |
+//!
+//! Files come as descriptors, are told apart by content, and are trusted in nothing: every size they announce is
+//! checked against [`Limits`] before memory is taken, every failure is a [`MediaError`], and a feature that would not
+//! decode correctly is refused by name instead of decoded wrongly.
 //!
 //! Frames are streamed. A reader holds one coded frame and the few decoded ones that wait for their turn, a writer what
 //! its encoder looks ahead.
@@ -30,17 +39,31 @@
 //!   Baseline, Main and High bit-exactly, B pictures included, and hands out each picture with its sample, so that the
 //!   container alone decides the order. The few tools it gets wrong are refused by name before it sees them. OpenH264
 //!   was the alternative; it decodes some B pictures off by a few levels and guesses the order.
-//! - AV1: rav1e. GIF: `gif`. PNG: `image`.
-//! - MP4 boxes: own code, `mp4/`. One track needs a dozen boxes of a few fields each. Reading them in place, from an
-//!   index of bounded size, bounds memory by construction and lets odd boxes elsewhere in a file be odd; parsers of the
-//!   whole box tree refuse a clip for them, keep every table in memory several times over, or index tables by what other
-//!   tables say.
+//! - AV1 is written by rav1e and read by `oxideav-av1`, in safe Rust throughout. It refuses pictures above a size it is
+//!   given before it takes memory, its panics can be caught, and it builds for 32-bit Arm; its pictures equalled
+//!   dav1d's bit for bit for streams of libaom, SVT-AV1 and rav1e. The alternatives were `rav1d` and `re_rav1d`, a port
+//!   of dav1d whose functions are `extern "C"`, so that a panic ends the process (a damaged stream finds one where
+//!   frames are decoded one at a time) and which needs a nightly compiler for 32-bit Arm; and `rav1d-safe`, whose
+//!   licence is not permissive. What it costs is speed: some 55 frames of 640 × 360 per second on one core.
+//! - GIF: `gif`. PNG: `image`. Pictures of WebP: `image-webp`, its container `webp/`. FLAC: `flacenc`.
+//! - MP4 boxes and WebM elements: own code, `mp4/` and `webm/`. One track needs a dozen boxes of a few fields each.
+//!   Reading them in place, from an index of bounded size, bounds memory by construction and lets odd boxes elsewhere in
+//!   a file be odd; parsers of the whole tree refuse a clip for them, keep every table in memory several times over, or
+//!   index tables by what other tables say.
+//!
+//! # Sound
+//!
+//! [`create_with_audio`] adds an audio track to MP4: FLAC, which is lossless, needs no delay to be cut off, and is
+//! played by browsers and FFmpeg. WebM allows only Opus and Vorbis, for which there is no encoder in Rust that is well
+//! kept, so it takes none. Sound in clips that are read is passed over.
 #![forbid(unsafe_code)]
 
 mod av1;
+mod bits;
 mod colour;
 mod error;
 mod file;
+mod flac;
 mod frame;
 mod gif;
 mod h264;
@@ -48,16 +71,24 @@ mod limits;
 mod mp4;
 mod output;
 mod png;
+mod raw;
 mod sheet;
+mod timing;
+mod video;
+mod webm;
+mod webp;
+mod y4m;
 
 pub use error::{Cause, Codec, FourCc, MediaError, Quantity, Unsupported};
+pub use flac::{AUDIO_CHANNELS_MAX, AUDIO_SAMPLE_RATE_MAX, AudioSpec};
 pub use frame::{ClipFormat, ClipInfo, Frame, FrameReader, FrameWriter, Rational, WrittenClip};
 pub use limits::{
     FILE_BYTES_MAX, FRAME_PIXELS_MAX, FRAMES_MAX, INDEX_BYTES_MAX, Limits, SAMPLE_BYTES_MAX,
     SIDE_PIXELS_MAX,
 };
-pub use output::{Av1Settings, ClipSpec, Output, create, create_png_sequence};
+pub use output::{Av1Settings, ClipSpec, Output, create, create_png_sequence, create_with_audio};
 pub use png::encode_png;
+pub use raw::RawLayout;
 pub use sheet::{SheetLayout, contact_sheet, scaled};
 
 use std::fs::File;
@@ -65,9 +96,10 @@ use std::fs::File;
 use file::Source;
 
 /// First bytes of a file, enough to tell the formats apart.
-const HEAD_BYTES: u64 = 8;
+const HEAD_BYTES: u64 = 12;
 
-/// Opens a clip for reading: MP4 or QuickTime with H.264, GIF, a PNG, or several PNG files one after another.
+/// Opens a clip for reading: MP4 or QuickTime with H.264 or AV1, WebM with AV1, GIF, WebP, Y4M, a PNG, or several PNG
+/// files one after another.
 ///
 /// The whole of `file` is the clip, whatever its offset; the offset is neither used nor moved.
 pub fn open(file: File, limits: &Limits) -> Result<Box<dyn FrameReader>, MediaError> {
@@ -79,7 +111,13 @@ pub fn open(file: File, limits: &Limits) -> Result<Box<dyn FrameReader>, MediaEr
     } else if png::is_png(&head) {
         Ok(Box::new(png::PngReader::open_stream(&source, limits)?))
     } else if mp4::is_mp4(&head) {
-        Ok(Box::new(mp4::Mp4Reader::open(source, limits)?))
+        Ok(Box::new(mp4::open(source, limits)?))
+    } else if webm::is_webm(&head) {
+        Ok(Box::new(webm::open(source, limits)?))
+    } else if webp::is_webp(&head) {
+        Ok(Box::new(webp::WebPReader::open(source, limits)?))
+    } else if y4m::is_y4m(&head) {
+        Ok(Box::new(y4m::Y4mReader::open(source, limits)?))
     } else {
         Err(MediaError::NotSupported(Unsupported::Container))
     }

@@ -3,11 +3,16 @@
 use std::fs::File;
 use std::num::NonZeroU16;
 
-use crate::av1::Av1Writer;
+use crate::av1::{Av1Container, Av1Writer};
 use crate::file::Sink;
+use crate::flac::AudioSpec;
 use crate::gif::GifWriter;
+use crate::mp4::Mp4Muxer;
 use crate::png::{PngSequenceWriter, PngStreamWriter};
-use crate::{ClipInfo, Frame, FrameWriter, Limits, MediaError, Rational};
+use crate::raw::{RawLayout, RawWriter};
+use crate::webm::WebmMuxer;
+use crate::webp::WebPWriter;
+use crate::{ClipInfo, Frame, FrameWriter, Limits, MediaError, Rational, Unsupported};
 
 /// Size and rate of a clip to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +23,7 @@ pub struct ClipSpec {
     pub height: u32,
     /// Frames per second, constant.
     pub frame_rate: Rational,
-    /// Width of a pixel divided by its height, as displayed. Only MP4 keeps it.
+    /// Width of a pixel divided by its height, as displayed. MP4, WebM and Y4M keep it.
     pub pixel_aspect: Rational,
 }
 
@@ -52,12 +57,29 @@ impl ClipSpec {
 #[non_exhaustive]
 pub enum Output {
     /// AV1 in MP4: 4:2:0, 8 bits, BT.709, limited range. Sides of at least 16 pixels. The encoder holds about 500
-    /// bytes of memory per pixel of a frame, however long the clip.
+    /// bytes of memory per pixel of a frame, however long the clip. Takes an audio track.
     Mp4Av1(Av1Settings),
+    /// The same pictures in WebM, with cues, so that players can seek. Takes no audio track: WebM allows Opus and
+    /// Vorbis only.
+    WebmAv1(Av1Settings),
     /// Animated GIF that loops: at most 50 frames per second, and 256 colours per frame.
     Gif,
+    /// Animated WebP that loops, lossless: at most 90 frames per second. Of each frame, the smallest rectangle with all
+    /// that changed is stored.
+    WebP,
     /// PNG files one after another in one file, as [`open`](crate::open) reads them too.
     PngStream,
+    /// Frames one after another, without a header. Nothing reads them without being told size, rate and layout.
+    Raw(RawLayout),
+    /// Uncompressed frames of layout [`RawLayout::I420`] behind the header of YUV4MPEG2 (`.y4m`).
+    Y4m,
+}
+
+impl Output {
+    /// Whether [`create_with_audio`] accepts it.
+    pub fn takes_audio(&self) -> bool {
+        matches!(self, Self::Mp4Av1(_))
+    }
 }
 
 /// Settings of the AV1 encoder.
@@ -88,19 +110,57 @@ impl Default for Av1Settings {
     }
 }
 
-/// Starts a clip in `file`, which must be a regular file open for writing, not in append mode; it is emptied first.
+/// Starts a clip in `file`, which must be a regular file (or a memfd) open for writing, not in append mode; it is
+/// emptied first. Pipes and sockets are refused: whoever fails to read from one would halt the process that writes.
 pub fn create(
     file: File,
     spec: &ClipSpec,
     output: &Output,
     limits: &Limits,
 ) -> Result<Box<dyn FrameWriter>, MediaError> {
+    create_clip(file, spec, output, None, limits)
+}
+
+/// Starts a clip with an audio track, as [`create`] does: FLAC, 16 bits. Samples come by
+/// [`FrameWriter::push_audio`].
+pub fn create_with_audio(
+    file: File,
+    spec: &ClipSpec,
+    output: &Output,
+    audio: &AudioSpec,
+    limits: &Limits,
+) -> Result<Box<dyn FrameWriter>, MediaError> {
+    if output.takes_audio() {
+        create_clip(file, spec, output, Some(*audio), limits)
+    } else {
+        Err(MediaError::NotSupported(Unsupported::AudioTrack))
+    }
+}
+
+fn create_clip(
+    file: File,
+    spec: &ClipSpec,
+    output: &Output,
+    audio: Option<AudioSpec>,
+    limits: &Limits,
+) -> Result<Box<dyn FrameWriter>, MediaError> {
     limits.check_size(spec.width, spec.height)?;
     let sink = Sink::new(file)?;
+    let own = spec.clone();
     Ok(match output {
-        Output::Mp4Av1(settings) => Box::new(Av1Writer::new(sink, spec.clone(), settings, limits)?),
-        Output::Gif => Box::new(GifWriter::new(sink, spec.clone(), limits)?),
-        Output::PngStream => Box::new(PngStreamWriter::new(sink, spec.clone(), limits)),
+        Output::Mp4Av1(settings) => {
+            let container = Av1Container::Mp4(Mp4Muxer::new(sink, spec, audio)?);
+            Box::new(Av1Writer::new(container, own, settings, limits)?)
+        }
+        Output::WebmAv1(settings) => {
+            let container = Av1Container::Webm(WebmMuxer::new(sink, spec));
+            Box::new(Av1Writer::new(container, own, settings, limits)?)
+        }
+        Output::Gif => Box::new(GifWriter::new(sink, own, limits)?),
+        Output::WebP => Box::new(WebPWriter::new(sink, own, limits)?),
+        Output::PngStream => Box::new(PngStreamWriter::new(sink, own, limits)),
+        Output::Raw(layout) => Box::new(RawWriter::new(sink, own, *layout, limits)),
+        Output::Y4m => Box::new(RawWriter::y4m(sink, own, limits)?),
     })
 }
 

@@ -6,8 +6,11 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::{PATTERN, Random, crc32, drawn, file_of, patched, payload_at, read_clip, refusal};
-use mote_media::{ClipSpec, Frame, Limits, MediaError, Output, Quantity, Rational, encode_png};
+use common::{
+    AV1_MP4, AV1_WEBM, PATTERN, Random, crc32, drawn, file_of, patched, payload_at, rate,
+    read_clip, read_frames, refusal, spec, written,
+};
+use mote_media::{Frame, Limits, MediaError, Output, Quantity, Unsupported, encode_png};
 
 /// The fixtures are of a few kilobytes and their frames of a few more; the largest honest request is a fixed buffer.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
@@ -54,25 +57,35 @@ fn assert_small_requests() {
     );
 }
 
+fn drawn_clip(output: &Output) -> Vec<u8> {
+    let frames: Vec<Frame> = (0..6).map(|index| drawn(60, 40, index, 8)).collect();
+    written(output, &spec(60, 40, rate(10, 1)), &frames)
+}
+
 fn gif() -> Vec<u8> {
-    let path = tempfile::NamedTempFile::new().expect("a temporary file");
-    let frame_rate = Rational::new(10, 1).expect("a positive fraction");
-    let spec = ClipSpec {
-        width: 60,
-        height: 40,
-        frame_rate,
-        pixel_aspect: Rational::ONE,
-    };
-    let file = path.reopen().expect("a second handle");
-    let mut writer =
-        mote_media::create(file, &spec, &Output::Gif, &Limits::default()).expect("valid settings");
-    for index in 0..6 {
-        writer
-            .push(&drawn(60, 40, index, 8))
-            .expect("a fitting frame");
-    }
-    writer.finish().expect("a complete clip");
-    std::fs::read(path.path()).expect("a readable file")
+    drawn_clip(&Output::Gif)
+}
+
+fn webp() -> Vec<u8> {
+    drawn_clip(&Output::WebP)
+}
+
+fn y4m() -> Vec<u8> {
+    drawn_clip(&Output::Y4m)
+}
+
+/// One of each format that is read.
+fn clips() -> Vec<Vec<u8>> {
+    vec![
+        PATTERN.to_vec(),
+        index_first(),
+        AV1_MP4.to_vec(),
+        AV1_WEBM.to_vec(),
+        gif(),
+        webp(),
+        y4m(),
+        png(),
+    ]
 }
 
 fn png() -> Vec<u8> {
@@ -104,7 +117,7 @@ fn cut_clips_are_refused() {
         read_clip(&index_first()).expect("a readable clip").len(),
         40
     );
-    for clip in [PATTERN.to_vec(), index_first(), gif(), png()] {
+    for clip in clips() {
         for twentieth in 0..20 {
             let bytes = &clip[..clip.len() * twentieth / 20];
             let refused = refusal(read_clip(bytes));
@@ -123,7 +136,7 @@ fn cut_clips_are_refused() {
 
 #[test]
 fn damaged_clips_end_in_frames_or_typed_errors() {
-    const ROUNDS: usize = 400;
+    const ROUNDS: usize = 800;
     let seed = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(1, |now| now.as_nanos() as u64);
@@ -133,7 +146,7 @@ fn damaged_clips_end_in_frames_or_typed_errors() {
         .unwrap_or(seed);
     eprintln!("MOTE_TEST_SEED={seed}");
     let mut random = Random::new(seed);
-    let clips = [PATTERN.to_vec(), index_first(), gif(), png()];
+    let clips = clips();
     let mut refused = 0;
     for _ in 0..ROUNDS {
         let mut bytes = clips[random.below(clips.len())].clone();
@@ -156,6 +169,47 @@ fn damaged_clips_end_in_frames_or_typed_errors() {
         }
     }
     assert!(refused > 0, "no damage was noticed");
+    assert_small_requests();
+}
+
+/// Where nothing is decoded before the cut is noticed, every place can be tried. A WebP whose size was made to fit is
+/// decoded up to there.
+#[test]
+fn clips_cut_anywhere_are_refused() {
+    for clip in [AV1_MP4, AV1_WEBM, &webp()] {
+        for bytes in 0..clip.len() {
+            let refused = refusal(read_clip(&clip[..bytes]));
+            assert!(
+                matches!(refused, MediaError::Truncated { .. }),
+                "{bytes} of {} is refused with {refused:?}",
+                clip.len()
+            );
+        }
+    }
+    let webp = webp();
+    for bytes in (12..webp.len()).step_by(7) {
+        let fitting = patched(&webp[..bytes], 4, &(bytes as u32 - 8).to_le_bytes());
+        match read_clip(&fitting) {
+            Ok(frames) => assert!(frames.len() < 6),
+            Err(cause) => assert!(cause.is_clip_fault(), "{bytes}: {cause:?}"),
+        }
+    }
+    assert_small_requests();
+}
+
+/// Every byte of the small AV1 files and of a WebP, once.
+#[test]
+fn any_single_byte_may_be_wrong() {
+    for clip in [AV1_MP4, AV1_WEBM, &webp()] {
+        for at in 0..clip.len() {
+            let value = clip[at] ^ [0xff, 0x01, 0x80, 0x10][at % 4];
+            match read_clip(&patched(clip, at, &[value])) {
+                Ok(frames) => assert!(frames.len() <= 24),
+                Err(cause) => assert!(cause.is_clip_fault(), "byte {at}: {cause:?}"),
+            }
+        }
+    }
+    assert_small_requests();
 }
 
 /// Where a field of the fixture lies, what is written there, and whether the refusal is the right one.
@@ -353,6 +407,113 @@ fn endless_reordering_is_refused() {
         ),
         "{refused:?}"
     );
+}
+
+/// Elements of no meaning, of two bytes each.
+#[test]
+fn endless_webm_elements_are_refused() {
+    let head = &AV1_WEBM[..element_at(&[0x18, 0x53, 0x80, 0x67])];
+    let voids = [0xec, 0x80].repeat(1 << 17);
+    let unknown = [0x18, 0x53, 0x80, 0x67, 0xff];
+    let limits = Limits {
+        frames_max: 1000,
+        ..Limits::default()
+    };
+    let file = file_of(&[head, &unknown, &voids].concat());
+    let refused = refusal(mote_media::open(file, &limits));
+    assert!(
+        matches!(
+            refused,
+            MediaError::TooLarge {
+                what: Quantity::Elements,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+}
+
+/// Position of the first element of this name.
+fn element_at(id: &[u8]) -> usize {
+    AV1_WEBM
+        .windows(id.len())
+        .position(|window| window == id)
+        .expect("the element is there")
+}
+
+#[test]
+fn webm_that_lies_is_refused() {
+    let tracks = element_at(&[0x16, 0x54, 0xae, 0x6b]);
+    let cluster = element_at(&[0x1f, 0x43, 0xb6, 0x75]);
+    let block = cluster
+        + AV1_WEBM[cluster..]
+            .windows(2)
+            .position(|window| window[0] == 0xa3)
+            .expect("a block");
+    let size_bytes = AV1_WEBM[block + 1].leading_zeros() as usize + 1;
+    let flags = block + 1 + size_bytes + 3;
+    let doc_type = element_at(b"webm");
+    let lies: [(&str, usize, &[u8], fn(&MediaError) -> bool); 6] = [
+        ("another document", doc_type, b"mebw", |e| {
+            matches!(e, MediaError::NotSupported(Unsupported::Container))
+        }),
+        (
+            "tracks larger than the file",
+            tracks + 4,
+            &[0x10, 255, 255, 255],
+            |e| matches!(e, MediaError::Truncated { .. }),
+        ),
+        (
+            "tracks that are something else",
+            tracks,
+            &[0x16, 0x54, 0xae, 0x6c],
+            |e| matches!(e, MediaError::Corrupt { .. }),
+        ),
+        (
+            "an element without a valid name",
+            cluster,
+            &[0, 0, 0, 0],
+            |e| matches!(e, MediaError::Corrupt { .. }),
+        ),
+        ("several frames in a block", flags, &[0x86], |e| {
+            matches!(e, MediaError::NotSupported(Unsupported::WebmLacing))
+        }),
+        (
+            "a block larger than its cluster",
+            block + 1,
+            &[0x40, 0x01],
+            |e| e.is_clip_fault(),
+        ),
+    ];
+    for (lie, position, patch, is_right) in lies {
+        let refused = refusal(read_clip(&patched(AV1_WEBM, position, patch)));
+        assert!(is_right(&refused), "{lie} is refused with {refused:?}");
+    }
+    assert_small_requests();
+}
+
+/// The sequence header of a small file says 4096 × 2304, which is within the limits: memory is taken for a picture of
+/// that size only when one comes.
+#[test]
+fn av1_of_another_size_than_announced_is_refused() {
+    let limits = Limits {
+        width_max: 4096,
+        ..Limits::default()
+    };
+    for clip in [AV1_MP4, AV1_WEBM] {
+        let mut refusals = 0;
+        for at in 0..clip.len() {
+            let file = file_of(&patched(clip, at, &[clip[at] ^ 0x04]));
+            if let Ok(clip) = mote_media::open(file, &limits)
+                && (clip.info().width, clip.info().height) != (106, 74)
+            {
+                let refused = refusal(read_frames(clip));
+                assert!(refused.is_clip_fault(), "{refused:?}");
+                refusals += 1;
+            }
+        }
+        assert!(refusals > 0, "no byte changed the size");
+    }
 }
 
 #[test]

@@ -1,18 +1,19 @@
-//! Frames to AV1 in MP4, with as many frames in memory as the encoder looks ahead.
+//! Frames to AV1 in MP4 or WebM, with as many frames in memory as the encoder looks ahead.
 
 use rav1e::prelude::{
     ChromaSampling, ColorDescription, ColorPrimaries, Config, Context, EncoderConfig,
     EncoderStatus, FrameType, MatrixCoefficients, PixelRange, TransferCharacteristics, Tune,
 };
 
+use super::Av1Stream;
 use super::level::level_index;
-use super::obu::{sequence_header, without_delimiter};
+use super::obu::{sequence_header_unit, without_delimiter};
 use crate::colour::{Planes, RgbToYuv};
-use crate::file::Sink;
 use crate::frame::{Frame, FrameWriter, WrittenClip};
 use crate::limits::at_least;
-use crate::mp4::{Av1Track, Mp4Muxer};
-use crate::{Av1Settings, Cause, ClipSpec, Codec, Limits, MediaError, Quantity};
+use crate::mp4::Mp4Muxer;
+use crate::webm::WebmMuxer;
+use crate::{Av1Settings, Cause, ClipSpec, Codec, Limits, MediaError, Quantity, Unsupported};
 
 /// rav1e refuses smaller sides.
 const SIDE_PIXELS_MIN: u64 = 16;
@@ -23,10 +24,16 @@ const KEY_FRAME_INTERVAL_SECONDS_MAX: f64 = 5.0;
 /// Frames between key frames at most.
 const KEY_FRAME_INTERVAL_MAX: f64 = 300.0;
 
-/// Writes an MP4 file with an AV1 track, 4:2:0 8-bit limited-range BT.709.
+/// What the coded frames are put into.
+pub(crate) enum Av1Container {
+    Mp4(Mp4Muxer),
+    Webm(WebmMuxer),
+}
+
+/// Writes a file with an AV1 track, 4:2:0 8-bit limited-range BT.709.
 pub(crate) struct Av1Writer {
     context: Context<u8>,
-    muxer: Mp4Muxer,
+    container: Av1Container,
     spec: ClipSpec,
     limits: Limits,
     to_yuv: RgbToYuv,
@@ -34,13 +41,13 @@ pub(crate) struct Av1Writer {
     /// Frames given to the encoder.
     pushed: u64,
     level_index: u8,
-    /// First sequence header of the stream; it belongs into the track's description.
-    sequence_header: Vec<u8>,
+    /// What the container says of the stream; empty before the first coded frame.
+    config: Vec<u8>,
 }
 
 impl Av1Writer {
     pub(crate) fn new(
-        sink: Sink,
+        container: Av1Container,
         spec: ClipSpec,
         settings: &Av1Settings,
         limits: &Limits,
@@ -53,20 +60,14 @@ impl Av1Writer {
             .with_threads(settings.threads.get().into());
         Ok(Self {
             context: config.new_context().map_err(encode_error)?,
-            muxer: Mp4Muxer::new(sink)?,
+            container,
             to_yuv: RgbToYuv::bt709(),
-            planes: Planes {
-                width: 0,
-                height: 0,
-                y: Vec::new(),
-                u: Vec::new(),
-                v: Vec::new(),
-            },
+            planes: Planes::empty(),
             spec,
             limits: limits.clone(),
             pushed: 0,
             level_index,
-            sequence_header: Vec::new(),
+            config: Vec::new(),
         })
     }
 
@@ -75,12 +76,8 @@ impl Av1Writer {
         loop {
             match self.context.receive_packet() {
                 Ok(packet) => {
-                    let sample = without_delimiter(&packet.data);
-                    if self.sequence_header.is_empty() {
-                        self.sequence_header = sequence_header(sample).unwrap_or_default().to_vec();
-                    }
-                    self.muxer
-                        .append(sample, packet.frame_type == FrameType::KEY)?;
+                    let is_key = packet.frame_type == FrameType::KEY;
+                    self.append(without_delimiter(&packet.data), is_key)?;
                 }
                 Err(EncoderStatus::Encoded) => {}
                 Err(EncoderStatus::NeedMoreData | EncoderStatus::LimitReached) => return Ok(()),
@@ -88,6 +85,33 @@ impl Av1Writer {
             }
         }
     }
+
+    fn append(&mut self, sample: &[u8], is_key: bool) -> Result<(), MediaError> {
+        if self.config.is_empty() {
+            let header = sequence_header_unit(sample).unwrap_or_default();
+            self.config = stream_config(self.level_index, header);
+        }
+        let stream = Av1Stream {
+            spec: &self.spec,
+            config: &self.config,
+        };
+        match &mut self.container {
+            Av1Container::Mp4(muxer) => muxer.append(sample, is_key),
+            Av1Container::Webm(muxer) => muxer.append(&stream, sample, is_key),
+        }
+    }
+}
+
+/// `av1C` (AV1 in ISOBMFF, 2.3.3), the same in both containers.
+fn stream_config(level_index: u8, sequence_header: &[u8]) -> Vec<u8> {
+    let mut config = vec![
+        0x81,        // marker, version 1
+        level_index, // profile 0 in the high bits
+        0b1100,      // tier 0, 8 bits, colour, 4:2:0, unknown chroma position
+        0,           // no initial presentation delay
+    ];
+    config.extend_from_slice(sequence_header);
+    config
 }
 
 impl FrameWriter for Av1Writer {
@@ -96,7 +120,8 @@ impl FrameWriter for Av1Writer {
         self.limits.check_frames(self.pushed + 1)?;
         self.to_yuv.convert(frame, &mut self.planes);
         let mut input = self.context.new_frame();
-        let (width, chroma_width) = (frame.width as usize, self.planes.chroma_width());
+        let width = frame.width as usize;
+        let (chroma_width, _) = self.planes.chroma.size(frame.width, frame.height);
         input.planes[0].copy_from_raw_u8(&self.planes.y, width, 1);
         input.planes[1].copy_from_raw_u8(&self.planes.u, chroma_width, 1);
         input.planes[2].copy_from_raw_u8(&self.planes.v, chroma_width, 1);
@@ -105,25 +130,40 @@ impl FrameWriter for Av1Writer {
         self.drain()
     }
 
+    fn push_audio(&mut self, samples: &[f32]) -> Result<(), MediaError> {
+        let has_track = match &mut self.container {
+            Av1Container::Mp4(muxer) => muxer.append_audio(samples)?,
+            Av1Container::Webm(_) => false,
+        };
+        if has_track {
+            Ok(())
+        } else {
+            Err(MediaError::NotSupported(Unsupported::AudioTrack))
+        }
+    }
+
     fn finish(mut self: Box<Self>) -> Result<WrittenClip, MediaError> {
         if self.pushed == 0 {
             return Err(MediaError::NoFrames);
         }
         self.context.flush();
         self.drain()?;
-        let frames = self.muxer.samples();
+        let frames = match &self.container {
+            Av1Container::Mp4(muxer) => muxer.frames(),
+            Av1Container::Webm(muxer) => muxer.frames(),
+        };
         if frames != self.pushed {
             return Err(encode_error("the encoder lost frames"));
         }
-        let track = Av1Track {
+        let stream = Av1Stream {
             spec: &self.spec,
-            level_index: self.level_index,
-            sequence_header: &self.sequence_header,
+            config: &self.config,
         };
-        Ok(WrittenClip {
-            bytes: self.muxer.finish(&track)?,
-            frames,
-        })
+        let bytes = match self.container {
+            Av1Container::Mp4(muxer) => muxer.finish(&stream)?,
+            Av1Container::Webm(muxer) => muxer.finish()?,
+        };
+        Ok(WrittenClip { bytes, frames })
     }
 }
 

@@ -7,7 +7,7 @@ use rusty_h264_decoder::Decoder;
 use super::nal::{DecoderConfig, Nal, NalUnits};
 use super::parameters::{Parameters, check_picture_parameters};
 use super::slice::SliceStart;
-use crate::colour::Planes;
+use crate::colour::{Chroma, Planes};
 use crate::{Cause, Codec, Limits, MediaError, Unsupported};
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
@@ -102,6 +102,7 @@ impl H264Decoder {
         let planes = Planes {
             width: u32::try_from(picture.width).unwrap_or(u32::MAX),
             height: u32::try_from(picture.height).unwrap_or(u32::MAX),
+            chroma: Chroma::Cs420,
             y: picture.y,
             u: picture.u,
             v: picture.v,
@@ -111,13 +112,8 @@ impl H264Decoder {
     }
 
     fn check_planes(&self, planes: &Planes) -> Result<(), MediaError> {
-        let (width, height) = (self.parameters.width, self.parameters.height);
-        let luma_bytes = width as usize * height as usize;
-        let chroma_bytes = width.div_ceil(2) as usize * height.div_ceil(2) as usize;
-        let bytes = (planes.y.len(), planes.u.len(), planes.v.len());
-        if (planes.width, planes.height) == (width, height)
-            && bytes == (luma_bytes, chroma_bytes, chroma_bytes)
-        {
+        let size = (self.parameters.width, self.parameters.height);
+        if (planes.width, planes.height) == size && planes.is_consistent() {
             Ok(())
         } else {
             Err(MediaError::corrupt(

@@ -1,14 +1,17 @@
-//! The ISO base media file format (ISO/IEC 14496-12) as far as one video track needs it, and its QuickTime ancestor.
+//! The ISO base media file format (ISO/IEC 14496-12) as far as a clip needs it, and its QuickTime ancestor.
 
 mod boxes;
 mod edit;
+mod movie;
 mod mux;
 mod reader;
 mod samples;
+mod table;
 mod track;
+mod write;
 
-pub(crate) use mux::{Av1Track, Mp4Muxer};
-pub(crate) use reader::Mp4Reader;
+pub(crate) use mux::Mp4Muxer;
+pub(crate) use reader::open;
 
 /// Whether the first bytes of a file are those of an MP4 or QuickTime file.
 pub(crate) fn is_mp4(head: &[u8]) -> bool {

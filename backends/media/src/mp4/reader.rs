@@ -1,130 +1,33 @@
-//! Frames of an MP4 file, decoded one by one and put into display order.
-
-use std::collections::BTreeMap;
+//! From the index of an MP4 file to a track that can be decoded.
 
 use super::boxes::read_index;
 use super::samples::Sample;
 use super::track::{Track, read_track};
-use crate::colour::{Planes, YuvToRgb};
 use crate::file::Source;
-use crate::frame::{ClipFormat, ClipInfo, Frame, FrameReader, Rational};
-use crate::h264::H264Decoder;
-use crate::limits::at_most;
-use crate::{Limits, MediaError, Quantity};
+use crate::frame::{ClipFormat, Rational};
+use crate::video::{CodedFrame, VideoReader, VideoTrack};
+use crate::{Limits, MediaError};
 
-/// Frames that may wait for one that is shown earlier; the largest decoded picture buffer of H.264 (A.3.1).
-const REORDERED_FRAMES_MAX: u64 = 16;
-
-/// Reads the first H.264 track of an MP4 or QuickTime file.
-pub(crate) struct Mp4Reader {
-    source: Source,
-    info: ClipInfo,
-    decoder: H264Decoder,
-    to_rgb: YuvToRgb,
-    quarter_turns: u8,
-    /// In decoding order.
-    samples: Vec<PlannedSample>,
-    /// Index into `samples` of the next one to decode.
-    next_sample: usize,
-    /// Display position of the next frame to hand out.
-    next_shown: u32,
-    waiting: BTreeMap<u32, Planes>,
-    sample_buffer: Vec<u8>,
-}
-
-struct PlannedSample {
-    position: u64,
-    bytes: u32,
-    /// Position among the shown frames. None for a frame that only others refer to.
-    shown: Option<u32>,
-}
-
-impl Mp4Reader {
-    pub(crate) fn open(source: Source, limits: &Limits) -> Result<Self, MediaError> {
-        let index = read_index(&source, limits)?;
-        let track = read_track(&index, source.bytes(), limits)?;
-        drop(index);
-        let decoder = H264Decoder::new(&track.decoder_config, limits)?;
-        let params = decoder.parameters();
-        let colour = track.colour.or(params.colour);
-        let to_rgb = YuvToRgb::new(colour, params.height)?;
-        let shown = display_order(&track);
-        let (frame_rate, frame_rate_varies) = frame_rate(&track, &shown)?;
-        let turned = track.quarter_turns % 2 == 1;
-        let pixel_aspect = track
-            .pixel_aspect
-            .or(params.pixel_aspect)
-            .unwrap_or(Rational::ONE);
-        let info = ClipInfo {
-            width: if turned { params.height } else { params.width },
-            height: if turned { params.width } else { params.height },
-            frame_count: Some(shown.len() as u64),
-            frame_rate,
-            frame_rate_varies,
-            pixel_aspect: if turned {
-                pixel_aspect.inverse()
-            } else {
-                pixel_aspect
-            },
-            format: ClipFormat::Mp4H264 {
-                profile_idc: params.profile_idc,
-            },
-        };
-        Ok(Self {
-            source,
-            info,
-            decoder,
-            to_rgb,
-            quarter_turns: track.quarter_turns,
-            samples: plan(&track.samples, &shown),
-            next_sample: 0,
-            next_shown: 0,
-            waiting: BTreeMap::new(),
-            sample_buffer: Vec::new(),
-        })
-    }
-
-    /// Decodes the next sample and keeps its frame if it is shown.
-    fn decode_next(&mut self) -> Result<(), MediaError> {
-        let sample = &self.samples[self.next_sample];
-        self.sample_buffer.resize(sample.bytes as usize, 0);
-        self.source
-            .read_at(&mut self.sample_buffer, sample.position, "a sample")?;
-        let planes = self
-            .decoder
-            .decode(&self.sample_buffer, self.next_sample as u64)?;
-        self.next_sample += 1;
-        if let Some(position) = sample.shown {
-            self.waiting.insert(position, planes);
-            at_most(
-                Quantity::ReorderedFrames,
-                self.waiting.len() as u64 - 1,
-                REORDERED_FRAMES_MAX,
-            )?;
-        }
-        Ok(())
-    }
-}
-
-impl FrameReader for Mp4Reader {
-    fn info(&self) -> &ClipInfo {
-        &self.info
-    }
-
-    fn next_frame(&mut self) -> Result<Option<Frame>, MediaError> {
-        loop {
-            if let Some(planes) = self.waiting.remove(&self.next_shown) {
-                self.next_shown += 1;
-                return Ok(Some(
-                    self.to_rgb.convert(&planes).rotated(self.quarter_turns),
-                ));
-            }
-            if self.next_sample == self.samples.len() {
-                return Ok(None);
-            }
-            self.decode_next()?;
-        }
-    }
+/// Opens the first video track of an MP4 or QuickTime file.
+pub(crate) fn open(source: Source, limits: &Limits) -> Result<VideoReader, MediaError> {
+    let index = read_index(&source, limits)?;
+    let track = read_track(&index, source.bytes(), limits)?;
+    drop(index);
+    let shown = display_order(&track);
+    let (frame_rate, frame_rate_varies) = frame_rate(&track, &shown)?;
+    let frames = plan(&track.samples, &shown);
+    let track = VideoTrack {
+        codec: track.codec,
+        frames,
+        frames_shown: shown.len() as u64,
+        frame_rate,
+        frame_rate_varies,
+        quarter_turns: track.quarter_turns,
+        colour: track.colour,
+        pixel_aspect: track.pixel_aspect,
+        av1_format: ClipFormat::Mp4Av1,
+    };
+    VideoReader::open(source, track, limits)
 }
 
 /// Indices of the shown samples in display order; ties keep the decoding order.
@@ -140,11 +43,11 @@ fn display_order(track: &Track) -> Vec<u32> {
 }
 
 /// Samples up to the last that is shown or that a shown one may refer to.
-fn plan(samples: &[Sample], shown: &[u32]) -> Vec<PlannedSample> {
+fn plan(samples: &[Sample], shown: &[u32]) -> Vec<CodedFrame> {
     let needed = shown.iter().max().map_or(0, |&last| last as usize + 1);
-    let mut planned: Vec<PlannedSample> = samples[..needed]
+    let mut planned: Vec<CodedFrame> = samples[..needed]
         .iter()
-        .map(|sample| PlannedSample {
+        .map(|sample| CodedFrame {
             position: sample.position,
             bytes: sample.bytes,
             shown: None,

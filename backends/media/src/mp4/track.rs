@@ -1,11 +1,11 @@
-//! The first H.264 track of a movie.
+//! The first video track of a movie.
 
 use super::boxes::{Boxes, Fields};
 use super::edit::{Shown, read_edits};
 use super::samples::{Sample, read_samples};
 use crate::colour::ColourCode;
-use crate::error::FourCc;
 use crate::limits::at_most;
+use crate::video::{TrackCodec, refused_codec};
 use crate::{Limits, MediaError, Quantity, Rational, Unsupported};
 
 /// Tracks a movie may have.
@@ -13,10 +13,9 @@ const TRACKS_MAX: u64 = 64;
 /// Reserved and predefined fields of a visual sample entry, up to its boxes (ISO/IEC 14496-12, 12.1.3).
 const VISUAL_SAMPLE_ENTRY_BYTES: usize = 78;
 
-/// What the container knows of an H.264 track.
+/// What the container knows of a video track.
 pub(super) struct Track {
-    /// Payload of `avcC` (ISO/IEC 14496-15, 5.3.3.1).
-    pub(super) decoder_config: Vec<u8>,
+    pub(super) codec: TrackCodec,
     /// In decoding order.
     pub(super) samples: Vec<Sample>,
     pub(super) shown: Shown,
@@ -47,14 +46,13 @@ pub(super) fn read_track(
     let media_info = Boxes::require(media, b"minf")?;
     check_data_is_here(media_info)?;
     let table = Boxes::require(media_info, b"stbl")?;
-    let entry = sample_entry(Boxes::require(table, b"stsd")?)?;
-    let decoder_config = Boxes::require(entry, b"avcC")?.to_vec();
+    let (codec, entry) = sample_entry(Boxes::require(table, b"stsd")?)?;
     let samples = read_samples(table, file_bytes, limits)?;
     if samples.is_empty() && Boxes::find(index, b"mvex")?.is_some() {
         return Err(MediaError::NotSupported(Unsupported::Fragments));
     }
     Ok(Track {
-        decoder_config,
+        codec,
         samples,
         shown: read_edits(track, movie_timescale, timescale)?,
         timescale,
@@ -114,24 +112,26 @@ fn check_data_is_here(media_info: &[u8]) -> Result<(), MediaError> {
     }
 }
 
-/// The boxes inside the first sample entry, which must be H.264.
-fn sample_entry(descriptions: &[u8]) -> Result<&[u8], MediaError> {
+/// The first sample entry: its codec, and the boxes inside.
+fn sample_entry(descriptions: &[u8]) -> Result<(TrackCodec, &[u8]), MediaError> {
     let mut fields = Fields::of("stsd", descriptions);
     fields.skip(8)?;
     let first = Boxes::inside(fields.rest()).next();
-    let (codec, entry) = first
+    let (name, entry) = first
         .transpose()?
         .ok_or(MediaError::corrupt("stsd", "has no entries"))?;
-    match &codec.0 {
-        b"avc1" | b"avc3" => {
-            let mut fields = Fields::of("a sample entry", entry);
-            fields.skip(VISUAL_SAMPLE_ENTRY_BYTES)?;
-            Ok(fields.rest())
-        }
-        _ => Err(MediaError::NotSupported(Unsupported::Codec(FourCc(
-            codec.0,
-        )))),
+    if !matches!(&name.0, b"avc1" | b"avc3" | b"av01") {
+        return Err(refused_codec(&name.0));
     }
+    let mut fields = Fields::of("a sample entry", entry);
+    fields.skip(VISUAL_SAMPLE_ENTRY_BYTES)?;
+    let inside = fields.rest();
+    let codec = if name.0 == *b"av01" {
+        TrackCodec::Av1(Boxes::require(inside, b"av1C")?.to_vec())
+    } else {
+        TrackCodec::H264(Boxes::require(inside, b"avcC")?.to_vec())
+    };
+    Ok((codec, inside))
 }
 
 /// The rotation in the display matrix of `tkhd` (16.16 fixed point, ISO/IEC 14496-12, 8.3.2). Offsets do not matter, as

@@ -2,17 +2,36 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 
-use mote_media::{Frame, FrameReader, Limits, MediaError};
+use mote_media::{ClipSpec, Frame, FrameReader, Limits, MediaError, Output, Rational};
 
 /// 40 frames of 106 × 74 pixels, 25 per second; see data/make_pattern.py.
 pub const PATTERN: &[u8] = include_bytes!("../data/pattern.mp4");
 
+/// 24 frames of AV1 of the same size and rate; see data/make_av1.py.
+pub const AV1_WEBM: &[u8] = include_bytes!("../data/av1.webm");
+
+/// 8 frames of AV1: 4:4:4, 10 bits, BT.601, full range.
+pub const AV1_MP4: &[u8] = include_bytes!("../data/av1.mp4");
+
 /// CRC-32 of each frame of [`PATTERN`] as libavcodec decodes it.
 pub fn pattern_sums() -> Vec<u32> {
-    let lines = include_str!("../data/pattern.crc").lines();
-    lines
+    sums_of(include_str!("../data/pattern.crc"))
+}
+
+/// CRC-32 of each frame of [`AV1_WEBM`] as libdav1d decodes it.
+pub fn av1_webm_sums() -> Vec<u32> {
+    sums_of(include_str!("../data/av1.webm.crc"))
+}
+
+/// CRC-32 of each frame of [`AV1_MP4`] as libdav1d decodes it.
+pub fn av1_mp4_sums() -> Vec<u32> {
+    sums_of(include_str!("../data/av1.mp4.crc"))
+}
+
+fn sums_of(text: &str) -> Vec<u32> {
+    text.lines()
         .map(|line| u32::from_str_radix(line, 16).expect("a hexadecimal number"))
         .collect()
 }
@@ -40,6 +59,68 @@ pub fn read_frames(mut clip: Box<dyn FrameReader>) -> Result<Vec<Frame>, MediaEr
         frames.push(frame);
     }
     Ok(frames)
+}
+
+/// CRC-32 of each frame.
+pub fn sums(frames: &[Frame]) -> Vec<u32> {
+    frames.iter().map(|frame| crc32(&frame.rgb)).collect()
+}
+
+pub fn rate(num: u64, den: u64) -> Rational {
+    Rational::new(num, den).expect("a positive fraction")
+}
+
+/// A clip of this size with square pixels.
+pub fn spec(width: u32, height: u32, frame_rate: Rational) -> ClipSpec {
+    ClipSpec {
+        width,
+        height,
+        frame_rate,
+        pixel_aspect: Rational::ONE,
+    }
+}
+
+/// The file that these frames become.
+pub fn written(output: &Output, spec: &ClipSpec, frames: &[Frame]) -> Vec<u8> {
+    let file = tempfile::tempfile().expect("a temporary file");
+    let handle = file.try_clone().expect("a second handle");
+    let mut writer =
+        mote_media::create(handle, spec, output, &Limits::default()).expect("valid settings");
+    for frame in frames {
+        writer.push(frame).expect("a fitting frame");
+    }
+    let written = writer.finish().expect("a complete clip");
+    let bytes = content_of(file);
+    let want = (bytes.len() as u64, frames.len() as u64);
+    assert_eq!((written.bytes, written.frames), want);
+    bytes
+}
+
+/// All of a file.
+pub fn content_of(mut file: File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0)).expect("a seekable file");
+    file.read_to_end(&mut bytes).expect("a readable file");
+    bytes
+}
+
+/// Peak signal to noise ratio of two clips, in dB; infinite where they are equal.
+pub fn psnr_db(a: &[Frame], b: &[Frame]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let bytes = |frames: &[Frame]| -> Vec<u8> {
+        frames
+            .iter()
+            .flat_map(|frame| frame.rgb.iter().copied())
+            .collect()
+    };
+    let (a, b) = (bytes(a), bytes(b));
+    assert_eq!(a.len(), b.len());
+    let squares: f64 = a
+        .iter()
+        .zip(&b)
+        .map(|(&a, &b)| f64::from(a.abs_diff(b)).powi(2))
+        .sum();
+    10.0 * (255.0 * 255.0 * a.len() as f64 / squares).log10()
 }
 
 /// The error of a result that must be one.

@@ -1,0 +1,14 @@
+//! WebM (RFC 9559, Matroska, with the codecs that WebM allows) as far as one video track needs it.
+
+mod elements;
+mod mux;
+mod reader;
+mod track;
+
+pub(crate) use mux::WebmMuxer;
+pub(crate) use reader::open;
+
+/// Whether the first bytes of a file are those of an EBML document (RFC 8794).
+pub(crate) fn is_webm(head: &[u8]) -> bool {
+    head.starts_with(&elements::EBML.to_be_bytes())
+}
