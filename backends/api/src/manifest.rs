@@ -1,8 +1,10 @@
 //! `mote.toml`: what a model folder says about itself beyond its ecosystem's own files.
 
 mod embedding;
+mod generation;
 
 pub use embedding::{EmbeddingSpec, Pooling};
+pub use generation::GenerationSpec;
 
 use crate::digest::Digest;
 use crate::tensor::DType;
@@ -20,6 +22,8 @@ const NAME_BYTES_MAX: usize = 128;
 const TAG_BYTES_MAX: usize = 64;
 const DIMENSIONS_MAX: usize = 64;
 const DIMENSION_MAX: usize = 1 << 24;
+/// Further graphs of a variant.
+const PARTS_MAX: usize = 16;
 
 /// An inference library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -113,6 +117,12 @@ pub enum Task {
     Embedding,
     /// Two neighbouring frames in, frames between them out.
     FrameInterpolation,
+    /// Text, and pictures if there are any, in; a clip out.
+    ClipGeneration,
+    /// Frames in, better or larger ones out.
+    FrameRestoration,
+    /// Frames in, what is seen on them out.
+    ClipLabelling,
 }
 
 impl std::fmt::Display for Task {
@@ -123,6 +133,9 @@ impl std::fmt::Display for Task {
             Self::TextGeneration => "text-generation",
             Self::Embedding => "embedding",
             Self::FrameInterpolation => "frame-interpolation",
+            Self::ClipGeneration => "clip-generation",
+            Self::FrameRestoration => "frame-restoration",
+            Self::ClipLabelling => "clip-labelling",
         })
     }
 }
@@ -162,6 +175,9 @@ pub struct Manifest {
     /// For [`Task::FrameInterpolation`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<ClipSpec>,
+    /// For [`Task::ClipGeneration`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<GenerationSpec>,
     /// How pictures become inputs; for tools that feed the model from files.
     #[serde(default, rename = "input", skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputHint>,
@@ -202,6 +218,30 @@ pub struct Variant {
     /// Providers it may run on; all that work when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub providers: Vec<String>,
+    /// Further graphs of a model that is made of several, by their names (`text_encoder`,
+    /// `vae_decoder`, …), relative to the folder; `file` is the one that computes the most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, PathBuf>,
+}
+
+impl Variant {
+    /// All files that are graphs: the variant's own and those of its parts.
+    pub fn graphs(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.file).chain(self.parts.values())
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        if let Some(file) = self.graphs().find(|file| !stays_inside(file)) {
+            let why = format!("{file:?} leaves the folder");
+            return Err(("variant.file".into(), why));
+        }
+        let mut names = self.parts.keys();
+        if self.parts.len() > PARTS_MAX || !names.all(|name| Manifest::is_name(name)) {
+            let why = format!("there may be {PARTS_MAX}, named by letters, digits, - _ .");
+            return Err(("variant.parts".into(), why));
+        }
+        Ok(())
+    }
 }
 
 /// What a text model needs said.
@@ -483,12 +523,18 @@ impl Manifest {
                 weights_bytes: None,
                 memory_bytes: None,
                 providers: Vec::new(),
+                parts: BTreeMap::new(),
             })
             .collect();
-        Some(Self {
+        Some(Self::plain(name, Task::Tensor, variants))
+    }
+
+    /// A manifest that says no more than what must be said.
+    fn plain(name: String, task: Task, variants: Vec<Variant>) -> Self {
+        Self {
             format: 1,
             name,
-            task: Task::Tensor,
+            task,
             licence: String::new(),
             source: String::new(),
             description: String::new(),
@@ -497,12 +543,13 @@ impl Manifest {
             embedding: None,
             stream: None,
             clip: None,
+            generation: None,
             inputs: Vec::new(),
             check: None,
             labels: None,
             dimensions: BTreeMap::new(),
             files: BTreeMap::new(),
-        })
+        }
     }
 
     fn check(&self) -> Result<(), (String, String)> {
@@ -520,12 +567,7 @@ impl Manifest {
             return refuse("variant", format!("there must be 1 to {VARIANTS_MAX}"));
         }
         for variant in &self.variants {
-            if !stays_inside(&variant.file) {
-                return refuse(
-                    "variant.file",
-                    format!("{:?} leaves the folder", variant.file),
-                );
-            }
+            variant.check()?;
             if self
                 .variants
                 .iter()
@@ -546,6 +588,9 @@ impl Manifest {
             Task::Embedding if self.embedding.is_none() => refuse("embedding", "is missing".into()),
             Task::FrameInterpolation if self.clip.is_none() => refuse("clip", "is missing".into()),
             Task::Stream if self.stream.is_none() => refuse("stream", "is missing".into()),
+            Task::ClipGeneration if self.generation.is_none() => {
+                refuse("generation", "is missing".into())
+            }
             _ => self.check_sections(),
         }
     }
@@ -553,6 +598,9 @@ impl Manifest {
     fn check_sections(&self) -> Result<(), (String, String)> {
         if let Some(embedding) = &self.embedding {
             embedding.check()?;
+        }
+        if let Some(generation) = &self.generation {
+            generation.check()?;
         }
         if let Some(text) = &self.text {
             let sizes = [
@@ -645,6 +693,21 @@ mod tests {
             ("task = \"tensor\"", "task = \"text-generation\"", "text"),
             ("task = \"tensor\"", "task = \"stream\"", "stream"),
             ("task = \"tensor\"", "task = \"embedding\"", "embedding"),
+            (
+                "task = \"tensor\"",
+                "task = \"clip-generation\"",
+                "generation",
+            ),
+            (
+                "precision = \"f32\"",
+                "precision = \"f32\"\nparts = { vae = \"../m.onnx\" }",
+                "variant.file",
+            ),
+            (
+                "precision = \"f32\"",
+                "precision = \"f32\"\nparts = { \"a/b\" = \"m.onnx\" }",
+                "variant.parts",
+            ),
             (
                 "[[variant]]",
                 "[dimensions]\nn = 0\n[[variant]]",

@@ -205,3 +205,28 @@ fn a_stamp_changes_with_the_bytes_even_when_size_and_mtime_do_not() {
     fs::remove_file(&file).expect("there");
     assert_eq!(Stamp::of(&entry), None);
 }
+
+#[test]
+fn a_folder_in_diffusers_layout_needs_no_manifest() {
+    let (_root, store) = store();
+    let folder = store.join("tiny-clips");
+    for (file, bytes) in [
+        ("model_index.json", 2),
+        ("transformer/model.onnx", 100),
+        ("transformer/model.onnx_data", 1000),
+        ("vae_decoder/model.onnx", 10),
+    ] {
+        write(folder.join(file), vec![b' '; bytes]);
+    }
+    let found = || scan(std::slice::from_ref(&store)).find("tiny-clips");
+    let entry = found().expect("in order");
+    assert!(entry.inferred);
+    assert_eq!(entry.info().task, "clip-generation");
+    assert_eq!(entry.bytes, 1110);
+    assert_eq!(entry.weights_bytes["onnxruntime"], 1110);
+    write(folder.join("vae_decoder/model.onnx"), [0; 11]);
+    assert_ne!(found().expect("in order").digest, entry.digest);
+    fs::remove_file(folder.join("vae_decoder/model.onnx")).expect("removed");
+    symlink("/etc/hostname", folder.join("vae_decoder/model.onnx")).expect("made");
+    assert!(found().is_err(), "it leads out of the store");
+}

@@ -2,15 +2,15 @@
 
 use super::{Catalogue, Entry, Found};
 use crate::limits::{FOLDER_ENTRIES_MAX, MODELS_MAX, STORE_ENTRIES_MAX};
-use mote_api::{Digest, MANIFEST_FILE_NAME, Manifest, ManifestError};
+use mote_api::{Digest, MANIFEST_FILE_NAME, Manifest, ManifestError, Variant};
 use mote_wire::types::Status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Reads all stores; of two models with one name, the one in the earlier store counts.
 ///
-/// A model is a folder with a `mote.toml`, a folder with one model file, or a model file in the
-/// store itself. Links that lead out of their store are not followed. What is not in order is kept
+/// A model is a folder with a `mote.toml`, a folder of graphs in diffusers' layout, a folder with one
+/// model file, or a model file in the store itself. Links that lead out of their store are not followed. What is not in order is kept
 /// under its name with the reason.
 pub fn scan(stores: &[PathBuf]) -> Catalogue {
     let mut found = Vec::new();
@@ -64,6 +64,16 @@ fn item(root: &Path, path: &Path) -> Option<(String, Found)> {
                 )
             }
         });
+    }
+    if let Some(manifest) = Manifest::inferred_pipeline(path) {
+        let found = match pipeline(root, path, manifest) {
+            Ok(entry) => Found::Model(Box::new(entry)),
+            Err(problem) => {
+                let folder = path.to_path_buf();
+                Found::Broken { folder, problem }
+            }
+        };
+        return Some((folder_name, found));
     }
     let files = entries(path, FOLDER_ENTRIES_MAX);
     let mut models = files
@@ -122,7 +132,7 @@ fn described(root: &Path, folder: &Path) -> Result<Entry, Fault> {
         .map_err(|error| refuse(corrupt(MANIFEST_FILE_NAME, manifest_why(&error))))?;
     let text = std::fs::read_to_string(folder.join(MANIFEST_FILE_NAME))
         .map_err(|error| refuse(corrupt(MANIFEST_FILE_NAME, error)))?;
-    let variant_files = manifest.variants.iter().map(|variant| variant.file.clone());
+    let variant_files = manifest.variants.iter().flat_map(Variant::graphs).cloned();
     let files: BTreeSet<PathBuf> = manifest
         .files
         .keys()
@@ -138,10 +148,9 @@ fn described(root: &Path, folder: &Path) -> Result<Entry, Fault> {
         sizes.insert(file, bytes);
     }
     let weights_bytes = manifest.variants.iter().map(|variant| {
-        let bytes = variant
-            .weights_bytes
-            .or_else(|| sizes.get(&variant.file).copied());
-        (variant.name.clone(), bytes.unwrap_or(0))
+        let graphs = || variant.graphs().filter_map(|file| sizes.get(file)).sum();
+        let bytes = variant.weights_bytes.unwrap_or_else(graphs);
+        (variant.name.clone(), bytes)
     });
     Ok(Entry {
         folder: folder.to_path_buf(),
@@ -178,6 +187,40 @@ fn size(root: &Path, folder: &Path, file: &Path) -> Result<u64, Status> {
         return Err(corrupt(file, "it is not a file"));
     }
     Ok(meta.len())
+}
+
+/// A folder of graphs without a manifest. What lies beside a graph (weights in a file of their own,
+/// what a part is made like) is counted with it.
+fn pipeline(root: &Path, folder: &Path, manifest: Manifest) -> Result<Entry, Status> {
+    let mut identity = format!("{}\n", manifest.name);
+    let mut bytes = 0;
+    let mut weights_bytes = BTreeMap::new();
+    for variant in &manifest.variants {
+        let mut of_variant = 0;
+        for graph in variant.graphs() {
+            let beside = folder.join(graph.parent().unwrap_or(Path::new("")));
+            for path in entries(&beside, FOLDER_ENTRIES_MAX) {
+                let file = path.strip_prefix(folder).unwrap_or(&path);
+                if path.is_dir() {
+                    continue;
+                }
+                let file_bytes = size(root, folder, file)?;
+                of_variant += file_bytes;
+                identity += &format!("{}\n{file_bytes}\n", file.display());
+            }
+        }
+        bytes += of_variant;
+        weights_bytes.insert(variant.name.clone(), of_variant);
+    }
+    Ok(Entry {
+        folder: folder.to_path_buf(),
+        digest: Digest::of(identity.as_bytes()).to_string(),
+        bytes,
+        weights_bytes,
+        manifest_toml: toml::to_string(&manifest).unwrap_or_default(),
+        inferred: true,
+        manifest,
+    })
 }
 
 /// A model file without a manifest, named after itself or after the folder made for it.

@@ -64,6 +64,7 @@ pub fn entry(model: &Model) -> Entry {
         weights_bytes: None,
         memory_bytes: Some(model.memory_bytes),
         providers: Vec::new(),
+        parts: BTreeMap::new(),
     });
     let manifest = Manifest {
         format: 1,
@@ -77,6 +78,7 @@ pub fn entry(model: &Model) -> Entry {
         embedding: None,
         stream: None,
         clip: None,
+        generation: None,
         inputs: Vec::new(),
         check: None,
         labels: None,

@@ -36,6 +36,7 @@ fn manifest(variants: Vec<Variant>) -> Manifest {
         embedding: None,
         stream: None,
         clip: None,
+        generation: None,
         inputs: Vec::new(),
         check: None,
         labels: None,
@@ -53,6 +54,7 @@ fn variant(name: &str, backend: BackendKind, file: &str) -> Variant {
         weights_bytes: None,
         memory_bytes: Some(100),
         providers: Vec::new(),
+        parts: BTreeMap::new(),
     }
 }
 
