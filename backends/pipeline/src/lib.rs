@@ -21,14 +21,20 @@ mod binding;
 mod cancel;
 mod check;
 mod clip;
+mod diffusion;
 mod embed;
 mod error;
+mod philox;
 mod stream;
 mod tensor;
 mod text;
 
 pub use check::Check;
 pub use clip::{FACTORS, FRAME_PIXELS_MAX, FrameWindow, Interpolator, Rgb, RgbFrame, WindowStep};
+pub use diffusion::{
+    CONFIG_BYTES_MAX, Guidance, RESCALE_MAX, STEPS_MAX, Scheduler, SchedulerConfig, SchedulerError,
+    SchedulerKind, TRAIN_TIMESTEPS_MAX, Timing, flow_sigmas, gaussian,
+};
 pub use embed::{
     EmbeddingJob, EmbeddingKind, EmbeddingModel, EmbeddingRequest, EmbeddingStats, EmbeddingStep,
     Embeddings,

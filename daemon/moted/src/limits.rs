@@ -179,7 +179,9 @@ pub const MODEL_OVERHEAD_BYTES: u64 = 48 << 20;
 /// Key and value caches of a text model take as much as so many conversations that fill the context, but
 /// no more than [`CACHE_BUDGET_PERCENT`] allows.
 pub const CACHE_CONVERSATIONS: u64 = 8;
-/// A text model's caches take so much of the budget at most.
+/// Frames being restored, with states and what runs take: more makes larger tiles, and no better frames.
+pub const RESTORATION_BYTES_MAX: u64 = 2 << 30;
+/// A text model's caches, or frames being restored, take so much of the budget at most.
 pub const CACHE_BUDGET_PERCENT: u64 = 12;
 /// Distance of two looks at the machine's load, while anything runs.
 pub const LOAD_SAMPLE_MS: u64 = 500;

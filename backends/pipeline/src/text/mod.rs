@@ -27,7 +27,6 @@ mod job;
 mod lane;
 mod logprobs;
 mod model;
-mod philox;
 mod pool;
 mod reasoning;
 mod request;

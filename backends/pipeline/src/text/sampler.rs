@@ -1,8 +1,7 @@
 //! Chooses tokens from logits.
 
-use super::philox;
 use super::request::{Sampling, TokenBias};
-use crate::PipelineError;
+use crate::{PipelineError, philox};
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 

@@ -9,7 +9,9 @@ pub use scan::scan;
 pub use stamp::Stamp;
 pub use verified::{Verified, VerifiedStore};
 
-use crate::limits::{CACHE_BUDGET_PERCENT, CACHE_CONVERSATIONS, MODEL_OVERHEAD_BYTES, SIMILAR_MAX};
+use crate::limits::{
+    CACHE_BUDGET_PERCENT, CACHE_CONVERSATIONS, MODEL_OVERHEAD_BYTES, RESTORATION_BYTES_MAX, SIMILAR_MAX,
+};
 use mote_api::{BackendKind, Manifest, Variant};
 use mote_wire::types::{ModelDetails, ModelInfo, Status, VariantInfo};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,12 +39,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Memory for key and value caches, where models may take `budget_bytes`; 0 for what is no text model.
+    /// Memory beside the model, where models may take `budget_bytes`: of key and value caches, or of frames that
+    /// are restored; 0 for other models.
     pub fn cache_bytes(&self, budget_bytes: u64) -> u64 {
-        let Some(text) = &self.manifest.text else {
-            return 0;
+        let some = match (&self.manifest.text, &self.manifest.restoration) {
+            (Some(text), _) => CACHE_CONVERSATIONS.saturating_mul(text.cache_bytes_max()),
+            (None, Some(_)) => RESTORATION_BYTES_MAX,
+            (None, None) => return 0,
         };
-        let some = CACHE_CONVERSATIONS.saturating_mul(text.cache_bytes_max());
         some.min(budget_bytes / 100 * CACHE_BUDGET_PERCENT)
     }
 
