@@ -208,6 +208,25 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// That of several graphs that are loaded together.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.read_back &= other.read_back;
+        for share in other.shares {
+            let known = |one: &&mut ProviderShare| one.provider == share.provider;
+            match self.shares.iter_mut().find(known) {
+                Some(one) => {
+                    one.nodes += share.nodes;
+                    one.groups += share.groups;
+                }
+                None => self.shares.push(share),
+            }
+        }
+        self.shares
+            .sort_by_key(|share| std::cmp::Reverse(share.nodes));
+        self
+    }
+
     /// Nodes over all providers.
     pub fn nodes(&self) -> u32 {
         self.shares.iter().map(|share| share.nodes).sum()

@@ -70,8 +70,10 @@ pub enum Verb {
     Generate(Generate),
     /// Make vectors of texts, and compare them
     Embed(Embed),
-    /// Transform a clip
+    /// Transform a clip, or make one of words
     Clip(Clip),
+    /// Tell what is seen in a clip
+    Label(Label),
     /// Measure this machine and the daemon
     Bench(Bench),
     /// Print the completion script of a shell
@@ -424,29 +426,38 @@ pub enum EmbedKindArg {
 
 #[derive(Debug, Args)]
 pub struct Clip {
-    /// The model
+    /// The model; "default" is the one that comes with Mote and makes clips of words
     pub model: String,
-    /// A clip (.mp4, .gif), a picture, or a folder of .png frames
-    pub input: PathBuf,
-    /// Where the result goes: .mp4, .gif, or a folder for .png frames
+    /// A clip (.mp4, .webm, .gif, .webp, .y4m), a picture, or a folder of .png frames; to be transformed, or
+    /// made anew with --prompt
+    pub input: Option<PathBuf>,
+    /// Where the result goes: .mp4, .webm, .gif, .webp, .y4m, .rgb (raw), or a folder for .png frames
     #[arg(long, short)]
     pub out: PathBuf,
-    /// Frames out per frame in: 2 or 4
-    #[arg(long, default_value_t = 2, value_parser = factor)]
-    pub factor: u32,
+    #[command(flatten)]
+    pub generate: GenerateClipArgs,
+    /// Frames out per frame in, 2 or 4, with a model that makes frames between frames [default: 2]
+    #[arg(long, value_parser = factor, conflicts_with = "prompt")]
+    pub factor: Option<u32>,
+    /// Restore larger frames in tiles of at most so many pixels a side
+    #[arg(long, value_parser = clap::value_parser!(u32).range(16..), conflicts_with = "prompt")]
+    pub tile_side_max: Option<u32>,
     /// Also write a contact sheet (PNG) here
     #[arg(long, value_name = "FILE")]
     pub contact_sheet: Option<PathBuf>,
+    /// Show on the terminal what it is becoming (needs 24-bit colours)
+    #[arg(long)]
+    pub show: bool,
     /// Frames to read [default: all]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "prompt")]
     pub frames_max: Option<u64>,
     /// Scale down to this width
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "prompt")]
     pub width_max: Option<u32>,
     /// Scale down to this height
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "prompt")]
     pub height_max: Option<u32>,
-    /// Frames per second of frames that do not say
+    /// Frames per second: of frames that do not say, or of what is made
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub frame_rate: Option<u32>,
     /// AV1 speed: 0 is slow and small, 10 is fast
@@ -455,6 +466,82 @@ pub struct Clip {
     /// Replace an existing result
     #[arg(long)]
     pub force: bool,
+    /// Print the receipt too
+    #[arg(long)]
+    pub receipt: bool,
+    #[command(flatten)]
+    pub work: Work,
+}
+
+/// What a clip is made of.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Clips of words")]
+pub struct GenerateClipArgs {
+    /// What it shall show; given several times, one shot after the other
+    #[arg(long, short)]
+    pub prompt: Vec<String>,
+    /// What it shall not show
+    #[arg(long, requires = "prompt", value_name = "PROMPT")]
+    pub negative_prompt: Option<String>,
+    /// How much the prompt counts; 1 is no guidance
+    #[arg(long, requires = "prompt")]
+    pub guidance: Option<f32>,
+    /// The same seed gives the same frames
+    #[arg(long, requires = "prompt")]
+    pub seed: Option<u64>,
+    /// Denoising steps of each shot
+    #[arg(long, requires = "prompt", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub steps: Option<u32>,
+    /// Width in pixels
+    #[arg(long, requires = "prompt", value_parser = clap::value_parser!(u32).range(1..))]
+    pub width: Option<u32>,
+    /// Height in pixels
+    #[arg(long, requires = "prompt", value_parser = clap::value_parser!(u32).range(1..))]
+    pub height: Option<u32>,
+    /// Frames of each shot
+    #[arg(long, requires = "prompt", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub frames: Option<u32>,
+    /// flow-match-euler, euler, ddim, lcm or dpmpp-2m
+    #[arg(long, requires = "prompt")]
+    pub scheduler: Option<String>,
+    /// A picture (PNG) to begin with
+    #[arg(long, requires = "prompt", value_name = "FILE")]
+    pub first_image: Option<PathBuf>,
+    /// A picture to end with
+    #[arg(long, requires = "prompt", value_name = "FILE")]
+    pub last_image: Option<PathBuf>,
+    /// A picture of what shall be seen
+    #[arg(long, requires = "prompt", value_name = "FILE")]
+    pub reference_image: Option<PathBuf>,
+    /// How much of the input is made anew: above 0, at most 1
+    #[arg(long, requires = "prompt", requires = "input")]
+    pub strength: Option<f32>,
+    /// Keep the work so far in this file, and go on from what is in it
+    #[arg(long, requires = "prompt", value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Label {
+    /// The model
+    pub model: String,
+    /// A clip, a picture, or a folder of .png frames
+    pub input: PathBuf,
+    /// Frames to read [default: all]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub frames_max: Option<u64>,
+    /// Look at every n-th frame only
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: Option<u32>,
+    /// Labels of a frame at most [default: the model's own]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub labels_max: Option<u32>,
+    /// Tell nothing below this score [default: the model's own]
+    #[arg(long)]
+    pub score_min: Option<f32>,
+    /// Frames per second of frames that do not say
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub frame_rate: Option<u32>,
     /// Print the receipt too
     #[arg(long)]
     pub receipt: bool,

@@ -16,6 +16,7 @@ mod input;
 mod interrupt;
 mod magika;
 mod output;
+mod picture;
 mod pngs;
 mod receipt;
 mod store;
@@ -154,6 +155,7 @@ fn with_daemon(client: &Arc<Client>, verb: &Verb, ui: &Ui) -> Result<()> {
         Verb::Generate(args) => commands::generate::generate(client, args, ui),
         Verb::Embed(args) => commands::embed::embed(client, args, ui),
         Verb::Clip(args) => commands::clip::clip(client, args, ui),
+        Verb::Label(args) => commands::label::label(client, args, ui),
         // Every other verb was served without a daemon.
         _ => Ok(()),
     }

@@ -11,9 +11,10 @@ use mote_api::{
     Backend, BackendKind, Candidate, Digest, Flavour, LoadError, LoadRequest, Manifest, Model,
     Placement, Rejection, Threads, Variant,
 };
-use mote_pipeline::{EmbeddingModel, ROWS_MAX, TextModel};
+use mote_pipeline::{EmbeddingModel, GenerationModel, ROWS_MAX, TextModel};
 use mote_wire::types::{LoadModel, Loaded, Progress, Stage, Status, WorkerEvent};
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,8 +29,14 @@ pub struct LoadedModel {
     pub backend: &'static dyn Backend,
     /// What it was asked for.
     pub request: LoadRequest,
-    /// Loaded and compiled.
+    /// Loaded and compiled; of several graphs, the one that the variant names first.
     pub model: Arc<dyn Model>,
+    /// For models that make clips: all graphs, with tokenizer and scheduler.
+    pub generation: Option<Arc<GenerationModel>>,
+    /// For models that label frames: the names of classes; empty where there are none.
+    pub labels: Vec<String>,
+    /// Bytes that work beside the model may take, where they are counted for it.
+    pub work_bytes_max: Option<u64>,
     /// For text models: with tokenizer and template.
     pub text: Option<Arc<TextModel>>,
     /// Text jobs that one run serves at most.
@@ -119,6 +126,11 @@ pub fn load(
         profile: None,
     };
     let model = backend.load(&request).map_err(|error| failure_of(&error))?;
+    let parts = load_parts(backend, &request, (&folder, &variant))?;
+    let models: Vec<_> = std::iter::once(&model)
+        .chain(parts.values())
+        .cloned()
+        .collect();
     if let Some((spec, place)) = model.signature().first_open()
         && !manifest.dimensions.is_empty()
     {
@@ -148,7 +160,22 @@ pub fn load(
             })?))
         }
     };
-    let placement = model.placement();
+    let opened = |error| Failure::from(status::of_pipeline(&error));
+    let generation = match &manifest.generation {
+        None => None,
+        Some(spec) => {
+            let main = Arc::clone(&model);
+            let made = GenerationModel::open(&folder, spec, main, parts).map_err(opened)?;
+            Some(Arc::new(made))
+        }
+    };
+    let labels = match &manifest.labels {
+        Some(file) if manifest.labelling.is_some() => {
+            mote_pipeline::read_labels(&folder.join(file)).map_err(opened)?
+        }
+        _ => Vec::new(),
+    };
+    let placement = placement_of(&models);
     let loaded = Loaded {
         placement_json: serde_json::to_vec(&placement)
             .map_err(|error| status::internal("write placement", &error))?,
@@ -165,7 +192,7 @@ pub fn load(
         follow: command.threads_follow_load,
         can_spin,
     };
-    let governor = Arc::new(Governor::new(Arc::clone(&model), threads, policy));
+    let governor = Arc::new(Governor::new(models, threads, policy));
     Ok((
         LoadedModel {
             manifest,
@@ -173,6 +200,9 @@ pub fn load(
             backend,
             request,
             model,
+            generation,
+            labels,
+            work_bytes_max: Some(command.cache_bytes_max).filter(|bytes| *bytes > 0),
             text,
             rows_max,
             cache_bytes_max: match command.cache_bytes_max {
@@ -187,6 +217,39 @@ pub fn load(
         },
         loaded,
     ))
+}
+
+/// Loads the further graphs of a variant as the first one was. What is compiled of each has a folder of its
+/// own.
+fn load_parts(
+    backend: &dyn Backend,
+    first: &LoadRequest,
+    (folder, variant): (&Path, &Variant),
+) -> Result<BTreeMap<String, Arc<dyn Model>>, Failure> {
+    let mut parts = BTreeMap::new();
+    for (name, file) in &variant.parts {
+        let compiled = first.compiled.as_ref().map(|folder| folder.join(name));
+        if let Some(folder) = &compiled
+            && let Err(error) = std::fs::create_dir_all(folder)
+        {
+            return Err(status::internal("make a folder for what is compiled", &error).into());
+        }
+        let request = LoadRequest {
+            file: folder.join(file),
+            compiled,
+            ..first.clone()
+        };
+        let model = backend.load(&request).map_err(|error| failure_of(&error))?;
+        parts.insert(name.clone(), model);
+    }
+    Ok(parts)
+}
+
+/// Where the nodes of all graphs went.
+fn placement_of(models: &[Arc<dyn Model>]) -> Placement {
+    let mut placements = models.iter().map(|model| model.placement());
+    let first = placements.next().unwrap_or_default();
+    placements.fold(first, Placement::with)
 }
 
 fn from_json<T: DeserializeOwned>(json: &[u8], field: &str) -> Result<T, Status> {
@@ -243,9 +306,11 @@ fn verify(
     if manifest.files.is_empty() {
         return Ok(());
     }
-    let wanted = variant.file.to_string_lossy();
-    if !manifest.files.contains_key(wanted.as_ref()) {
-        return Err(corrupt(&wanted, "the manifest has no digest of it".into()));
+    for graph in variant.graphs() {
+        let wanted = graph.to_string_lossy();
+        if !manifest.files.contains_key(wanted.as_ref()) {
+            return Err(corrupt(&wanted, "the manifest has no digest of it".into()));
+        }
     }
     let total = manifest.files.len() as u64;
     for (done, (name, digest)) in manifest.files.iter().enumerate() {

@@ -1,12 +1,12 @@
 //! Threads and spinning that follow what the machine is doing.
 
-use mote_api::{Load, Model, Threads};
+use mote_api::{Load, LoadError, Model, Threads};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The threads a model computes with, and how often that changed.
 pub struct Governor {
-    model: Arc<dyn Model>,
+    models: Vec<Arc<dyn Model>>,
     policy: Policy,
     now: Mutex<Threads>,
     changes: AtomicU32,
@@ -24,11 +24,11 @@ pub struct Policy {
 }
 
 impl Governor {
-    /// Over a model that was loaded with `threads`.
-    pub fn new(model: Arc<dyn Model>, threads: Threads, policy: Policy) -> Self {
+    /// Over graphs that were loaded with `threads`.
+    pub fn new(models: Vec<Arc<dyn Model>>, threads: Threads, policy: Policy) -> Self {
         let (now, changes) = (Mutex::new(threads), AtomicU32::new(0));
         Self {
-            model,
+            models,
             policy,
             now,
             changes,
@@ -64,7 +64,10 @@ impl Governor {
         if *now == wanted {
             return;
         }
-        match self.model.set_threads(wanted) {
+        let set = self.models.iter().try_fold(false, |changed, model| {
+            Ok::<_, LoadError>(model.set_threads(wanted)? | changed)
+        });
+        match set {
             Ok(true) => {
                 *now = wanted;
                 self.changes.fetch_add(1, Ordering::Relaxed);

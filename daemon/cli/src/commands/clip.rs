@@ -1,23 +1,35 @@
-//! `mote clip`.
+//! `mote clip`: clips out of clips, and out of words.
 
 use crate::args::Clip;
 use crate::interrupt;
 use crate::output::{PendingFile, PendingFolder, keep_all, parent_of};
+use crate::picture;
 use crate::pngs;
 use crate::receipt::receipt_text;
 use crate::ui::Ui;
 use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
-use mote_client::{Client, ClipEvent};
-use mote_wire::types::{ClipFormat, Done, Stage, TransformClip};
+use indicatif::ProgressBar;
+use mote_client::{Client, ClipEvent, ClipWork};
+use mote_wire::types::{
+    ClipFormat, ClipSegment, Done, GenerateClip, Progress, Stage, TransformClip,
+};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// Transforms a clip file.
+/// What "default" stands for: the model that comes with Mote and makes clips of words.
+pub const DEFAULT_MODEL: &str = "shapes-clip";
+/// Previews of a clip that is transformed: of about every so many frames.
+const SHOWN_EVERY: u32 = 8;
+
+/// Transforms a clip file, or makes a clip of words.
 pub fn clip(client: &Client, args: &Clip, ui: &Ui) -> Result<()> {
     let results = Results::create(args)?;
-    let done = transform(client, args, &results, ui)?;
+    let done = match args.generate.prompt.is_empty() {
+        true => transform(client, args, &results, ui)?,
+        false => generate(client, args, &results, ui)?,
+    };
     results.keep()?;
     if args.receipt && !ui.json {
         ui.note(receipt_text(&done.receipt));
@@ -26,49 +38,135 @@ pub fn clip(client: &Client, args: &Clip, ui: &Ui) -> Result<()> {
     ui.result(&done, format!("{frames} frames in {}", args.out.display()))
 }
 
+fn model(args: &Clip) -> String {
+    match args.model.as_str() {
+        "default" => DEFAULT_MODEL.to_owned(),
+        other => other.to_owned(),
+    }
+}
+
 /// Sends the clip through the daemon; progress on standard error, Ctrl-C cancels.
 pub fn transform(client: &Client, args: &Clip, results: &Results, ui: &Ui) -> Result<Done> {
+    let Some(input) = &args.input else {
+        bail!("there is neither a clip to be transformed nor a --prompt to make one of");
+    };
+    let model = model(args);
+    let factor = match args.factor {
+        Some(factor) => factor,
+        None if is_restorer(client, &model)? => 0,
+        None => 2,
+    };
     let request = TransformClip {
-        model: args.model.clone(),
-        factor: args.factor,
+        model,
+        factor,
         output_format: results.format,
         frames_max: args.frames_max,
         width_max: args.width_max,
         height_max: args.height_max,
         frame_rate: args.frame_rate,
         encoder_speed: args.speed,
-        preview_every: None,
+        preview_every: args.show.then_some(SHOWN_EVERY),
+        tile_side_max: args.tile_side_max,
         options: options(&args.work),
-        input: open_input(&args.input)?,
+        input: open_input(input)?,
         output: results.clip.descriptor()?,
         contact_sheet: results.sheet.as_ref().map(descriptor).transpose()?,
     };
+    follow(client.transform_clip(request)?, ui)
+}
+
+/// Whether the model gives one frame for each.
+fn is_restorer(client: &Client, model: &str) -> Result<bool> {
+    let details = client.inspect(model)?;
+    Ok(details.model.task == "frame-restoration")
+}
+
+/// Has a clip made of words; progress on standard error, Ctrl-C cancels.
+pub fn generate(client: &Client, args: &Clip, results: &Results, ui: &Ui) -> Result<Done> {
+    let given = &args.generate;
+    let open = |path: &Option<PathBuf>| path.as_deref().map(open_input).transpose();
+    let segment = |prompt: &String| ClipSegment {
+        prompt: prompt.clone(),
+        frames: given.frames,
+    };
+    let request = GenerateClip {
+        segments: given.prompt.iter().map(segment).collect(),
+        negative_prompt: given.negative_prompt.clone().unwrap_or_default(),
+        guidance: given.guidance,
+        seed: given.seed,
+        steps: given.steps,
+        width: given.width,
+        height: given.height,
+        frame_rate: args.frame_rate,
+        scheduler: given.scheduler.clone(),
+        strength: given.strength,
+        output_format: results.format,
+        encoder_speed: args.speed,
+        preview_every: args.show.then_some(1),
+        options: options(&args.work),
+        contact_sheet: results.sheet.as_ref().map(descriptor).transpose()?,
+        first_image: open(&given.first_image)?,
+        last_image: open(&given.last_image)?,
+        reference_image: open(&given.reference_image)?,
+        source: open(&args.input)?,
+        checkpoint: given
+            .checkpoint
+            .as_deref()
+            .map(open_checkpoint)
+            .transpose()?,
+        ..GenerateClip::new(model(args), "", results.clip.descriptor()?)
+    };
+    follow(client.generate_clip(request)?, ui)
+}
+
+fn open_checkpoint(path: &Path) -> Result<OwnedFd> {
+    let mut how = File::options();
+    let file = how
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(file.into())
+}
+
+fn follow(work: ClipWork, ui: &Ui) -> Result<Done> {
     let bar = ui.count_bar("load", 0);
-    let transform = client.transform_clip(request)?;
-    let _watch = interrupt::Watch::start(transform.canceller())?;
-    for event in transform {
+    let _watch = interrupt::Watch::start(work.canceller())?;
+    for event in work {
         match event.map_err(interrupt::or_interrupted)? {
-            ClipEvent::Progress(progress) => {
-                bar.set_prefix(match progress.stage {
-                    Stage::Queued => "wait",
-                    Stage::Loading => "load",
-                    Stage::Compiling => "compile",
-                    _ => "frames",
-                });
-                bar.set_length(progress.total.unwrap_or(progress.done));
-                bar.set_position(progress.done);
+            ClipEvent::Progress(progress) => show_progress(&bar, &progress),
+            ClipEvent::Preview(preview) => {
+                let drawn = picture::drawn(&preview.png)?;
+                bar.suspend(|| ui.aside(&drawn));
             }
             ClipEvent::Done(done) => {
                 bar.finish_and_clear();
                 return Ok(*done);
             }
-            ClipEvent::Accepted { .. } | ClipEvent::Preview(_) => {}
+            ClipEvent::Accepted { .. } | ClipEvent::Frame(_) | ClipEvent::Labels(_) => {}
         }
     }
     bail!("the daemon ended the clip without a receipt")
 }
 
-fn open_input(path: &Path) -> Result<OwnedFd> {
+/// How far a clip is.
+pub fn show_progress(bar: &ProgressBar, progress: &Progress) {
+    bar.set_prefix(match progress.stage {
+        Stage::Queued => "wait",
+        Stage::Loading => "load",
+        Stage::Compiling => "compile",
+        Stage::Denoise => "steps",
+        Stage::Label => "look",
+        _ => "frames",
+    });
+    bar.set_length(progress.total.unwrap_or(progress.done));
+    bar.set_position(progress.done);
+}
+
+/// A clip file, or a folder of frames as one.
+pub fn open_input(path: &Path) -> Result<OwnedFd> {
     if path.is_dir() {
         return pngs::join(path);
     }
@@ -104,9 +202,15 @@ impl Results {
         let extension = path.extension().and_then(|extension| extension.to_str());
         let format = match extension.map(str::to_ascii_lowercase).as_deref() {
             Some("mp4") => ClipFormat::Mp4Av1,
+            Some("webm") => ClipFormat::WebmAv1,
             Some("gif") => ClipFormat::Gif,
+            Some("webp") => ClipFormat::Webp,
+            Some("y4m") => ClipFormat::Y4m,
+            Some("rgb") => ClipFormat::RawRgb8,
             None => ClipFormat::PngStream,
-            Some(other) => bail!("clips are written as .mp4, .gif or a folder, not .{other}"),
+            Some(other) => bail!(
+                "clips are written as .mp4, .webm, .gif, .webp, .y4m, .rgb or a folder, not .{other}"
+            ),
         };
         ensure!(
             args.contact_sheet.as_deref() != Some(path),
@@ -117,9 +221,7 @@ impl Results {
             format,
             clip: match format {
                 ClipFormat::PngStream => Place::folder(path, force)?,
-                ClipFormat::Mp4Av1 | ClipFormat::Gif => {
-                    Place::File(PendingFile::create(path, force)?)
-                }
+                _ => Place::File(PendingFile::create(path, force)?),
             },
             sheet: sheet
                 .map(|sheet| PendingFile::create(sheet, force))

@@ -1,6 +1,6 @@
 //! `mote demo`: everything once, on real input, through a daemon of its own.
 
-use crate::args::{Bits, CacheArg, Clip, Demo, Import, Work};
+use crate::args::{Bits, CacheArg, Clip, Demo, GenerateClipArgs, Import, Work};
 use crate::commands::import::{self, DEFAULT_CHECKPOINT, MOE_RECIPE};
 use crate::commands::{clip, generate};
 use crate::daemon::{self, Daemon};
@@ -181,9 +181,12 @@ fn smooth(client: &Client, args: &Demo, paths: &Paths, shown: &mut Shown, ui: &U
         .with_context(|| format!("cannot create {}", args.out.display()))?;
     let request = Clip {
         model: "rife".into(),
-        input: fetch::folder_of(clips, paths).join(CLIP_FILE),
+        input: Some(fetch::folder_of(clips, paths).join(CLIP_FILE)),
+        generate: GenerateClipArgs::default(),
         out: args.out.join("clip.mp4"),
-        factor: 2,
+        factor: Some(2),
+        tile_side_max: None,
+        show: false,
         contact_sheet: Some(args.out.join("contact-sheet.png")),
         frames_max: Some(args.frames),
         width_max: Some(CLIP_WIDTH),

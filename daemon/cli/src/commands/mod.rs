@@ -11,5 +11,6 @@ pub mod embed;
 pub mod fetch;
 pub mod generate;
 pub mod import;
+pub mod label;
 pub mod models;
 pub mod run;

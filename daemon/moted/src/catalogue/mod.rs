@@ -10,7 +10,8 @@ pub use stamp::Stamp;
 pub use verified::{Verified, VerifiedStore};
 
 use crate::limits::{
-    CACHE_BUDGET_PERCENT, CACHE_CONVERSATIONS, MODEL_OVERHEAD_BYTES, RESTORATION_BYTES_MAX, SIMILAR_MAX,
+    CACHE_BUDGET_PERCENT, CACHE_CONVERSATIONS, MODEL_OVERHEAD_BYTES, RESTORATION_BYTES_MAX,
+    SIMILAR_MAX,
 };
 use mote_api::{BackendKind, Manifest, Variant};
 use mote_wire::types::{ModelDetails, ModelInfo, Status, VariantInfo};

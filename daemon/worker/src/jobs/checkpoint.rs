@@ -61,7 +61,11 @@ impl CheckpointFile {
             });
         }
         let number = self.number.wrapping_add(1);
-        let at = if number.is_multiple_of(2) { 0 } else { SECOND_AT };
+        let at = if number.is_multiple_of(2) {
+            0
+        } else {
+            SECOND_AT
+        };
         let header = Header {
             number,
             bytes: content.len(),

@@ -6,8 +6,8 @@
 use crate::load::LoadedModel;
 use crate::status::chain;
 use mote_media::{
-    Av1Settings, ClipSpec, Frame, FrameReader, FrameWriter, Limits, MediaError, Output, RawLayout,
-    Rational, SheetLayout,
+    Av1Settings, ClipSpec, Frame, FrameReader, FrameWriter, Limits, MediaError, Output, Rational,
+    RawLayout, SheetLayout,
 };
 use mote_pipeline::Rgb;
 use mote_wire::types::{ClipFormat, Preview, Status};

@@ -1,9 +1,13 @@
 //! Work that goes through the broker, cut into steps.
 
+mod checkpoint;
 mod clip;
+mod clip_files;
 mod embed;
 mod generate;
+mod generate_clip;
 mod infer;
+mod label_clip;
 
 use self::generate::TextWork;
 use crate::buffers::Buffers;
@@ -48,6 +52,9 @@ pub trait Job {
         None
     }
 
+    /// Sets the prompt for what has not begun yet; work without such a thing does not mind.
+    fn steer(&mut self, _: String) {}
+
     /// How the run in progress can be stopped; `None` when a step never lasts.
     fn canceller(&self) -> Option<Canceller>;
 
@@ -89,6 +96,10 @@ pub fn start(
             Ok(Box::new(job))
         }
         Work::TransformClip(clip) => Ok(Box::new(clip::ClipJob::new(clip, loaded)?)),
+        Work::GenerateClip(clip) => Ok(Box::new(generate_clip::GenerateClipJob::new(
+            *clip, loaded, start.seed,
+        )?)),
+        Work::LabelClip(clip) => Ok(Box::new(label_clip::LabelJob::new(clip, loaded)?)),
         Work::Embed(embed) => Ok(Box::new(embed::EmbedJob::new(
             embed,
             loaded,

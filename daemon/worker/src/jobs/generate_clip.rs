@@ -1,0 +1,283 @@
+//! Words and pictures in, a clip file out: one run of a graph a step.
+//!
+//! The work so far is kept in a file that the broker, or the client, has opened: a worker that takes over
+//! finds it there and goes on to the same frames.
+
+use super::checkpoint::CheckpointFile;
+use super::clip_files::{Input, Results, output_of, picture, preview};
+use super::{Job, Pools, Progressed, micros};
+use crate::load::LoadedModel;
+use crate::status::{self, Failure};
+use mote_api::Canceller;
+use mote_media::{ClipSpec, Frame, Rational};
+use mote_pipeline::{
+    GenerationJob, GenerationRequest, GenerationSegment, GenerationStep, PipelineError, Rgb,
+    SchedulerKind,
+};
+use mote_wire::Memfd;
+use mote_wire::limits::INLINE_BYTES_MAX;
+use mote_wire::types::{
+    DType, Done, FrameOut, GenerateClip, JobReply, Progress, Receipt, Stage, Status, Tensor,
+    TensorData,
+};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// Name of the tensor that a frame is sent as.
+const FRAME_NAME: &str = "frame";
+
+/// One clip on its way.
+pub struct GenerateClipJob {
+    job: GenerationJob,
+    results: Results,
+    checkpoint: Option<CheckpointFile>,
+    preview_every: Option<u32>,
+    send_frames: bool,
+    seed: u64,
+    scheduler: String,
+    /// Steps that a checkpoint had.
+    resumed: u64,
+    /// Steps taken, those of the checkpoint included.
+    done: u64,
+    frames_in: u64,
+    media_decode: Duration,
+    began: Instant,
+}
+
+impl GenerateClipJob {
+    /// Reads pictures, checks everything and begins the result; computes nothing yet.
+    pub fn new(clip: GenerateClip, loaded: &LoadedModel, seed: u64) -> Result<Self, Failure> {
+        let Some(model) = &loaded.generation else {
+            let why = format!("{:?} does not make clips", loaded.manifest.name);
+            return Err(Status::invalid("model", why).into());
+        };
+        let began = Instant::now();
+        let seed = clip.seed.unwrap_or(seed);
+        let scheduler = clip.scheduler.as_deref().map(str::parse::<SchedulerKind>);
+        let scheduler = scheduler
+            .transpose()
+            .map_err(|error| Status::invalid("scheduler", error))?;
+        let image = |file: Option<OwnedFd>, field| file.map(|fd| picture(fd, field)).transpose();
+        let frames_max = u64::from(
+            clip.segments
+                .first()
+                .and_then(|one| one.frames)
+                .unwrap_or(0),
+        )
+        .max(u64::from(model.defaults().frames));
+        let source = clip
+            .source
+            .map(|fd| frames_of(fd, frames_max))
+            .transpose()?;
+        let segments = clip.segments.into_iter().map(|one| GenerationSegment {
+            prompt: one.prompt,
+            frames: one.frames,
+        });
+        let frames_in = source.as_ref().map_or(0, |frames| frames.len() as u64);
+        let request = GenerationRequest {
+            segments: segments.collect(),
+            negative_prompt: Some(clip.negative_prompt).filter(|prompt| !prompt.is_empty()),
+            guidance: clip.guidance,
+            seed,
+            steps: clip.steps,
+            width: clip.width,
+            height: clip.height,
+            frames: None,
+            frame_rate: clip.frame_rate,
+            scheduler,
+            first_image: image(clip.first_image, "first_image")?,
+            last_image: image(clip.last_image, "last_image")?,
+            reference: image(clip.reference_image, "reference_image")?,
+            source,
+            strength: clip.strength,
+        };
+        let media_decode = began.elapsed();
+        let failed = |error: &PipelineError| Failure::from(status::of_pipeline(error));
+        let (checkpoint, kept) = match clip.checkpoint.map(CheckpointFile::open) {
+            None => (None, None),
+            Some((file, kept)) => (Some(file), kept),
+        };
+        let job = match GenerationJob::start(model, request.clone(), kept.as_deref()) {
+            // It is of another request, or of another version: nothing is lost by beginning anew.
+            Err(PipelineError::Checkpoint { .. }) => GenerationJob::start(model, request, None),
+            other => other,
+        };
+        let job = job.map_err(|error| failed(&error))?;
+        let plan = job.plan();
+        let spec = ClipSpec {
+            width: plan.width,
+            height: plan.height,
+            frame_rate: Rational::new(u64::from(plan.frame_rate), 1).unwrap_or(Rational::ONE),
+            pixel_aspect: Rational::ONE,
+        };
+        let frames = Some(u64::from(plan.frames));
+        let output = output_of(clip.output_format, clip.encoder_speed, loaded);
+        let results = Results::create(clip.output, &spec, &output, clip.contact_sheet, frames)?;
+        let resumed = u64::from(job.steps_done());
+        Ok(Self {
+            scheduler: job.scheduler().to_string(),
+            job,
+            results,
+            checkpoint,
+            preview_every: clip.preview_every,
+            send_frames: clip.send_frames,
+            seed,
+            resumed,
+            done: resumed,
+            frames_in,
+            media_decode,
+            began: Instant::now(),
+        })
+    }
+
+    /// Another prompt for the shots that have not begun; one that comes too late changes nothing.
+    pub fn steer(&mut self, prompt: String) {
+        if let Err(error) = self.job.set_prompt(prompt) {
+            log::debug!("a prompt came too late: {error}");
+            return;
+        }
+        if let Err(status) = self.keep() {
+            log::warn!("a change of prompt is not kept: {status}");
+        }
+    }
+
+    fn keep(&mut self) -> Result<(), Status> {
+        match &mut self.checkpoint {
+            None => Ok(()),
+            Some(file) => file.write(&self.job.checkpoint()),
+        }
+    }
+
+    fn denoised(&mut self, index: u32, said: &mut Vec<JobReply>) -> Result<(), Failure> {
+        self.done = u64::from(index);
+        self.keep()?;
+        said.push(JobReply::Progress(self.progress()));
+        let is_due = |every| index.is_multiple_of(every);
+        if self.preview_every.is_some_and(is_due) {
+            let seen = self.job.preview();
+            if let Some(frame) = seen.map_err(|error| status::of_step(&error))? {
+                let frame = super::clip_files::frame_of(frame);
+                said.push(JobReply::Preview(preview(&frame, self.done)?));
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, rgb: Rgb, said: &mut Vec<JobReply>) -> Result<(), Status> {
+        let frame_index = self.results.written;
+        let frame = self.results.push(rgb)?;
+        if self.send_frames {
+            let frame = tensor_of(frame)?;
+            said.push(JobReply::Frame(FrameOut { frame_index, frame }));
+        }
+        said.push(JobReply::Progress(Progress {
+            stage: Stage::Encode,
+            done: self.results.written,
+            total: Some(u64::from(self.job.plan().frames)),
+            remaining_ms: None,
+        }));
+        Ok(())
+    }
+
+    fn progress(&self) -> Progress {
+        let total = u64::from(self.job.plan().steps);
+        let taken = self.done.saturating_sub(self.resumed).max(1);
+        let per_step_ms = self.began.elapsed().as_millis() as u64 / taken;
+        Progress {
+            stage: Stage::Denoise,
+            done: self.done,
+            total: Some(total),
+            remaining_ms: Some(per_step_ms.saturating_mul(total.saturating_sub(self.done))),
+        }
+    }
+
+    fn finish(&mut self) -> Result<Progressed, Status> {
+        self.results.finish()?;
+        if let Some(file) = &self.checkpoint {
+            file.clear();
+        }
+        let report = self.job.report();
+        let receipt = Receipt {
+            compute_us: report.compute_us,
+            bytes_copied: report.bytes_copied,
+            steps: u64::from(self.job.plan().steps),
+            step_times_us: self.job.step_times_us().to_vec(),
+            resumed_steps: self.resumed,
+            scheduler: self.scheduler.clone(),
+            seed: Some(self.seed),
+            frames_in: self.frames_in,
+            frames_out: self.results.written,
+            media_decode_us: micros(self.media_decode),
+            media_encode_us: micros(self.results.took),
+            ..Receipt::default()
+        };
+        Ok(Progressed::Done(Box::new(Done {
+            receipt,
+            ..Done::default()
+        })))
+    }
+}
+
+/// The first frames of a clip.
+fn frames_of(file: OwnedFd, frames_max: u64) -> Result<Vec<Rgb>, Status> {
+    let refused = |status: Status| match status {
+        Status::ComputeFailed { cause, .. } => Status::invalid("source", cause),
+        other => other,
+    };
+    let mut input = Input::open(file, Some(frames_max), None).map_err(refused)?;
+    let mut frames = Vec::new();
+    while let Some(frame) = input.next().map_err(refused)? {
+        frames.push(frame);
+    }
+    match frames.is_empty() {
+        true => Err(Status::invalid("source", "it holds no frame")),
+        false => Ok(frames),
+    }
+}
+
+/// u8 `[height, width, 3]`, in memory of its own where it is large.
+fn tensor_of(frame: Frame) -> Result<Tensor, Status> {
+    let shape = vec![u64::from(frame.height), u64::from(frame.width), 3];
+    let bytes = frame.rgb.len() as u64;
+    let data = if frame.rgb.len() <= INLINE_BYTES_MAX {
+        TensorData::Inline(frame.rgb)
+    } else {
+        let memory = Memfd::holding("mote-frame", &frame.rgb)
+            .map_err(|error| status::internal("pass a frame", &error))?;
+        TensorData::Passed {
+            fd: memory.into_fd(),
+            bytes,
+        }
+    };
+    Ok(Tensor {
+        name: FRAME_NAME.into(),
+        dtype: DType::U8,
+        shape,
+        data,
+    })
+}
+
+impl Job for GenerateClipJob {
+    fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure> {
+        let step = self.job.step();
+        match step.map_err(|error| status::of_step(&error))? {
+            GenerationStep::Encoded => said.push(JobReply::Progress(self.progress())),
+            GenerationStep::Denoised { index, .. } => self.denoised(index, said)?,
+            GenerationStep::Frame(rgb) => self.write(rgb, said)?,
+            // No kind of pipeline that is served makes any.
+            GenerationStep::Audio(_) => {}
+            GenerationStep::Ended => return Ok(self.finish()?),
+        }
+        Ok(Progressed::More)
+    }
+
+    fn steer(&mut self, prompt: String) {
+        Self::steer(self, prompt);
+    }
+
+    fn canceller(&self) -> Option<Canceller> {
+        Some(self.job.canceller())
+    }
+
+    fn give_back(self: Box<Self>, _: &mut Pools<'_>) {}
+}
