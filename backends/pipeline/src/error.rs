@@ -74,6 +74,9 @@ pub enum PipelineError {
     /// What the model computed for a text is no vector.
     #[error("the vector of a text {why}")]
     Vector { why: &'static str },
+    /// What the model computed for a frame are no scores.
+    #[error("the scores of frame {frame_index} {why}")]
+    Scores { frame_index: u64, why: &'static str },
     /// The run in progress was cancelled.
     #[error("the job was cancelled")]
     Cancelled,

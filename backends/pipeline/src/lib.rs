@@ -1,5 +1,5 @@
 //! What Mote does with a loaded model, step by step: text generation, embedding, tensor runs, stateful
-//! streams, frame interpolation.
+//! streams, frames out of frames, labels of frames.
 //!
 //! Everything here is driven from outside. A call does one *step* (a prefill chunk, a token, a
 //! frame, a run) and returns, so that its caller can pause, cancel or reorder between steps. No
@@ -9,7 +9,8 @@
 //! * [`EmbeddingModel`] → [`EmbeddingJob`] → [`EmbeddingStep`]
 //! * [`TensorJob`], with [`SessionPool`] between jobs
 //! * [`StreamSession`]
-//! * [`Interpolator`] and [`FrameWindow`]
+//! * [`FrameFilter`]: [`Interpolator`] in a [`FrameWindow`], [`Restorer`]
+//! * [`Labeller`]
 //! * [`Check`], before all others
 //!
 //! Dependencies: `tokenizers` reads the ecosystem's `tokenizer.json`; `minijinja` renders its chat
@@ -30,7 +31,11 @@ mod tensor;
 mod text;
 
 pub use check::Check;
-pub use clip::{FACTORS, FRAME_PIXELS_MAX, FrameWindow, Interpolator, Rgb, RgbFrame, WindowStep};
+pub use clip::{
+    FACTORS, FilterStep, FrameFilter, FrameWindow, Interpolator, LABEL_BYTES_MAX, LABELS_BYTES_MAX,
+    LABELS_MAX, Label, LabelStep, Labelled, LabelledBox, Labeller, Planes, PlanesStep,
+    RestorationOptions, Restorer, Rgb, RgbFrame, WindowStep, read_labels,
+};
 pub use diffusion::{
     CONFIG_BYTES_MAX, Guidance, RESCALE_MAX, STEPS_MAX, Scheduler, SchedulerConfig, SchedulerError,
     SchedulerKind, TRAIN_TIMESTEPS_MAX, Timing, flow_sigmas, gaussian,
@@ -40,6 +45,7 @@ pub use embed::{
     Embeddings,
 };
 pub use error::PipelineError;
+pub use mote_api::FRAME_PIXELS_MAX;
 pub use stream::{PREPARED_MAX, PushId, StreamSession};
 pub use tensor::{NamedTarget, NamedTensor, SESSIONS_MAX, SessionPool, TensorJob, TensorResult};
 pub use text::{

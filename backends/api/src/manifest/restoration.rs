@@ -91,15 +91,15 @@ pub enum RestorationKind {
     Windowed,
 }
 
-/// How several frames lie in one tensor. One frame alone has the shape `[1, 3, height, width]` in
-/// both.
+/// How several frames lie in one tensor. One frame that a run gives has the shape
+/// `[1, 3, height, width]` in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FrameLayout {
     /// `[1, 3 * frames, height, width]`.
     #[default]
     Channels,
-    /// `[1, frames, 3, height, width]`, for one frame, too.
+    /// `[1, frames, 3, height, width]`.
     Sequence,
 }
 
@@ -236,7 +236,8 @@ impl RestorationSpec {
     /// put together, in f32 and then 8 bits; with windows that blend, also what the window before left.
     pub fn frame_bytes(&self, width: usize, height: usize) -> u64 {
         let pixels = (width as u64).saturating_mul(height as u64);
-        let given = self.frames_in() as u64 * CHANNELS;
+        // A window and what the last one may reach back to.
+        let given = 2 * self.frames_in() as u64 * CHANNELS;
         let made = self.frames_out() as u64 * CHANNELS * (self.scale * self.scale) as u64;
         let kept = self.overlap as u64 * CHANNELS * (self.scale * self.scale) as u64;
         let of_value = size_of::<f32>() as u64;
@@ -402,7 +403,7 @@ mod tests {
         // 100 of the manifest's, 3 frames of 12 bytes, and one of 12 at 4 x 4 the pixels.
         assert_eq!(spec.run_bytes(8, 4), 32 * (100 + 3 * 12 + 16 * 12));
         assert_eq!(spec.state_bytes(8, 4), 64 * 2 * 4 * 4 * 2);
-        assert_eq!(spec.frame_bytes(8, 4), 32 * (3 * 3 + 16 * 3 * 5));
+        assert_eq!(spec.frame_bytes(8, 4), 32 * (2 * 3 * 3 + 16 * 3 * 5));
         // It does not overflow.
         assert_eq!(spec.run_bytes(usize::MAX, usize::MAX), u64::MAX);
         assert_eq!(spec.state_bytes(usize::MAX, usize::MAX), u64::MAX);

@@ -4,15 +4,13 @@ use super::convert::{self, Padded};
 use super::{Rgb, RgbFrame};
 use crate::PipelineError;
 use mote_api::{
-    Canceller, Carry, ClipSpec, DType, Model, OutputTarget, RunReport, Session, Signature,
-    StateSpec, Stateful, Tensor,
+    Canceller, Carry, ClipSpec, DType, FRAME_PIXELS_MAX, Model, OutputTarget, RunReport, Session,
+    Signature, StateSpec, Stateful, Tensor,
 };
 use std::sync::Arc;
 
 /// Factors by which the number of frames may grow.
 pub const FACTORS: [u32; 2] = [2, 4];
-/// Pixels of one frame at most (8K).
-pub const FRAME_PIXELS_MAX: usize = 1 << 25;
 
 /// The frames of a pair, as states of the session.
 const EARLIER: usize = 0;
@@ -294,7 +292,7 @@ pub(super) fn check_factor(factor: u32) -> Result<(), PipelineError> {
     Err(PipelineError::invalid("factor", why))
 }
 
-fn check_frame(frame: RgbFrame<'_>) -> Result<(), PipelineError> {
+pub(super) fn check_frame(frame: RgbFrame<'_>) -> Result<(), PipelineError> {
     let pixels = frame.width.checked_mul(frame.height);
     let Some(pixels) = pixels.filter(|p| (1..=FRAME_PIXELS_MAX).contains(p)) else {
         let why = format!(

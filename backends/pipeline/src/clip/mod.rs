@@ -1,10 +1,21 @@
-//! Frames between frames.
+//! Frames out of frames: between them, better ones, larger ones; and what is to be seen in them.
 
 mod convert;
+mod filter;
 mod interpolator;
+mod labels;
+mod planes;
+mod restore;
 mod window;
 
-pub use interpolator::{FACTORS, FRAME_PIXELS_MAX, Interpolator};
+pub use filter::{FilterStep, FrameFilter};
+pub use interpolator::{FACTORS, Interpolator};
+pub use labels::{
+    LABEL_BYTES_MAX, LABELS_BYTES_MAX, LABELS_MAX, Label, LabelStep, Labelled, LabelledBox,
+    Labeller, read_labels,
+};
+pub use planes::Planes;
+pub use restore::{PlanesStep, RestorationOptions, Restorer};
 pub use window::{FrameWindow, WindowStep};
 
 /// A borrowed picture: 8-bit RGB, rows from the top without gaps.

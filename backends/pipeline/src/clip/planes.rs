@@ -151,7 +151,10 @@ mod tests {
             let values = Values::new(range, Padding::Edge);
             let of_byte = values.of_byte.map(|value| values.to_unit(value));
             for (byte, value) in of_byte.iter().enumerate() {
-                assert!((value * 255.0 - byte as f32).abs() < 1e-4, "{range:?} {byte}");
+                assert!(
+                    (value * 255.0 - byte as f32).abs() < 1e-4,
+                    "{range:?} {byte}"
+                );
             }
         }
     }

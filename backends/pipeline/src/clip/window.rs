@@ -85,6 +85,11 @@ impl FrameWindow {
         })
     }
 
+    /// By how much the frame rate grows.
+    pub fn factor(&self) -> u32 {
+        self.factor
+    }
+
     /// The interpolator, for its figures and its canceller.
     pub fn interpolator(&self) -> &Interpolator {
         &self.interpolator

@@ -1,9 +1,7 @@
 //! Where a restorer's tensors lie in its model.
 
 use crate::PipelineError;
-use mote_api::{
-    Carry, DType, FrameLayout, RestorationSpec, Signature, StateSpec, TensorSpec,
-};
+use mote_api::{Carry, DType, FrameLayout, RestorationSpec, Signature, StateSpec, TensorSpec};
 
 const CHANNELS: usize = 3;
 
@@ -32,7 +30,10 @@ impl Ports {
             .iter()
             .map(|state| {
                 let input = found(&state.input, signature.input(&state.input))?;
-                Ok((input, found(&state.output, signature.output(&state.output))?))
+                Ok((
+                    input,
+                    found(&state.output, signature.output(&state.output))?,
+                ))
             })
             .collect::<Result<_, PipelineError>>()?;
         for (index, input) in signature.inputs.iter().enumerate() {
@@ -55,7 +56,12 @@ impl Ports {
     }
 
     fn check(&self, signature: &Signature, spec: &RestorationSpec) -> Result<(), PipelineError> {
-        if let Some(side) = self.fixed.iter().flatten().find(|&side| side % spec.pad_multiple != 0) {
+        if let Some(side) = self
+            .fixed
+            .iter()
+            .flatten()
+            .find(|&side| side % spec.pad_multiple != 0)
+        {
             let why = format!("has a side of {side}, no multiple of {}", spec.pad_multiple);
             return Err(PipelineError::graph(&spec.frames, why));
         }
@@ -63,7 +69,10 @@ impl Ports {
         let [height, width] = self.fixed.map(|side| side.unwrap_or(spec.pad_multiple));
         let given = input_shape(spec, height, width);
         check_fits(&signature.inputs[self.frames], &given)?;
-        check_fits(&signature.outputs[self.output], &output_shape(spec, height, width))?;
+        check_fits(
+            &signature.outputs[self.output],
+            &output_shape(spec, height, width),
+        )?;
         for (state, &(input, output)) in spec.state.iter().zip(&self.states) {
             let shape = state.shape(width, height);
             check_fits(&signature.inputs[input], &shape)?;

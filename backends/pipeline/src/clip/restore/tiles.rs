@@ -86,7 +86,10 @@ mod tests {
                     let reach = share.offset..share.offset + share.weights.len();
                     let is_first = at == 0;
                     let is_last = at + 1 == columns.len();
-                    assert!(is_first || reach.start >= 2 * halo, "{halo} {feather} {width}");
+                    assert!(
+                        is_first || reach.start >= 2 * halo,
+                        "{halo} {feather} {width}"
+                    );
                     assert!(is_last || reach.end <= 2 * (tiling.tile[1] - halo));
                     for (pixel, weight) in share.pixels.clone().zip(&share.weights) {
                         assert!(*weight >= 0.0);

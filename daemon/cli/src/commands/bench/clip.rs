@@ -100,9 +100,12 @@ fn warm_up(client: &Client, source: &Path, folder: &Path, ui: &Ui) -> Result<(u3
 fn request(source: &Path, out: &Path, frames: u64) -> args::Clip {
     args::Clip {
         model: MODEL.to_owned(),
-        input: source.to_owned(),
+        input: Some(source.to_owned()),
+        generate: args::GenerateClipArgs::default(),
         out: out.to_owned(),
-        factor: 2,
+        factor: Some(2),
+        tile_side_max: None,
+        show: false,
         contact_sheet: None,
         frames_max: Some(frames),
         width_max: None,
