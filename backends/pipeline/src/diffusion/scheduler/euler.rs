@@ -162,15 +162,9 @@ impl Scheduler for Euler {
     ) -> Result<(), SchedulerError> {
         self.schedule.check(index)?;
         check_length("the output", output.len(), sample.len())?;
+        let remaining = self.schedule.sigma(index + 1) / self.schedule.sigma(index);
         let clean = self.estimate(index, output, sample);
-        let (sigma, next) = (self.schedule.sigma(index), self.schedule.sigma(index + 1));
-        // Step by step in f32, as what is rounded off at the noise of a model without signal at
-        // the end (4096) shows in samples.
-        let (sigma, way) = (sigma as f32, next as f32 - sigma as f32);
-        for (value, clean) in sample.iter_mut().zip(clean) {
-            let slope = (*value - clean) / sigma;
-            *value += slope * way;
-        }
+        mix(sample, &clean, remaining, 1.0 - remaining);
         Ok(())
     }
 
