@@ -224,6 +224,19 @@ impl LabellingSpec {
         self.stride.unwrap_or(self.window)
     }
 
+    /// Takes a request's word for how many labels or boxes a frame has at most, and for their least score.
+    pub fn limit(&mut self, results_max: Option<usize>, score_min: Option<f32>) {
+        let most = results_max.map(|most| most.clamp(1, RESULTS_MAX));
+        if let Some(classification) = &mut self.classification {
+            classification.top = most.unwrap_or(classification.top);
+            classification.score_min = score_min.unwrap_or(classification.score_min);
+        }
+        if let Some(detection) = &mut self.detection {
+            detection.boxes_max = most.unwrap_or(detection.boxes_max);
+            detection.score_min = score_min.unwrap_or(detection.score_min);
+        }
+    }
+
     /// Checks sizes and what belongs to which kind; else the field and why.
     pub(super) fn check(&self) -> Result<(), (String, String)> {
         let refuse = |field: &str, why: String| Err((format!("labelling.{field}"), why));
