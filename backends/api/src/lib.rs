@@ -43,9 +43,10 @@ pub use driver::{DriverPath, DriverPathKind};
 pub use error::{BackendError, LoadError, ProbeError, RunError};
 pub use flavour::{Flavour, FlavourError, FlavourFile, Plugin, RUNTIME_FILE_NAME, TRACT_FLAVOUR};
 pub use manifest::{
-    BackendKind, CheckInput, CheckSpec, ClipSpec, ConstantInput, EmbeddingSpec, InputHint,
-    MANIFEST_BYTES_MAX, MANIFEST_FILE_NAME, Manifest, ManifestError, MoeSpec, Pooling, Precision,
-    ReasoningTags, StateTensor, StreamSpec, Task, TextSpec, Variant,
+    BackendKind, ChannelOrder, CheckInput, CheckSpec, ClipSpec, ConstantInput, EmbeddingSpec,
+    Filter, Fit, InputHint, MANIFEST_BYTES_MAX, MANIFEST_FILE_NAME, Manifest, ManifestError,
+    MoeSpec, OutputHint, PictureLayout, Pooling, Precision, ReasoningTags, StateTensor, StreamSpec,
+    Task, TextSpec, Variant,
 };
 pub use memory::{Access, Buffer, BufferOrigin, MemoryError};
 pub use paths::Paths;

@@ -1,8 +1,10 @@
 //! `mote.toml`: what a model folder says about itself beyond its ecosystem's own files.
 
 mod embedding;
+mod picture;
 
 pub use embedding::{EmbeddingSpec, Pooling};
+pub use picture::{ChannelOrder, Filter, Fit, InputHint, OutputHint, PictureLayout};
 
 use crate::digest::Digest;
 use crate::tensor::DType;
@@ -162,9 +164,12 @@ pub struct Manifest {
     /// For [`Task::FrameInterpolation`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<ClipSpec>,
-    /// How pictures become inputs; for tools that feed the model from files.
+    /// How pictures become inputs.
     #[serde(default, rename = "input", skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputHint>,
+    /// How outputs become pictures.
+    #[serde(default, rename = "output", skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputHint>,
     /// What to try the model with, where its inputs do not say enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckSpec>,
@@ -354,22 +359,6 @@ pub struct ClipSpec {
     pub pad_multiple: usize,
 }
 
-/// How a picture becomes an input: `(pixel * scale - mean) / std` per channel, pixels 0..=255.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InputHint {
-    /// Input's name.
-    pub name: String,
-    /// `nchw` or `nhwc`.
-    pub layout: String,
-    /// Multiplied first.
-    pub scale: f32,
-    /// Subtracted, per channel.
-    pub mean: [f32; 3],
-    /// Divided by, per channel.
-    pub std: [f32; 3],
-}
-
 /// What a model is tried with before its first use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -498,6 +487,7 @@ impl Manifest {
             stream: None,
             clip: None,
             inputs: Vec::new(),
+            outputs: Vec::new(),
             check: None,
             labels: None,
             dimensions: BTreeMap::new(),
@@ -554,6 +544,8 @@ impl Manifest {
         if let Some(embedding) = &self.embedding {
             embedding.check()?;
         }
+        self.inputs.iter().try_for_each(InputHint::check)?;
+        self.outputs.iter().try_for_each(OutputHint::check)?;
         if let Some(text) = &self.text {
             let sizes = [
                 text.context_tokens,

@@ -8,7 +8,7 @@
 //! * [`TextModel`] → [`TextJob`] → [`TextStep`], with [`KvPool`] between jobs
 //! * [`EmbeddingModel`] → [`EmbeddingJob`] → [`EmbeddingStep`]
 //! * [`TensorJob`], with [`SessionPool`] between jobs
-//! * [`StreamSession`]
+//! * [`StreamSession`], also with frames as they are: [`FrameLayout`]
 //! * [`Interpolator`] and [`FrameWindow`]
 //! * [`Check`], before all others
 //!
@@ -23,6 +23,7 @@ mod check;
 mod clip;
 mod embed;
 mod error;
+mod frames;
 mod stream;
 mod tensor;
 mod text;
@@ -34,7 +35,11 @@ pub use embed::{
     Embeddings,
 };
 pub use error::PipelineError;
-pub use stream::{PREPARED_MAX, PushId, StreamSession};
+pub use frames::{
+    ColorMatrix, ColorRange, FRAME_PLANES_MAX, FRAME_SIDE_PIXELS_MAX, FittedRect, Frame,
+    FrameFormat, FrameLayout, FrameSource, FrameTarget, Plane, dense_bytes, rgb_of,
+};
+pub use stream::{FramesPush, FramesResult, PREPARED_MAX, PushId, StreamSession};
 pub use tensor::{NamedTarget, NamedTensor, SESSIONS_MAX, SessionPool, TensorJob, TensorResult};
 pub use text::{
     BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, DRAFT_TOKENS_MAX, Finish, KvPool,

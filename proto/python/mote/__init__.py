@@ -29,6 +29,7 @@ from ._errors import (
     VersionUnsupported,
     WorkerDied,
 )
+from ._frame import Frame
 
 __all__ = [
     "Busy",
@@ -39,6 +40,7 @@ __all__ = [
     "DeadlineExceeded",
     "Embeddings",
     "Event",
+    "Frame",
     "Generation",
     "Internal",
     "Invalid",

@@ -78,6 +78,7 @@ pub fn entry(model: &Model) -> Entry {
         stream: None,
         clip: None,
         inputs: Vec::new(),
+        outputs: Vec::new(),
         check: None,
         labels: None,
         dimensions: BTreeMap::new(),

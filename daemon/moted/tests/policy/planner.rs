@@ -37,6 +37,7 @@ fn manifest(variants: Vec<Variant>) -> Manifest {
         stream: None,
         clip: None,
         inputs: Vec::new(),
+        outputs: Vec::new(),
         check: None,
         labels: None,
         dimensions: BTreeMap::new(),

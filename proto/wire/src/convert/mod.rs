@@ -5,6 +5,7 @@
 mod clip;
 mod embed;
 mod event;
+mod frame;
 mod options;
 mod receipt;
 pub(crate) mod reply;

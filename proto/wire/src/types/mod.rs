@@ -3,6 +3,7 @@
 //! Generated protobuf types stop in this crate; `convert/` goes both ways, one file per topic, and
 //! refuses what does not hold with [`Status::Invalid`] naming the field.
 
+mod frame;
 mod receipt;
 mod reply;
 mod report;
@@ -11,6 +12,7 @@ mod status;
 mod tensor;
 mod worker;
 
+pub use frame::{ColorMatrix, ColorRange, FrameFormat, FramePlane, VideoFrame};
 pub use receipt::{Device, ProviderShare, Reason, Receipt, Rejected};
 pub use reply::{
     Done, Embeddings, FinishReason, FrameOut, Logprobs, Preview, Progress, Reply, Stage,

@@ -62,7 +62,7 @@ pub fn event(event: &WorkerEvent) -> String {
 
 /// Fields that came after the first texts, as they are written while they say nothing: left out, so
 /// that those texts stand.
-const LATER: [&str; 16] = [
+const LATER: [&str; 19] = [
     "sandbox: None,",
     "pid: None,",
     "power: None,",
@@ -78,6 +78,9 @@ const LATER: [&str; 16] = [
     "accepted_tokens: 0,",
     "dropped_tokens: 0,",
     "texts: 0,",
+    "bytes_converted: 0,",
+    "frames: [],",
+    "frame_outputs: [],",
     "text: None,",
 ];
 
