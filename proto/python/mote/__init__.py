@@ -30,6 +30,7 @@ from ._errors import (
     WorkerDied,
 )
 from ._frame import Frame
+from ._memory import numpy_dtype
 
 __all__ = [
     "Busy",
@@ -61,4 +62,5 @@ __all__ = [
     "Watch",
     "WorkerDied",
     "connect",
+    "numpy_dtype",
 ]
