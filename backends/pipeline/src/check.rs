@@ -7,8 +7,8 @@ use crate::embed::{EmbeddingGraph, compute};
 use crate::stream::constant_tensor;
 use crate::text::{Bank, TextGraph};
 use mote_api::{
-    CheckInput, ConstantInput, DType, EmbeddingSpec, InputHint, Manifest, Model, Samples, Session,
-    Signature, Tensor, TensorSpec, TextSpec,
+    CheckInput, ConstantInput, DType, EmbeddingSpec, InputHint, Manifest, Model, PictureLayout,
+    Samples, Session, Signature, Tensor, TensorSpec, TextSpec,
 };
 use std::sync::Arc;
 
@@ -195,8 +195,11 @@ fn shape(manifest: &Manifest, spec: &TensorSpec) -> Vec<usize> {
         (Some(clip), _) if at >= 2 && [&clip.first, &clip.second].contains(&&spec.name) => {
             FRAME_PIXELS.next_multiple_of(clip.pad_multiple.max(1))
         }
-        (_, Some(hint)) => match (hint.layout.as_str(), at) {
-            ("nchw", 1) | ("nhwc", 3) => 3,
+        (_, Some(hint)) => match (hint.layout, at) {
+            (PictureLayout::Nchw | PictureLayout::Ncthw, 1)
+            | (PictureLayout::Ntchw, 2)
+            | (PictureLayout::Nhwc, 3)
+            | (PictureLayout::Nthwc, 4) => 3,
             (_, 0) => 1,
             _ => PICTURE_PIXELS,
         },

@@ -8,7 +8,7 @@
 //! * [`TextModel`] → [`TextJob`] → [`TextStep`], with [`KvPool`] between jobs
 //! * [`EmbeddingModel`] → [`EmbeddingJob`] → [`EmbeddingStep`]
 //! * [`TensorJob`], with [`SessionPool`] between jobs
-//! * [`StreamSession`]
+//! * [`StreamSession`], also with frames as they are: [`FrameLayout`]
 //! * [`FrameFilter`]: [`Interpolator`] in a [`FrameWindow`], [`Restorer`]
 //! * [`Labeller`]
 //! * [`Check`], before all others
@@ -25,6 +25,7 @@ mod clip;
 mod diffusion;
 mod embed;
 mod error;
+mod frames;
 mod philox;
 mod stream;
 mod tensor;
@@ -45,8 +46,12 @@ pub use embed::{
     Embeddings,
 };
 pub use error::PipelineError;
+pub use frames::{
+    ColorMatrix, ColorRange, FRAME_PLANES_MAX, FRAME_SIDE_PIXELS_MAX, FittedRect, Frame,
+    FrameFormat, FrameLayout, FrameSource, FrameTarget, Plane, dense_bytes, rgb_of,
+};
 pub use mote_api::FRAME_PIXELS_MAX;
-pub use stream::{PREPARED_MAX, PushId, StreamSession};
+pub use stream::{FramesPush, FramesResult, PREPARED_MAX, PushId, StreamSession};
 pub use tensor::{NamedTarget, NamedTensor, SESSIONS_MAX, SessionPool, TensorJob, TensorResult};
 pub use text::{
     BIAS_MAX, CONSTRAINT_BYTES_MAX, ChatTurn, Constraint, DRAFT_TOKENS_MAX, Finish, KvPool,

@@ -117,6 +117,7 @@ impl MoteReceipt {
             accepted_tokens: receipt.accepted_tokens,
             dropped_tokens: receipt.dropped_tokens,
             texts: receipt.texts,
+            bytes_converted: receipt.bytes_converted,
         }
     }
 }

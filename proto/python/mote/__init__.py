@@ -29,6 +29,8 @@ from ._errors import (
     VersionUnsupported,
     WorkerDied,
 )
+from ._frame import Frame
+from ._memory import numpy_dtype
 
 __all__ = [
     "Busy",
@@ -39,6 +41,7 @@ __all__ = [
     "DeadlineExceeded",
     "Embeddings",
     "Event",
+    "Frame",
     "Generation",
     "Internal",
     "Invalid",
@@ -59,4 +62,5 @@ __all__ = [
     "Watch",
     "WorkerDied",
     "connect",
+    "numpy_dtype",
 ]

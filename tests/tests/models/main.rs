@@ -7,6 +7,7 @@ mod bad_files;
 mod bad_input;
 mod clips;
 mod embedding;
+mod frames;
 mod language;
 mod sharing;
 mod streams;
