@@ -52,7 +52,9 @@ fn difference(have: &[Rgb], case: &Value) -> f64 {
     let name = case["name"].as_str().expect("a name");
     let bytes = fs::read(models().join(format!("golden/{name}.u16"))).expect("it is in git");
     let want = bytes.as_chunks().0.iter();
-    let want: Vec<f64> = want.map(|&it| f64::from(u16::from_le_bytes(it)) / 65535.0).collect();
+    let want: Vec<f64> = want
+        .map(|&it| f64::from(u16::from_le_bytes(it)) / 65535.0)
+        .collect();
     let have: Vec<u8> = have.iter().flat_map(|frame| &frame.rgb8).copied().collect();
     assert_eq!(have.len(), want.len(), "{name}");
     let pairs = have.iter().zip(&want);

@@ -23,7 +23,9 @@ fn backend() -> &'static OrtBackend {
     static BACKEND: OnceLock<OrtBackend> = OnceLock::new();
     BACKEND.get_or_init(|| {
         let library = std::env::var_os("MOTE_TEST_ORT_LIBRARY").unwrap_or_else(|| {
-            panic!("MOTE_TEST_ORT_LIBRARY is not set; run the tests with tests/run, which fetches it")
+            panic!(
+                "MOTE_TEST_ORT_LIBRARY is not set; run the tests with tests/run, which fetches it"
+            )
         });
         OrtBackend::load(Path::new(&library), "onnxruntime-test").expect("the library under test")
     })
@@ -65,7 +67,9 @@ impl Folder {
     }
 
     pub fn with_class(&self, class: &str) -> &Self {
-        self.edit("model_index.json", |index| index["_class_name"] = class.into())
+        self.edit("model_index.json", |index| {
+            index["_class_name"] = class.into()
+        })
     }
 
     pub fn remove(&self, part: &str) -> &Self {

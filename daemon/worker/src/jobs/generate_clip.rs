@@ -115,7 +115,9 @@ impl GenerateClipJob {
         let results = Results::create(clip.output, &spec, &output, clip.contact_sheet, frames)?;
         let resumed = u64::from(job.steps_done());
         Ok(Self {
-            scheduler: job.scheduler().to_string(),
+            scheduler: job
+                .scheduler()
+                .map_or_else(String::new, |kind| kind.to_string()),
             job,
             results,
             checkpoint,
