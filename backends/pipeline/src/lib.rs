@@ -1,5 +1,5 @@
 //! What Mote does with a loaded model, step by step: text generation, embedding, tensor runs, stateful
-//! streams, frame interpolation.
+//! streams, frame interpolation, clips from text.
 //!
 //! Everything here is driven from outside. A call does one *step* (a prefill chunk, a token, a
 //! frame, a run) and returns, so that its caller can pause, cancel or reorder between steps. No
@@ -10,6 +10,7 @@
 //! * [`TensorJob`], with [`SessionPool`] between jobs
 //! * [`StreamSession`]
 //! * [`Interpolator`] and [`FrameWindow`]
+//! * [`GenerationModel`] → [`GenerationJob`] → [`GenerationStep`], with a [`Scheduler`] inside
 //! * [`Check`], before all others
 //!
 //! Dependencies: `tokenizers` reads the ecosystem's `tokenizer.json`; `minijinja` renders its chat
@@ -32,7 +33,10 @@ mod text;
 pub use check::Check;
 pub use clip::{FACTORS, FRAME_PIXELS_MAX, FrameWindow, Interpolator, Rgb, RgbFrame, WindowStep};
 pub use diffusion::{
-    CONFIG_BYTES_MAX, Guidance, RESCALE_MAX, STEPS_MAX, Scheduler, SchedulerConfig, SchedulerError,
+    CHECKPOINT_BYTES_MAX, CLIP_FRAMES_MAX, CLIP_PROMPT_BYTES_MAX, CLIP_SIDE_MAX, CONFIG_BYTES_MAX,
+    GenerationDefaults, GenerationJob, GenerationModel, GenerationPlan, GenerationRequest,
+    GenerationSegment, GenerationStep, Guidance, ImageUse, LATENT_BYTES_MAX, RESCALE_MAX,
+    SEGMENT_PIXELS_MAX, SEGMENTS_MAX, STEPS_MAX, Scheduler, SchedulerConfig, SchedulerError,
     SchedulerKind, TRAIN_TIMESTEPS_MAX, Timing, flow_sigmas, gaussian,
 };
 pub use embed::{

@@ -1,0 +1,5 @@
+//! Clips of tiny random pipelines, compared with what diffusers computes
+//! (`tests/models/diffusion/pipelines.py`).
+
+mod golden;
+mod support;
