@@ -44,10 +44,10 @@ def rms_norm(sample, normalized_shape, weight=None, eps=None):
     return normed if weight is None else normed * weight
 
 
-def cat(tensors, dim=0, of=torch.cat, **more):
-    """`torch.cat` by an axis from the front: the exporter counts from the back of ranks that it
-    gets wrong after a tensor was flattened."""
-    return of(tensors, dim % tensors[0].dim(), **more)
+def repeat_interleave(tensor, repeats, dim=0, of=torch.Tensor.repeat_interleave):
+    """`torch.Tensor.repeat_interleave` by an axis from the front: one of -1 makes the exporter put what
+    it stands for in the place of every other -1 in the graph, those of reshapes included."""
+    return of(tensor, repeats, dim=dim % tensor.dim())
 
 
 def write(module, inputs, outputs, dynamic, file):
@@ -63,7 +63,7 @@ def write(module, inputs, outputs, dynamic, file):
         if isinstance(part, torch.nn.Upsample) and part.mode == "nearest-exact":
             part.mode = "nearest"
     norm = unittest.mock.patch("torch.nn.functional.rms_norm", rms_norm)
-    axes = unittest.mock.patch("torch.cat", cat)
+    axes = unittest.mock.patch("torch.Tensor.repeat_interleave", repeat_interleave)
     with torch.no_grad(), warnings.catch_warnings(), norm, axes:
         warnings.simplefilter("ignore")
         torch.onnx.export(
