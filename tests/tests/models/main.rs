@@ -8,6 +8,7 @@ mod bad_input;
 mod clips;
 mod embedding;
 mod frames;
+mod generated_clips;
 mod language;
 mod sharing;
 mod streams;
