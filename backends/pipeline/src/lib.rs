@@ -10,6 +10,7 @@
 //! * [`TensorJob`], with [`SessionPool`] between jobs
 //! * [`StreamSession`]
 //! * [`Interpolator`] and [`FrameWindow`]
+//! * [`SchedulerConfig`] → [`Scheduler`], with [`Guidance`] and noise from [`gaussian`]
 //! * [`Check`], before all others
 //!
 //! Dependencies: `tokenizers` reads the ecosystem's `tokenizer.json`; `minijinja` renders its chat
@@ -32,7 +33,7 @@ mod text;
 pub use check::Check;
 pub use clip::{FACTORS, FRAME_PIXELS_MAX, FrameWindow, Interpolator, Rgb, RgbFrame, WindowStep};
 pub use diffusion::{
-    CONFIG_BYTES_MAX, Guidance, RESCALE_MAX, STEPS_MAX, Scheduler, SchedulerConfig, SchedulerError,
+    CONFIG_BYTES_MAX, Guidance, STEPS_MAX, Scheduler, SchedulerConfig, SchedulerError,
     SchedulerKind, TRAIN_TIMESTEPS_MAX, Timing, flow_sigmas, gaussian,
 };
 pub use embed::{

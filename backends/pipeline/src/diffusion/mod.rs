@@ -4,7 +4,7 @@ mod guidance;
 mod noise;
 mod scheduler;
 
-pub use guidance::{Guidance, RESCALE_MAX};
+pub use guidance::Guidance;
 pub use noise::gaussian;
 pub use scheduler::{
     CONFIG_BYTES_MAX, STEPS_MAX, Scheduler, SchedulerConfig, SchedulerError, SchedulerKind,
