@@ -648,7 +648,7 @@ fn no_configuration_panics() {
         ),
     ];
     let mut opened = 0;
-    for _ in 0..20_000 {
+    for _ in 0..4_000 {
         let kind = random.of(&SchedulerKind::ALL);
         let mut options = json!({"_class_name": kind.class()});
         for _ in 0..random.below(6) {
@@ -686,5 +686,5 @@ fn no_configuration_panics() {
         let _ = (scheduler.sigma(taken), scheduler.history());
     }
     eprintln!("{opened} opened");
-    assert!(opened > 5_000, "{opened}");
+    assert!(opened > 1_000, "{opened}");
 }
