@@ -32,7 +32,7 @@ mod runner;
 mod scheduler;
 mod segment;
 
-pub use guidance::{Guidance, RESCALE_MAX};
+pub use guidance::Guidance;
 pub use job::{GenerationJob, GenerationStep};
 pub use model::{GenerationDefaults, GenerationModel, ImageUse};
 pub use noise::gaussian;
