@@ -27,7 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn measure(width: u32, height: u32, frames: u32) -> Result<(), Box<dyn Error>> {
-    let frames: Vec<Frame> = (0..frames).map(|index| draw(width, height, index)).collect();
+    let frames: Vec<Frame> = (0..frames)
+        .map(|index| draw(width, height, index))
+        .collect();
     let spec = ClipSpec {
         width,
         height,
@@ -80,11 +82,16 @@ fn draw(width: u32, height: u32, index: u32) -> Frame {
     let wave = |at: u32, length: f32| (127.0 + 100.0 * (at as f32 / length).sin()) as u8;
     for (at, pixel) in (0..).zip(frame.rgb.chunks_exact_mut(3)) {
         let (x, y) = (at % width, at / width);
-        let is_square = x.abs_diff(index * 3 % width) < width / 8 && y.abs_diff(height / 2) < height / 8;
+        let is_square =
+            x.abs_diff(index * 3 % width) < width / 8 && y.abs_diff(height / 2) < height / 8;
         pixel.copy_from_slice(&if is_square {
             [250, 220, 30]
         } else {
-            [wave(x + index, 17.0), wave(y + x / 2, 23.0), wave(x + y + 2 * index, 31.0)]
+            [
+                wave(x + index, 17.0),
+                wave(y + x / 2, 23.0),
+                wave(x + y + 2 * index, 31.0),
+            ]
         });
     }
     frame
