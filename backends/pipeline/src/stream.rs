@@ -185,6 +185,9 @@ impl StreamSession {
         inputs.extend(sources.iter().map(|source| source.input()));
         let mut outputs = push.outputs.to_vec();
         outputs.extend(targets.iter().filter_map(|target| target.output()));
+        if self.frames.take_outgrown() {
+            self.forget_recent();
+        }
         let id = self.prepared_as(&inputs, &outputs)?;
         let mut bytes_converted = 0;
         for source in &sources {
@@ -316,6 +319,13 @@ impl StreamSession {
         self.prepared.clear();
         self.recent.clear();
         self.unbind();
+    }
+
+    /// Forgets pushes that were not prepared by the caller. What is bound stays until the next push.
+    fn forget_recent(&mut self) {
+        let recent = std::mem::take(&mut self.recent);
+        self.prepared
+            .retain(|prepared| !recent.contains(&prepared.id));
     }
 
     fn unbind(&mut self) {

@@ -130,6 +130,23 @@ impl Stream {
 
     /// As [`Stream::push`], with frames. A frame of an input must be left alone until the call returns: what is
     /// written to it meanwhile may be seen, or not.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mote_client::ClientError> {
+    /// use mote_client::{Client, FrameFormat, FramesPush, WorkOptions};
+    ///
+    /// let client = Client::connect_default("camera")?;
+    /// let mut stream = client.open_stream("selfie-segmentation", &WorkOptions::default())?;
+    /// let mut buffer = stream.buffer(FrameFormat::Nv12.dense_bytes(1280, 720, 3))?;
+    /// buffer.with_slice_mut(|bytes| bytes.fill(128));
+    /// let result = stream.push_frames(&FramesPush {
+    ///     frames: &[buffer.frame("input_1", FrameFormat::Nv12, (1280, 720))],
+    ///     ..FramesPush::default()
+    /// })?;
+    /// println!("{} bytes converted", result.bytes_converted);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn push_frames(&mut self, push: &FramesPush<'_>) -> Result<StreamResult, ClientError> {
         let staging = Staging::of(push.inputs);
         self.make_room(staging.bytes)?;

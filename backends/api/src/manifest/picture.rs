@@ -179,3 +179,67 @@ fn check(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Manifest;
+    use super::*;
+    use std::path::Path;
+
+    const GOOD: &str = "format = 1\nname = \"m\"\ntask = \"tensor\"\n[[variant]]\nname = \"a\"\n\
+        backend = \"tract\"\nfile = \"m.onnx\"\nprecision = \"f32\"\n";
+    const INPUT: &str = "[[input]]\nname = \"x\"\nlayout = \"nhwc\"\nscale = 0.5\n\
+        mean = [0.0, 1.0, 2.0]\nstd = [1.0, 1.0, 2.0]\n";
+    const MORE: &str = "order = \"bgr\"\nfit = \"letterbox\"\nfilter = \"area\"\npad = [1, 2, 3]\n";
+
+    fn parse(more: &str) -> Result<Manifest, String> {
+        let text = format!("{GOOD}{more}");
+        Manifest::parse(&text, Path::new("mote.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn hints_say_how_pictures_become_inputs_and_outputs_pictures() {
+        let manifest = parse(INPUT).expect("holds");
+        let usual = InputHint::plain("x", PictureLayout::Nhwc);
+        let said = InputHint {
+            scale: 0.5,
+            mean: [0.0, 1.0, 2.0],
+            std: [1.0, 1.0, 2.0],
+            ..usual
+        };
+        assert_eq!(manifest.inputs, [said.clone()]);
+        let manifest = parse(&format!("{INPUT}{MORE}")).expect("holds");
+        let all = InputHint {
+            order: ChannelOrder::Bgr,
+            fit: Fit::Letterbox,
+            filter: Filter::Area,
+            pad: [1, 2, 3],
+            ..said
+        };
+        assert_eq!(manifest.inputs, [all]);
+        let text = toml::to_string(&manifest).expect("plain");
+        let again = Manifest::parse(&text, Path::new("mote.toml")).expect("holds");
+        assert_eq!(again, manifest);
+        let output = INPUT.replace("[[input]]", "[[output]]");
+        let manifest = parse(&format!("{output}order = \"bgr\"\n")).expect("holds");
+        assert_eq!(manifest.outputs[0].order, ChannelOrder::Bgr);
+        parse(&format!("{output}fit = \"letterbox\"\n")).expect_err("outputs are not fitted");
+    }
+
+    #[test]
+    fn hints_that_do_not_hold_are_refused_by_field() {
+        for (from, to, field) in [
+            ("scale = 0.5", "scale = 0.0", "input[x].scale"),
+            ("scale = 0.5", "scale = nan", "input[x].scale"),
+            ("[0.0, 1.0, 2.0]", "[0.0, inf, 2.0]", "input[x].mean"),
+            ("[1.0, 1.0, 2.0]", "[1.0, 0.0, 2.0]", "input[x].std"),
+        ] {
+            let error = parse(&INPUT.replace(from, to)).expect_err(field);
+            assert!(error.contains(field), "{error}");
+            let output = INPUT.replace(from, to).replace("[[input]]", "[[output]]");
+            let error = parse(&output).expect_err(field);
+            assert!(error.contains(&field.replace("input", "output")), "{error}");
+        }
+        parse(&INPUT.replace("nhwc", "chwn")).expect_err("no such layout");
+    }
+}

@@ -65,6 +65,8 @@ pub(crate) struct FramePorts {
     output_hints: Vec<OutputHint>,
     readers: Vec<Reading>,
     writers: Vec<Writing>,
+    /// Whether a tensor was replaced by one of another size.
+    outgrown: bool,
 }
 
 struct Reading {
@@ -73,6 +75,30 @@ struct Reading {
     reader: FrameReader,
     /// What the input is bound to.
     tensor: Tensor,
+}
+
+impl Reading {
+    fn new(
+        (name, shape): (&str, &[usize]),
+        (layout, picture): (&FrameLayout, &Picture),
+        hint: &InputHint,
+    ) -> Result<Self, PipelineError> {
+        Ok(Self {
+            name: name.to_owned(),
+            kind: Kind::of(layout, picture),
+            reader: FrameReader::new(layout, picture, hint),
+            tensor: Tensor::zeroed(picture.dtype, shape)?,
+        })
+    }
+
+    /// Makes it one for frames of this kind.
+    fn fit(&mut self, (layout, picture): (&FrameLayout, &Picture), hint: &InputHint) {
+        let kind = Kind::of(layout, picture);
+        if self.kind != kind {
+            self.reader = FrameReader::new(layout, picture, hint);
+            self.kind = kind;
+        }
+    }
 }
 
 struct Writing {
@@ -127,6 +153,7 @@ impl FramePorts {
             output_hints: output_hints.to_vec(),
             readers: Vec::new(),
             writers: Vec::new(),
+            outgrown: false,
         }
     }
 
@@ -177,42 +204,31 @@ impl FramePorts {
             });
         }
         let hint = hint.ok_or_else(|| no_hint("input", "becomes this input"))?;
-        let kind = Kind::of(layout, &picture);
-        let known = self.readers.iter().position(|known| known.name == name);
-        if let Some(known) = known.map(|at| &mut self.readers[at]) {
-            if known.kind != kind {
-                let tensor = match known.tensor.shape() == shape {
-                    true => known.tensor.clone(),
-                    false => Tensor::zeroed(picture.dtype, &shape)?,
-                };
-                *known = Reading {
-                    name: name.clone(),
-                    reader: FrameReader::new(layout, &picture, hint),
-                    kind,
-                    tensor,
-                };
+        let reading = self.readers.iter_mut().find(|known| known.name == name);
+        let reading = match reading {
+            Some(known) => known,
+            None => {
+                let new = Reading::new((&name, &shape), (layout, &picture), hint)?;
+                self.readers.push_mut(new)
             }
-            let tensor = known.tensor.clone();
-            return Ok(CheckedSource {
-                name,
-                frame,
-                tensor,
-                is_converted: true,
-            });
+        };
+        if reading.tensor.shape() != shape {
+            self.outgrown = true;
+            *reading = Reading::new((&name, &shape), (layout, &picture), hint)?;
         }
-        let tensor = Tensor::zeroed(picture.dtype, &shape)?;
-        self.readers.push(Reading {
-            name: name.clone(),
-            reader: FrameReader::new(layout, &picture, hint),
-            kind,
-            tensor: tensor.clone(),
-        });
+        reading.fit((layout, &picture), hint);
         Ok(CheckedSource {
+            tensor: reading.tensor.clone(),
             name,
             frame,
-            tensor,
             is_converted: true,
         })
+    }
+
+    /// Whether a tensor was replaced by one of another size since this was asked last: what is bound to the old
+    /// one should let go of it.
+    pub fn take_outgrown(&mut self) -> bool {
+        std::mem::take(&mut self.outgrown)
     }
 
     /// Fills the tensor of a frame, unless it is the frame itself; the bytes written.
