@@ -5,8 +5,10 @@ mod device;
 mod faulty;
 mod load;
 mod onnx;
+mod labelling;
 mod probe;
 mod profile;
+mod restoration;
 mod run;
 mod threads;
 

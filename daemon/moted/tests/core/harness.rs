@@ -77,6 +77,8 @@ pub fn entry(model: &Model) -> Entry {
         embedding: None,
         stream: None,
         clip: None,
+        restoration: None,
+        labelling: None,
         inputs: Vec::new(),
         check: None,
         labels: None,

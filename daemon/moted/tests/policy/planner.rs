@@ -36,6 +36,8 @@ fn manifest(variants: Vec<Variant>) -> Manifest {
         embedding: None,
         stream: None,
         clip: None,
+        restoration: None,
+        labelling: None,
         inputs: Vec::new(),
         check: None,
         labels: None,
