@@ -61,7 +61,7 @@ mod watch;
 pub use buffer::Buffer;
 pub use call::Canceller;
 pub use client::Client;
-pub use clip::{ClipEvent, ClipSteering, ClipWork};
+pub use clip::{ClipEvent, ClipFrame, ClipSteering, ClipWork};
 pub use embed::{EmbedResult, Embedding, EmbeddingEvent, Vectors};
 pub use error::{ClientError, ProtocolError};
 pub use generation::{Generation, GenerationEvent};
@@ -74,7 +74,7 @@ pub use mote_wire::limits::Limits;
 pub use mote_wire::types::{
     BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, ClipSegment, Constraint,
     DType, Device, Done, Embed, EmbedKind, Event, EventKind, Explanation, FinishReason,
-    FrameLabels, FrameOut, Generate, GenerateClip, Label, LabelBox, LabelClip, LogitBias, Logprobs,
+    FrameLabels, Generate, GenerateClip, Label, LabelBox, LabelClip, LogitBias, Logprobs,
     ModelDetails, ModelInfo, PowerReport, Preview, Priority, Progress, Prompt, ProviderShare,
     Reason, Reasoning, Receipt, Rejected, Sampling, Sandbox, SandboxPart, SandboxState, Stage,
     Status, StatusReport, TensorSpec, Token, TopToken, TransformClip, TrialInfo, VariantInfo,

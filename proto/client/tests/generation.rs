@@ -359,6 +359,7 @@ fn a_clip_is_written_to_the_files_that_were_passed() {
         frame_rate: None,
         encoder_speed: None,
         preview_every: Some(4),
+        tile_side_max: None,
         options: WorkOptions::default(),
         input: file(b"clip").into_fd(),
         output: output.try_clone_fd().expect("a descriptor"),
