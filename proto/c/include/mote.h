@@ -21,10 +21,11 @@
  *    names the argument ("client", "inputs[0].name", ...). Functions without a status return NULL
  *    or 0 for a NULL handle.
  *  - THREADS. Handles may be used from any thread, and a client from several at once. Calls with
- *    the same stream, generation or transform take turns, except that cancelling never waits.
+ *    the same stream, generation or clip take turns, except that cancelling, pausing, resuming and
+ *    steering never wait.
  *    Nothing here may be called from a signal handler, nor in a child after fork().
  *  - BLOCKING. Calls wait for the daemon as long as it takes. `deadline_ms` in the options bounds
- *    work; generations and transforms can be cancelled from another thread.
+ *    work; generations and work on clips can be cancelled from another thread.
  *  - TEXT is UTF-8 and ends with NUL.
  *  - STRUCTS that begin with `size` may grow: set it to sizeof, best with the MOTE_*_INIT macro,
  *    and unused fields to 0. Programs built against an older header go on working. Structs without
@@ -292,7 +293,7 @@ mote_status_t mote_rescan(const mote_client_t *client, mote_error_t **error);
 /* ---- Receipts ---- */
 
 /* What a result was computed by, on, and how. Borrowed from the result, stream, generation or
- * transform that it is of. Never changes; any thread. */
+ * clip that it is of. Never changes; any thread. */
 typedef struct mote_receipt mote_receipt_t;
 
 /* The fields of a receipt. Texts are borrowed from it. Times are wall time. */
@@ -346,12 +347,16 @@ typedef struct mote_receipt_info {
   uint64_t dropped_tokens;    /* left out because the context was full */
   uint64_t texts;             /* that were embedded; prompt_tokens counts their tokens */
   uint64_t bytes_converted;   /* as mote_result_bytes_converted() */
+  const char *scheduler;      /* generated clips: by its diffusers class; otherwise "" */
+  const uint64_t *step_times_us; /* generated clips: of each denoising step, in order; or NULL */
+  size_t step_time_count;
+  uint64_t resumed_steps; /* of them, those that were taken over from a checkpoint */
 } mote_receipt_info_t;
 
 #define MOTE_RECEIPT_INFO_INIT                                                                 \
   {sizeof(mote_receipt_info_t),                                                                \
    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Fills in *info, whose size is set. */
 mote_status_t mote_receipt_info(const mote_receipt_t *receipt, mote_receipt_info_t *info,
@@ -637,7 +642,7 @@ mote_status_t mote_stream_close(const mote_stream_t *stream, const mote_receipt_
 
 void mote_stream_free(mote_stream_t *stream);
 
-/* ---- Events of generations and transforms ---- */
+/* ---- Events of generations and of work on clips ---- */
 
 enum {
   MOTE_EVENT_NONE = 0,     /* it is over: MOTE_EVENT_DONE was told before */
@@ -645,7 +650,9 @@ enum {
   MOTE_EVENT_PROGRESS = 2, /* stage, done, total, remaining_ms */
   MOTE_EVENT_TOKEN = 3,    /* token_index, token_id, text, text_bytes */
   MOTE_EVENT_PREVIEW = 4,  /* frame_index, width, height, png, png_bytes */
-  MOTE_EVENT_DONE = 5      /* finish, receipt */
+  MOTE_EVENT_DONE = 5,     /* finish, receipt */
+  MOTE_EVENT_FRAME = 6,    /* frame_index, width, height, pixels, pixel_bytes */
+  MOTE_EVENT_LABELS = 7    /* frame_index, frame_count, time_us, labels, boxes */
 };
 
 enum {
@@ -657,7 +664,9 @@ enum {
   MOTE_STAGE_ENCODE = 6,
   MOTE_STAGE_TRYING = 7,   /* ways to run the model are tried before its first use */
   MOTE_STAGE_COMPILING = 8, /* done, total: milliseconds; total is of the last time, or 0 */
-  MOTE_STAGE_EMBED = 9      /* done, total: texts */
+  MOTE_STAGE_EMBED = 9,     /* done, total: texts */
+  MOTE_STAGE_DENOISE = 10,  /* done, total: steps */
+  MOTE_STAGE_LABEL = 11     /* done, total: frames */
 };
 
 /* Why an answer ended. */
@@ -677,6 +686,24 @@ typedef struct mote_top_token {
   size_t text_bytes;
 } mote_top_token_t;
 
+/* A class that is seen in a frame. */
+typedef struct mote_label {
+  uint32_t class_id; /* its number in the model */
+  float score;       /* as the model gives it */
+  const char *label; /* its name; "" where the model brings none */
+} mote_label_t;
+
+/* A class and where it is seen, in pixels of the frame from its upper left corner. */
+typedef struct mote_label_box {
+  uint32_t class_id;
+  float score;
+  const char *label;
+  float x0; /* left edge */
+  float y0; /* upper edge */
+  float x1; /* right edge */
+  float y1; /* lower edge */
+} mote_label_box_t;
+
 /* Something that happened. Fields that do not belong to its kind are 0. Kinds may be added: ignore
  * those you do not know. */
 typedef struct mote_event {
@@ -692,12 +719,13 @@ typedef struct mote_event {
   uint32_t token_id;
   const char *text; /* whole characters; "" while one is incomplete. Holds until the next call */
   size_t text_bytes;
-  uint64_t frame_index; /* the output frame that a preview shows */
+  uint64_t frame_index; /* the output frame that a preview shows, while a clip is generated the steps
+                           done; the frame that is told of, or the first of them */
   uint32_t width;
   uint32_t height;
   const uint8_t *png; /* a PNG file. Holds until the next call */
   size_t png_bytes;
-  const mote_receipt_t *receipt; /* holds until the generation or transform is freed */
+  const mote_receipt_t *receipt; /* holds until the generation or clip is freed */
   int32_t has_logprob; /* not 0: logprob, top and top_count are told, as was asked for */
   float logprob;       /* natural logarithm of the token's probability by the model itself */
   const mote_top_token_t *top; /* the likeliest tokens, the likeliest first. Holds until the next call */
@@ -705,10 +733,21 @@ typedef struct mote_event {
   const char *reasoning; /* as text, of the reasoning where that is told apart */
   size_t reasoning_bytes;
   uint64_t is_reasoning; /* not 0: the token is of the reasoning, or one of its tags */
+  const uint8_t *pixels; /* red, green, blue of each pixel, rows without gaps. Holds until the next
+                            call, as do labels, boxes and their names */
+  size_t pixel_bytes;
+  uint64_t frame_count; /* how many frames the labels are about */
+  uint64_t time_us;     /* when the first of them is shown, from the beginning of the clip */
+  const mote_label_t *labels; /* what the whole frame is, the likeliest first */
+  size_t label_count;
+  const mote_label_box_t *boxes; /* what is where, the likeliest first */
+  size_t box_count;
 } mote_event_t;
 
-#define MOTE_EVENT_INIT                                                                       \
-  {sizeof(mote_event_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define MOTE_EVENT_INIT                                                                        \
+  {sizeof(mote_event_t),                                                                       \
+   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+   0}
 
 /* ---- Text ---- */
 
@@ -804,14 +843,44 @@ void mote_generation_free(mote_generation_t *generation);
 
 /* ---- Clips ---- */
 
+/* How a clip is written. */
 enum {
   MOTE_CLIP_MP4_AV1 = 1,
   MOTE_CLIP_GIF = 2,
-  MOTE_CLIP_PNG_STREAM = 3 /* PNG files one after another */
+  MOTE_CLIP_PNG_STREAM = 3, /* PNG files one after another */
+  MOTE_CLIP_WEBM_AV1 = 4,
+  MOTE_CLIP_WEBP = 5,     /* animated, lossless */
+  MOTE_CLIP_RAW_RGB8 = 6, /* frames one after another: RGB, 8 bits each, rows without gaps */
+  MOTE_CLIP_Y4M = 7       /* YUV4MPEG2, 4:2:0 */
 };
 
-/* A clip to be transformed, from file to file. The daemon is passed duplicates of the descriptors:
- * the caller's stay open and his. Start from MOTE_TRANSFORM_ARGS_INIT: 0 is a descriptor. */
+/* Work on a clip: one that is transformed, generated or labelled. Freed before its end, it is
+ * cancelled. The daemon is passed duplicates of descriptors: the caller's stay open and his. */
+typedef struct mote_transform mote_clip_t;
+
+/*
+ * As mote_generation_next(). MOTE_EVENT_PREVIEW and MOTE_EVENT_FRAME come where they are asked for,
+ * MOTE_EVENT_LABELS of clips that are labelled. After MOTE_EVENT_DONE the output is written.
+ */
+mote_status_t mote_clip_next(const mote_clip_t *clip, mote_event_t *event, mote_error_t **error);
+
+/* As mote_generation_cancel(). What was written to the output by then is no clip. */
+mote_status_t mote_clip_cancel(const mote_clip_t *clip, mote_error_t **error);
+
+/* Halts the work at its next step. It keeps its memory; others may use the device meanwhile. Like
+ * mote_clip_cancel(), this does not wait, and does nothing to work that is over. */
+mote_status_t mote_clip_pause(const mote_clip_t *clip, mote_error_t **error);
+
+/* Lets it go on. */
+mote_status_t mote_clip_resume(const mote_clip_t *clip, mote_error_t **error);
+
+/* Another prompt for the shots of a generated clip that have not begun. */
+mote_status_t mote_clip_steer(const mote_clip_t *clip, const char *prompt, mote_error_t **error);
+
+void mote_clip_free(mote_clip_t *clip);
+
+/* A clip to be transformed, from file to file. Start from MOTE_TRANSFORM_ARGS_INIT: 0 is a
+ * descriptor. */
 typedef struct mote_transform_args {
   size_t size;
   const char *model;
@@ -821,32 +890,105 @@ typedef struct mote_transform_args {
   int32_t contact_sheet_fd;      /* likewise, for a PNG with some of the frames; -1 is none */
   int32_t output_format;         /* MOTE_CLIP_* */
   int32_t encoder_speed;         /* AV1: 0 (slow, small) to 10; -1 leaves it to the daemon */
-  uint32_t factor;               /* frames out per frame in: 2 or 4 */
+  uint32_t factor;               /* frames out per frame in: 2 or 4; 0 with models that restore
+                                    frames (task "frame-restoration"), which give one for each */
   uint64_t frames_max;           /* frames to read; 0 is all */
   uint32_t width_max;            /* frames are scaled down to fit; 0 leaves them */
   uint32_t height_max;
   uint32_t frame_rate;    /* of an input that does not say; 0 takes 24 */
   uint32_t preview_every; /* a preview of about every n-th output frame; 0 is none */
+  uint64_t tile_side_max; /* larger frames are restored in tiles of so many pixels a side; 0 leaves
+                             it to the memory there is */
 } mote_transform_args_t;
 
 #define MOTE_TRANSFORM_ARGS_INIT \
-  {sizeof(mote_transform_args_t), 0, 0, -1, -1, -1, MOTE_CLIP_MP4_AV1, -1, 2, 0, 0, 0, 0, 0}
+  {sizeof(mote_transform_args_t), 0, 0, -1, -1, -1, MOTE_CLIP_MP4_AV1, -1, 2, 0, 0, 0, 0, 0, 0}
 
-/* A clip while it is transformed. Freed before its end, it is cancelled. */
-typedef struct mote_transform mote_transform_t;
+/* The name that mote_clip_t has in older programs, and that of its functions. */
+typedef mote_clip_t mote_transform_t;
 
 /* Begins to transform a clip. */
 mote_status_t mote_transform_clip(const mote_client_t *client, const mote_transform_args_t *args,
-                                  mote_transform_t **transform, mote_error_t **error);
+                                  mote_clip_t **transform, mote_error_t **error);
 
-/* As mote_generation_next(). After MOTE_EVENT_DONE the output is written. */
 mote_status_t mote_transform_next(const mote_transform_t *transform, mote_event_t *event,
                                   mote_error_t **error);
 
-/* As mote_generation_cancel(). What was written to the output by then is no clip. */
 mote_status_t mote_transform_cancel(const mote_transform_t *transform, mote_error_t **error);
 
 void mote_transform_free(mote_transform_t *transform);
+
+/* One shot of a generated clip. */
+typedef struct mote_clip_segment {
+  const char *prompt;
+  uint32_t frames; /* 0: as many as the model makes by itself */
+  uint32_t flags;  /* 0 */
+} mote_clip_segment_t;
+
+/* A clip to be made of words, pictures (PNG) or another clip. 0 leaves a number to the model. Start
+ * from MOTE_GENERATE_CLIP_ARGS_INIT: 0 is a descriptor; -1 is none. */
+typedef struct mote_generate_clip_args {
+  size_t size;
+  const char *model;
+  const mote_clip_segment_t *segments; /* 1 to 16, each going on from where the one before ended */
+  size_t segment_count;
+  const char *negative_prompt;   /* what it shall not show, where there is guidance; or NULL */
+  const char *scheduler;         /* by its diffusers class, or "flow-match-euler", "euler", "ddim", "lcm",
+                                    "dpmpp-2m"; NULL takes the model's own */
+  const mote_options_t *options; /* or NULL */
+  uint64_t seed;        /* the same seed gives the same frames; used when has_seed is not 0 */
+  int32_t has_seed;     /* 0: the daemon draws one, and the receipt tells it */
+  int32_t has_guidance; /* 0: the model's own */
+  float guidance;       /* how much the prompt counts, 0 to 100; 1 is no guidance, and half the work */
+  float strength;       /* how much of source_fd is made anew: above 0, at most 1; 0: the usual */
+  uint32_t steps;       /* denoising steps of each shot */
+  uint32_t width;       /* in pixels */
+  uint32_t height;
+  uint32_t frame_rate;    /* frames per second */
+  uint32_t preview_every; /* a preview after about every n-th step; 0 is none */
+  int32_t send_frames;    /* not 0: MOTE_EVENT_FRAME for each frame, as soon as it is decoded */
+  int32_t output_format;  /* MOTE_CLIP_* */
+  int32_t encoder_speed;  /* AV1: 0 (slow, small) to 10; -1 leaves it to the daemon */
+  int32_t output_fd;      /* opened for reading and writing */
+  int32_t contact_sheet_fd;   /* likewise, for a PNG with some of the frames */
+  int32_t first_image_fd;     /* a picture for the first frame, */
+  int32_t last_image_fd;      /* for the last, */
+  int32_t reference_image_fd; /* and of what is to be seen */
+  int32_t source_fd;          /* a clip to begin from */
+  int32_t checkpoint_fd; /* opened for reading and writing, keeps the work so far: the same request with
+                            what an earlier one left there goes on from that, to the same frames */
+  uint32_t flags;        /* 0 */
+} mote_generate_clip_args_t;
+
+#define MOTE_GENERATE_CLIP_ARGS_INIT                                                           \
+  {sizeof(mote_generate_clip_args_t),                                                          \
+   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,                                          \
+   MOTE_CLIP_MP4_AV1, -1, -1, -1, -1, -1, -1, -1, -1, 0}
+
+/* Begins to make a clip. */
+mote_status_t mote_generate_clip(const mote_client_t *client,
+                                 const mote_generate_clip_args_t *args, mote_clip_t **clip,
+                                 mote_error_t **error);
+
+/* A clip whose frames are to be labelled. Start from MOTE_LABEL_CLIP_ARGS_INIT. */
+typedef struct mote_label_clip_args {
+  size_t size;
+  const char *model;
+  const mote_options_t *options; /* or NULL */
+  uint64_t frames_max;           /* frames to read; 0 is all */
+  int32_t input_fd;              /* opened for reading */
+  uint32_t every;                /* look at every n-th frame only; 0 looks at all */
+  uint32_t frame_rate;           /* of an input that does not say; 0 takes 24 */
+  uint32_t labels_max;           /* labels of each frame at most; 0: the model's own */
+  int32_t has_score_min;         /* 0: the model's own */
+  float score_min;               /* nothing below this is told */
+} mote_label_clip_args_t;
+
+#define MOTE_LABEL_CLIP_ARGS_INIT {sizeof(mote_label_clip_args_t), 0, 0, 0, -1, 0, 0, 0, 0, 0}
+
+/* Begins to tell what is seen in a clip, in MOTE_EVENT_LABELS. */
+mote_status_t mote_label_clip(const mote_client_t *client, const mote_label_clip_args_t *args,
+                              mote_clip_t **clip, mote_error_t **error);
 
 #ifdef __cplusplus
 }

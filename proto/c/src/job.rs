@@ -6,9 +6,11 @@ use crate::door::Filled;
 use crate::error::MoteError;
 use crate::failure::Failure;
 use crate::receipt::MoteReceipt;
+use crate::seen::Seen;
 use crate::structs::{Event, TopToken};
 use mote_client::{
-    Canceller, ClientError, Done, FinishReason, Logprobs, Preview, Progress, Stage, Token,
+    Canceller, ClientError, ClipFrame, Done, FinishReason, FrameLabels, Logprobs, Preview,
+    Progress, Stage, Token,
 };
 use std::ffi::CString;
 use std::ptr;
@@ -23,12 +25,14 @@ pub(crate) struct Job<I> {
 
 struct Work<I> {
     events: I,
-    /// Text or picture of the event that C was told last.
+    /// Text, picture or frame of the event that C was told last.
     content: Vec<u8>,
     reasoning: Vec<u8>,
     /// The likeliest tokens of the event that C was told last, and their texts.
     top: Vec<TopToken>,
     top_texts: Vec<CString>,
+    /// What is seen in the frame that C was told of last.
+    seen: Seen,
 }
 
 /// One event of either kind of work.
@@ -37,6 +41,8 @@ pub(crate) enum JobEvent {
     Progress(Progress),
     Token(Token),
     Preview(Preview),
+    Frame(ClipFrame),
+    Labels(FrameLabels),
     Done(Box<Done>),
 }
 
@@ -52,6 +58,7 @@ where
             reasoning: Vec::new(),
             top: Vec::new(),
             top_texts: Vec::new(),
+            seen: Seen::default(),
         };
         Self {
             work: Mutex::new(work),
@@ -82,6 +89,8 @@ where
             },
             JobEvent::Token(token) => work.show_token(token),
             JobEvent::Preview(preview) => work.show_preview(preview),
+            JobEvent::Frame(frame) => work.show_frame(frame),
+            JobEvent::Labels(labels) => work.show_labels(labels),
             JobEvent::Done(done) => {
                 let finish = finish_number(done.finish);
                 let receipt = self.receipt.get_or_init(|| MoteReceipt::new(done.receipt));
@@ -160,6 +169,37 @@ impl<I> Work<I> {
             ..EMPTY
         }
     }
+
+    fn show_frame(&mut self, frame: ClipFrame) -> Event {
+        self.content = frame.pixels;
+        Event {
+            kind: MOTE_EVENT_FRAME,
+            frame_index: frame.frame_index,
+            width: frame.width,
+            height: frame.height,
+            pixels: self.content.as_ptr(),
+            pixel_bytes: self.content.len(),
+            ..EMPTY
+        }
+    }
+
+    fn show_labels(&mut self, told: FrameLabels) -> Event {
+        let (frame_index, frame_count) = (told.frame_index, told.frame_count);
+        let time_us = told.time_us;
+        self.seen = Seen::new(told);
+        let (labels, boxes) = (self.seen.labels(), self.seen.boxes());
+        Event {
+            kind: MOTE_EVENT_LABELS,
+            frame_index,
+            frame_count,
+            time_us,
+            labels: labels.as_ptr(),
+            label_count: labels.len(),
+            boxes: boxes.as_ptr(),
+            box_count: boxes.len(),
+            ..EMPTY
+        }
+    }
 }
 
 /// Tells the next event; `name` is the handle's.
@@ -216,6 +256,14 @@ const EMPTY: Event = Event {
     reasoning: ptr::null(),
     reasoning_bytes: 0,
     is_reasoning: 0,
+    pixels: ptr::null(),
+    pixel_bytes: 0,
+    frame_count: 0,
+    time_us: 0,
+    labels: ptr::null(),
+    label_count: 0,
+    boxes: ptr::null(),
+    box_count: 0,
 };
 
 fn stage_number(stage: Stage) -> i32 {
@@ -229,6 +277,8 @@ fn stage_number(stage: Stage) -> i32 {
         Stage::Trying => MOTE_STAGE_TRYING,
         Stage::Compiling => MOTE_STAGE_COMPILING,
         Stage::Embed => MOTE_STAGE_EMBED,
+        Stage::Denoise => MOTE_STAGE_DENOISE,
+        Stage::Label => MOTE_STAGE_LABEL,
     }
 }
 

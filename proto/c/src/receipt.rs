@@ -31,6 +31,7 @@ struct Texts {
     device_name: CString,
     throttle: CString,
     verification: CString,
+    scheduler: CString,
 }
 
 impl MoteReceipt {
@@ -62,6 +63,7 @@ impl MoteReceipt {
                 device_name: c_text(&receipt.device.name),
                 throttle: c_text(&receipt.throttle),
                 verification: c_text(&receipt.verification),
+                scheduler: c_text(&receipt.scheduler),
             }
         })
     }
@@ -118,6 +120,13 @@ impl MoteReceipt {
             dropped_tokens: receipt.dropped_tokens,
             texts: receipt.texts,
             bytes_converted: receipt.bytes_converted,
+            scheduler: texts.scheduler.as_ptr(),
+            step_times_us: match receipt.step_times_us.as_slice() {
+                [] => ptr::null(),
+                times => times.as_ptr(),
+            },
+            step_time_count: receipt.step_times_us.len(),
+            resumed_steps: receipt.resumed_steps,
         }
     }
 }

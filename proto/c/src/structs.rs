@@ -212,6 +212,78 @@ structs! {
         height_max: u32,
         frame_rate: u32,
         preview_every: u32,
+        tile_side_max: u64,
+    }
+
+    /// One shot of a generated clip. Arrays of it are passed, so it keeps its size.
+    mote_clip_segment_t = ClipSegment<'a> {
+        prompt: Text<'a>,
+        frames: u32,
+        flags: u32,
+    }
+
+    /// A clip to be made of words, pictures or another clip.
+    mote_generate_clip_args_t = GenerateClipArgs<'a> {
+        size: usize,
+        model: Text<'a>,
+        segments: List<'a, ClipSegment<'a>>,
+        segment_count: usize,
+        negative_prompt: Text<'a>,
+        scheduler: Text<'a>,
+        options: Given<'a, Options<'a>>,
+        seed: u64,
+        has_seed: i32,
+        has_guidance: i32,
+        guidance: f32,
+        strength: f32,
+        steps: u32,
+        width: u32,
+        height: u32,
+        frame_rate: u32,
+        preview_every: u32,
+        send_frames: i32,
+        output_format: i32,
+        encoder_speed: i32,
+        output_fd: i32,
+        contact_sheet_fd: i32,
+        first_image_fd: i32,
+        last_image_fd: i32,
+        reference_image_fd: i32,
+        source_fd: i32,
+        checkpoint_fd: i32,
+        flags: u32,
+    }
+
+    /// A clip whose frames are to be labelled.
+    mote_label_clip_args_t = LabelClipArgs<'a> {
+        size: usize,
+        model: Text<'a>,
+        options: Given<'a, Options<'a>>,
+        frames_max: u64,
+        input_fd: i32,
+        every: u32,
+        frame_rate: u32,
+        labels_max: u32,
+        has_score_min: i32,
+        score_min: f32,
+    }
+
+    /// A class that is seen. Arrays of it are given, so it keeps its size.
+    mote_label_t = Label {
+        class_id: u32,
+        score: f32,
+        label: *const c_char,
+    }
+
+    /// A class and where it is seen. Arrays of it are given, so it keeps its size.
+    mote_label_box_t = LabelBox {
+        class_id: u32,
+        score: f32,
+        label: *const c_char,
+        x0: f32,
+        y0: f32,
+        x1: f32,
+        y1: f32,
     }
 
     /// Something that happens while work goes on.
@@ -241,6 +313,14 @@ structs! {
         reasoning: *const c_char,
         reasoning_bytes: usize,
         is_reasoning: u64,
+        pixels: *const u8,
+        pixel_bytes: usize,
+        frame_count: u64,
+        time_us: u64,
+        labels: *const Label,
+        label_count: usize,
+        boxes: *const LabelBox,
+        box_count: usize,
     }
 
     /// What a result was computed by, on, and how.
@@ -294,6 +374,10 @@ structs! {
         dropped_tokens: u64,
         texts: u64,
         bytes_converted: u64,
+        scheduler: *const c_char,
+        step_times_us: *const u64,
+        step_time_count: usize,
+        resumed_steps: u64,
     }
 }
 
@@ -308,6 +392,8 @@ sized! {
     GenerateArgs<'_> ends with flags: u32,
     EmbedArgs<'_> ends with flags: u32,
     TransformArgs<'_> ends with preview_every: u32,
+    GenerateClipArgs<'_> ends with flags: u32,
+    LabelClipArgs<'_> ends with score_min: f32,
     Event ends with receipt: *const c_void,
     ReceiptInfo ends with experts_per_token: u32,
 }

@@ -3,13 +3,18 @@
 use crate::call::{Call, Canceller, credit_of};
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::tensor::OwnedTensor;
+use mote_wire::limits::CLIP_SIDE_PIXELS_MAX;
 use mote_wire::types::{
-    Done, FrameLabels, FrameOut, GenerateClip, LabelClip, Preview, Progress, Reply, Request,
+    DType, Done, FrameLabels, FrameOut, GenerateClip, LabelClip, Preview, Progress, Reply, Request,
     SteerClip, TransformClip,
 };
 
+/// Bytes of a pixel.
+const CHANNELS: u64 = 3;
+
 /// What happens while a clip is transformed, generated or labelled.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ClipEvent {
     /// The request is in the queue.
     Accepted {
@@ -20,12 +25,63 @@ pub enum ClipEvent {
     Progress(Progress),
     /// A frame of the result, as PNG; where a clip is generated, as it is expected to become.
     Preview(Preview),
-    /// A frame of a generated clip, u8 `[height, width, 3]`, when the request asks for frames.
-    Frame(FrameOut),
+    /// A frame of a generated clip, when the request asks for frames.
+    Frame(ClipFrame),
     /// What is seen in a frame.
     Labels(FrameLabels),
     /// The result is written; nothing comes after this.
     Done(Box<Done>),
+}
+
+/// A frame of a clip as it was decoded.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClipFrame {
+    /// Its place in the clip, from 0.
+    pub frame_index: u64,
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// u8 `[height, width, 3]`: red, green and blue, rows without gaps.
+    pub pixels: Vec<u8>,
+}
+
+impl std::fmt::Debug for ClipFrame {
+    /// Outputs never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClipFrame")
+            .field("frame_index", &self.frame_index)
+            .field("size", &(self.width, self.height))
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClipFrame {
+    /// Checked before its memory is taken.
+    fn read(told: FrameOut) -> Result<Self, ClientError> {
+        let broken = || ClientError::other_answer("work on a clip");
+        let side = |side: u64| {
+            let side = u32::try_from(side).ok();
+            side.filter(|side| (1..=CLIP_SIDE_PIXELS_MAX).contains(side))
+                .ok_or_else(broken)
+        };
+        let frame = told.frame;
+        let &[height, width, CHANNELS] = frame.shape.as_slice() else {
+            return Err(broken());
+        };
+        let (width, height) = (side(width)?, side(height)?);
+        let bytes = CHANNELS * u64::from(width) * u64::from(height);
+        if frame.dtype != DType::U8 || frame.data.bytes() != bytes {
+            return Err(broken());
+        }
+        let pixels = OwnedTensor::read(frame)?.into_bytes().ok_or_else(broken)?;
+        Ok(Self {
+            frame_index: told.frame_index,
+            width,
+            height,
+            pixels,
+        })
+    }
 }
 
 /// Work on a clip: an iterator over its events. An error is the last one. Dropped before the end, the
@@ -110,17 +166,18 @@ impl Iterator for ClipWork {
             Ok(answer) => answer,
             Err(error) => return Some(Err(error)),
         };
-        Some(Ok(match answer {
-            Reply::Accepted { queue_position } => ClipEvent::Accepted { queue_position },
-            Reply::Progress(progress) => ClipEvent::Progress(progress),
-            Reply::Preview(preview) => ClipEvent::Preview(preview),
-            Reply::Frame(frame) => ClipEvent::Frame(frame),
-            Reply::Labels(labels) => ClipEvent::Labels(labels),
-            Reply::Done(done) => ClipEvent::Done(done),
-            _ => {
-                self.call.abandon();
-                return Some(Err(ClientError::other_answer("work on a clip")));
-            }
-        }))
+        let event = match answer {
+            Reply::Accepted { queue_position } => Ok(ClipEvent::Accepted { queue_position }),
+            Reply::Progress(progress) => Ok(ClipEvent::Progress(progress)),
+            Reply::Preview(preview) => Ok(ClipEvent::Preview(preview)),
+            Reply::Frame(frame) => ClipFrame::read(frame).map(ClipEvent::Frame),
+            Reply::Labels(labels) => Ok(ClipEvent::Labels(labels)),
+            Reply::Done(done) => Ok(ClipEvent::Done(done)),
+            _ => Err(ClientError::other_answer("work on a clip")),
+        };
+        if event.is_err() {
+            self.call.abandon();
+        }
+        Some(event)
     }
 }

@@ -61,7 +61,7 @@ mod watch;
 pub use buffer::Buffer;
 pub use call::Canceller;
 pub use client::Client;
-pub use clip::{ClipEvent, ClipSteering, ClipWork};
+pub use clip::{ClipEvent, ClipFrame, ClipSteering, ClipWork};
 pub use embed::{EmbedResult, Embedding, EmbeddingEvent, Vectors};
 pub use error::{ClientError, ProtocolError};
 pub use generation::{Generation, GenerationEvent};

@@ -138,6 +138,14 @@ impl OwnedTensor {
         }
     }
 
+    /// The elements themselves, unless they are in the caller's buffer.
+    pub(crate) fn into_bytes(self) -> Option<Vec<u8>> {
+        match self.data {
+            OwnedData::Bytes(bytes) => Some(bytes),
+            OwnedData::InBuffer(_) => None,
+        }
+    }
+
     pub(crate) fn read(tensor: Tensor) -> Result<Self, ClientError> {
         let data = match tensor.data {
             TensorData::Inline(bytes) => OwnedData::Bytes(bytes),

@@ -19,7 +19,10 @@ static void null_handles(void) {
   mote_result_t *result = NULL;
   mote_stream_t *stream = NULL;
   mote_generation_t *generation = NULL;
-  mote_transform_t *clip = NULL;
+  mote_generate_clip_args_t generate_clip = MOTE_GENERATE_CLIP_ARGS_INIT;
+  mote_label_clip_args_t label_clip = MOTE_LABEL_CLIP_ARGS_INIT;
+  mote_transform_t *transformed = NULL;
+  mote_clip_t *clip = (mote_clip_t *)&clip;
   const mote_receipt_t *receipt = NULL;
 
   REFUSES(mote_limits(NULL, &limits, &error), "client");
@@ -44,7 +47,11 @@ static void null_handles(void) {
   REFUSES(mote_infer(NULL, &infer, &result, &error), "client");
   REFUSES(mote_stream_open(NULL, "m", NULL, &stream, &error), "client");
   REFUSES(mote_generate(NULL, &generate, &generation, &error), "client");
-  REFUSES(mote_transform_clip(NULL, &transform, &clip, &error), "client");
+  REFUSES(mote_transform_clip(NULL, &transform, &transformed, &error), "client");
+  REFUSES(mote_generate_clip(NULL, &generate_clip, &clip, &error), "client");
+  CHECK(clip == NULL);
+  REFUSES(mote_generate_clip(NULL, &generate_clip, NULL, &error), "clip");
+  REFUSES(mote_label_clip(NULL, &label_clip, &clip, &error), "client");
   REFUSES(mote_embed(NULL, &embed, &result, &error), "client");
   REFUSES(mote_stream_push(NULL, &push, &result, &error), "stream");
   REFUSES(mote_stream_close(NULL, &receipt, &error), "stream");
@@ -55,6 +62,11 @@ static void null_handles(void) {
   REFUSES(mote_generation_cancel(NULL, &error), "generation");
   REFUSES(mote_transform_next(NULL, &event, &error), "transform");
   REFUSES(mote_transform_cancel(NULL, &error), "transform");
+  REFUSES(mote_clip_next(NULL, &event, &error), "clip");
+  REFUSES(mote_clip_cancel(NULL, &error), "clip");
+  REFUSES(mote_clip_pause(NULL, &error), "clip");
+  REFUSES(mote_clip_resume(NULL, &error), "clip");
+  REFUSES(mote_clip_steer(NULL, "p", &error), "clip");
   REFUSES(mote_result_output(NULL, 0, &output, &error), "result");
   REFUSES(mote_result_find(NULL, "x", &output, &error), "result");
   REFUSES(mote_receipt_info(NULL, &info, &error), "receipt");
@@ -73,6 +85,7 @@ static void null_handles(void) {
   mote_stream_free(NULL);
   mote_generation_free(NULL);
   mote_transform_free(NULL);
+  mote_clip_free(NULL);
   mote_error_free(NULL);
   mote_string_free(NULL);
 }
