@@ -140,11 +140,8 @@ fn frames_and_previews_are_sent_as_they_are_made() -> Result<()> {
         match event? {
             ClipEvent::Frame(sent) => {
                 assert_eq!(sent.frame_index as usize * FRAME_BYTES, frames.len());
-                assert_eq!(sent.frame.shape, [u64::from(SIDE), u64::from(SIDE), 3]);
-                let mote_wire::types::TensorData::Inline(bytes) = sent.frame.data else {
-                    panic!("small frames travel in the message");
-                };
-                frames.extend(bytes);
+                assert_eq!((sent.width, sent.height), (SIDE, SIDE));
+                frames.extend(sent.pixels);
             }
             ClipEvent::Preview(preview) => {
                 assert_eq!((preview.width, preview.height), (SIDE, SIDE));

@@ -277,6 +277,7 @@ impl Kept {
 /// The first frames of a clip.
 fn frames_of(file: OwnedFd, frames_max: u64) -> Result<Vec<Rgb>, Status> {
     let refused = |status: Status| match status {
+        Status::Invalid { why, .. } => Status::invalid("source", why),
         Status::ComputeFailed { cause, .. } => Status::invalid("source", cause),
         other => other,
     };
