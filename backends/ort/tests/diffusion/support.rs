@@ -72,6 +72,12 @@ impl Folder {
         })
     }
 
+    /// Takes files of another folder in place of its own.
+    pub fn overlay(&self, name: &str) -> &Self {
+        copy_all(&models().join(name), self.path());
+        self
+    }
+
     pub fn remove(&self, part: &str) -> &Self {
         fs::remove_dir_all(self.path().join(part)).expect("the part");
         self
@@ -106,7 +112,7 @@ fn copy_all(from: &Path, to: &Path) {
         let path = entry.expect("an entry").path();
         let target = to.join(path.file_name().expect("a name"));
         if path.is_dir() {
-            fs::create_dir(&target).expect("made");
+            fs::create_dir_all(&target).expect("made");
             copy_all(&path, &target);
         } else {
             fs::copy(&path, &target).expect("copied");
