@@ -81,7 +81,10 @@ fn a_classifier_gives_its_best_labels() {
     let out = all(&mut labeller, &clip);
     let e2 = 2f32.exp();
     let first = &out[0].labels;
-    assert_eq!((out[0].frame_index, out[0].frame_count, first.len()), (0, 1, 2));
+    assert_eq!(
+        (out[0].frame_index, out[0].frame_count, first.len()),
+        (0, 1, 2)
+    );
     let best = Label {
         class: 1,
         label: "green".into(),
@@ -90,7 +93,14 @@ fn a_classifier_gives_its_best_labels() {
     assert_eq!((first[0].class, &first[0].label), (best.class, &best.label));
     assert!((first[0].score - best.score).abs() < 1e-6);
     // The first of equals comes first.
-    assert_eq!((out[1].frame_index, out[1].labels[0].class, out[1].labels[1].class), (1, 0, 2));
+    assert_eq!(
+        (
+            out[1].frame_index,
+            out[1].labels[0].class,
+            out[1].labels[1].class
+        ),
+        (1, 0, 2)
+    );
     assert_eq!((out.len(), labeller.steps()), (2, 2));
     assert!(out.iter().all(|labelled| labelled.boxes.is_empty()));
 
@@ -107,7 +117,9 @@ fn pictures_are_given_as_the_manifest_says() {
     let text = CLASSIFIER.replace("WINDOW", "colours = \"bgr\"\nwidth = 2\nheight = 1");
     let inputs = vec![spec("x", DType::F32, &[1, -1, -1, 3])];
     let outputs = vec![spec("y", DType::F32, &[1, 6])];
-    let text = text.replace("softmax", "none").replace("top = 2", "top = 6");
+    let text = text
+        .replace("softmax", "none")
+        .replace("top = 2", "top = 6");
     let (model, _) = model(inputs, outputs, |run| {
         assert_eq!(run.inputs[0].shape(), [1, 1, 2, 3]);
         vec![tensor(&[1, 6], &run.inputs[0].read::<f32>().expect("f32"))]
@@ -156,9 +168,10 @@ fn windows_of_frames_go_through_a_clip() {
         ] {
             let text = CLASSIFIER.replace("WINDOW", &format!("window = 3\nstride = {stride}"));
             let text = format!("{hint}{}", text.replace("softmax", "none"));
-            let mut labeller =
-                Labeller::open(&model, &manifest(&text), Vec::new()).expect("opens");
-            let clip: Vec<Rgb> = (1..=count).map(|n| picture(3, 3, |_, _| [n, 0, 0])).collect();
+            let mut labeller = Labeller::open(&model, &manifest(&text), Vec::new()).expect("opens");
+            let clip: Vec<Rgb> = (1..=count)
+                .map(|n| picture(3, 3, |_, _| [n, 0, 0]))
+                .collect();
             let out = all(&mut labeller, &clip);
             let have: Vec<_> = out
                 .iter()
@@ -174,7 +187,10 @@ fn counter() -> (Arc<dyn Model>, Arc<Log>) {
         spec("x", DType::F32, &[1, 3, 1, 1]),
         spec("h", DType::F32, &[1, 1]),
     ];
-    let outputs = vec![spec("y", DType::F32, &[1, 1]), spec("hn", DType::F32, &[1, 1])];
+    let outputs = vec![
+        spec("y", DType::F32, &[1, 1]),
+        spec("hn", DType::F32, &[1, 1]),
+    ];
     model(inputs, outputs, |run| {
         let sum = run.inputs[0].read::<f32>().expect("f32")[0] * 255.0
             + run.inputs[1].read::<f32>().expect("f32")[0];
@@ -187,7 +203,9 @@ const COUNTER: &str = "state = [{ input = \"h\", output = \"hn\", shape = [1, 1]
 #[test]
 fn states_go_from_frame_to_frame_also_around_a_cancel() {
     let (model, log) = counter();
-    let text = CLASSIFIER.replace("WINDOW", COUNTER).replace("softmax", "none");
+    let text = CLASSIFIER
+        .replace("WINDOW", COUNTER)
+        .replace("softmax", "none");
     let mut labeller = Labeller::open(&model, &manifest(&text), Vec::new()).expect("opens");
     let canceller = labeller.canceller();
     log.on_run(move |number| {
@@ -197,7 +215,9 @@ fn states_go_from_frame_to_frame_also_around_a_cancel() {
     });
     let (mut scores, mut cancelled) = (Vec::new(), 0);
     for value in [1, 2, 4] {
-        labeller.push(picture(1, 1, |_, _| [value, 0, 0])).expect("fits");
+        labeller
+            .push(picture(1, 1, |_, _| [value, 0, 0]))
+            .expect("fits");
         loop {
             match labeller.step() {
                 Ok(LabelStep::Labelled(it)) => scores.push(it.labels[0].score.round()),
@@ -216,7 +236,9 @@ fn states_go_from_frame_to_frame_also_around_a_cancel() {
 fn scores_are_smoothed_and_must_be_numbers() {
     let (model, _) = counter();
     let more = format!("{COUNTER}\nsmoothing = 0.75");
-    let text = CLASSIFIER.replace("WINDOW", &more).replace("softmax", "none");
+    let text = CLASSIFIER
+        .replace("WINDOW", &more)
+        .replace("softmax", "none");
     let mut labeller = Labeller::open(&model, &manifest(&text), Vec::new()).expect("opens");
     let clip = [8, 8, 0].map(|value| picture(1, 1, |_, _| [value, 0, 0]));
     let out = all(&mut labeller, &clip);
@@ -235,7 +257,10 @@ fn scores_are_smoothed_and_must_be_numbers() {
         let mut labeller = Labeller::open(&model, &manifest(&text), Vec::new()).expect("opens");
         labeller.push(picture(1, 1, |_, _| [0; 3])).expect("fits");
         let error = labeller.step().expect_err("no numbers");
-        assert!(matches!(error, PipelineError::Scores { frame_index: 0, .. }), "{error}");
+        assert!(
+            matches!(error, PipelineError::Scores { frame_index: 0, .. }),
+            "{error}"
+        );
     }
 }
 
@@ -243,7 +268,11 @@ const SIDES: (usize, usize) = (48, 32);
 
 /// A detector that finds what is white and says so in a way that the text describes.
 fn finder(text: &str) -> Labeller {
-    let inputs = vec![spec("x", DType::F32, &[1, 3, SIDES.1 as i64, SIDES.0 as i64])];
+    let inputs = vec![spec(
+        "x",
+        DType::F32,
+        &[1, 3, SIDES.1 as i64, SIDES.0 as i64],
+    )];
     let outputs = vec![spec("y", DType::F32, &[1, -1, -1])];
     let (format, is_rows) = (text.to_owned(), text.contains("\"rows\""));
     let is_normalised = text.contains("normalised");
@@ -262,10 +291,12 @@ fn finder(text: &str) -> Labeller {
         };
         let (x0, x1) = span((0..w).map(column).collect());
         let (y0, y1) = span((0..h).map(row).collect());
-        let numbers = match () {
-            () if format.contains("xyxy") => [x0, y0, x1, y1],
-            () if format.contains("cxcywh") => [(x0 + x1) / 2.0, (y0 + y1) / 2.0, x1 - x0, y1 - y0],
-            () => [x0, y0, x1 - x0, y1 - y0],
+        let numbers = if format.contains("xyxy") {
+            [x0, y0, x1, y1]
+        } else if format.contains("cxcywh") {
+            [(x0 + x1) / 2.0, (y0 + y1) / 2.0, x1 - x0, y1 - y0]
+        } else {
+            [x0, y0, x1 - x0, y1 - y0]
         };
         let scale = match is_normalised {
             true => [1.0 / w as f32, 1.0 / h as f32],
@@ -398,7 +429,9 @@ proptest! {
 
 #[test]
 fn boxes_are_bounded_cut_off_and_smoothed() {
-    let many: Vec<[f32; 4]> = (0..50).map(|n| [n as f32 * 2.0, 0.0, n as f32 * 2.0 + 1.0, 9.0]).collect();
+    let many: Vec<[f32; 4]> = (0..50)
+        .map(|n| [n as f32 * 2.0, 0.0, n as f32 * 2.0 + 1.0, 9.0])
+        .collect();
     let scores: Vec<Vec<f32>> = (0..50).map(|n| vec![0.5 + n as f32 / 200.0]).collect();
     let frame = [picture(100, 100, |_, _| [0; 3])];
     let out = all(&mut fixed(&many, &scores, "boxes_max = 3\n"), &frame);
@@ -406,10 +439,19 @@ fn boxes_are_bounded_cut_off_and_smoothed() {
     assert_eq!(have, [98.0, 96.0, 94.0]);
     assert_eq!(out[0].boxes[0].label, "0");
 
-    let edges = [[-5.0, 90.0, 500.0, 120.0], [200.0, 1.0, 300.0, 2.0], [9.0, 9.0, 8.0, 8.0]];
+    let edges = [
+        [-5.0, 90.0, 500.0, 120.0],
+        [200.0, 1.0, 300.0, 2.0],
+        [9.0, 9.0, 8.0, 8.0],
+    ];
     let out = all(&mut fixed(&edges, &vec![vec![0.9]; 3], ""), &frame);
-    let [only] = &out[0].boxes[..] else { panic!("{out:?}") };
-    assert_eq!((only.x0, only.y0, only.x1, only.y1), (0.0, 90.0, 100.0, 100.0));
+    let [only] = &out[0].boxes[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!(
+        (only.x0, only.y0, only.x1, only.y1),
+        (0.0, 90.0, 100.0, 100.0)
+    );
 
     // A box that moves by 4 pixels is shown half way; one far off is another thing.
     let inputs = vec![spec("x", DType::F32, &[1, 3, 4, 100])];
@@ -424,7 +466,9 @@ fn boxes_are_bounded_cut_off_and_smoothed() {
     let clip = [0, 4, 90].map(|x| picture(100, 4, |_, _| [x, 0, 0]));
     let out = all(&mut labeller, &clip);
     for (labelled, want) in out.iter().zip([0.0, 2.0, 90.0]) {
-        let [only] = &labelled.boxes[..] else { panic!("{out:?}") };
+        let [only] = &labelled.boxes[..] else {
+            panic!("{out:?}")
+        };
         assert!((only.x0 - want).abs() < 1e-3, "{only:?}");
         // What it is, times whether it is anything.
         assert!((only.score - 0.4).abs() < 1e-6, "{only:?}");
@@ -466,12 +510,42 @@ fn models_that_are_not_what_the_manifest_says_are_refused_by_tensor() {
         ("x", input(&[1, 1, 4, 4]), output.clone(), plain.clone()),
         ("x", input(&[1, 3, 4]), output.clone(), plain.clone()),
         ("x", input(&[1, 3, 9999, 4]), output.clone(), plain.clone()),
-        ("x", vec![spec("x", DType::I64, &[1, 3, 4, 4])], output.clone(), plain.clone()),
-        ("y", input(&[1, 3, 4, 4]), vec![spec("y", DType::I64, &[1, 3])], plain.clone()),
-        ("y", input(&[1, 3, 4, 4]), vec![spec("z", DType::F32, &[1, 3])], plain.clone()),
-        ("x", input(&[1, 3, 4, 4]), output.clone(), CLASSIFIER.replace("WINDOW", "window = 2")),
-        ("x", input(&[1, 3, 4, 4]), output.clone(), CLASSIFIER.replace("WINDOW", "width = 5")),
-        ("h", input(&[1, 3, 4, 4]), output.clone(), CLASSIFIER.replace("WINDOW", COUNTER)),
+        (
+            "x",
+            vec![spec("x", DType::I64, &[1, 3, 4, 4])],
+            output.clone(),
+            plain.clone(),
+        ),
+        (
+            "y",
+            input(&[1, 3, 4, 4]),
+            vec![spec("y", DType::I64, &[1, 3])],
+            plain.clone(),
+        ),
+        (
+            "y",
+            input(&[1, 3, 4, 4]),
+            vec![spec("z", DType::F32, &[1, 3])],
+            plain.clone(),
+        ),
+        (
+            "x",
+            input(&[1, 3, 4, 4]),
+            output.clone(),
+            CLASSIFIER.replace("WINDOW", "window = 2"),
+        ),
+        (
+            "x",
+            input(&[1, 3, 4, 4]),
+            output.clone(),
+            CLASSIFIER.replace("WINDOW", "width = 5"),
+        ),
+        (
+            "h",
+            input(&[1, 3, 4, 4]),
+            output.clone(),
+            CLASSIFIER.replace("WINDOW", COUNTER),
+        ),
         (
             "rate",
             [input(&[1, 3, 4, 4]), vec![spec("rate", DType::F32, &[1])]].concat(),

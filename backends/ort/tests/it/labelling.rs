@@ -13,7 +13,9 @@ const SCORE_ERROR_MAX: f32 = 1e-3;
 const EDGE_ERROR_MAX: f32 = 0.05;
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/labels").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/models/labels")
+        .join(name)
 }
 
 fn label(name: &str, frames: &[Rgb]) -> Vec<Labelled> {
@@ -64,18 +66,28 @@ fn a_detector_finds_what_the_plain_decoder_finds() {
     assert_eq!(out.len(), golden.len());
     let mut found = 0;
     for (labelled, rows) in out.iter().zip(&golden) {
-        assert_eq!(labelled.boxes.len(), rows.len(), "{labelled:?} for {rows:?}");
+        assert_eq!(
+            labelled.boxes.len(),
+            rows.len(),
+            "{labelled:?} for {rows:?}"
+        );
         for (it, row) in labelled.boxes.iter().zip(rows) {
             let name = ["circle", "square", "triangle"][row[0] as usize];
             assert_eq!((it.class as f32, it.label.as_str()), (row[0], name));
-            assert!((it.score - row[1]).abs() <= SCORE_ERROR_MAX, "{it:?} for {row:?}");
+            assert!(
+                (it.score - row[1]).abs() <= SCORE_ERROR_MAX,
+                "{it:?} for {row:?}"
+            );
             for (have, want) in [it.x0, it.y0, it.x1, it.y1].iter().zip(&row[2..]) {
                 assert!((have - want).abs() <= EDGE_ERROR_MAX, "{it:?} for {row:?}");
             }
             found += 1;
         }
     }
-    assert!(found >= golden.len(), "a golden without boxes proves nothing");
+    assert!(
+        found >= golden.len(),
+        "a golden without boxes proves nothing"
+    );
 }
 
 #[test]
@@ -85,7 +97,10 @@ fn a_classifier_with_a_state_follows_what_moves() {
     let frames = file.tensor("frames").expect("it is there");
     let shape = &frames.shape()[1..];
     let frames = frames.data().chunks_exact(shape.iter().product());
-    let out = label("motion", &frames.map(|rgb8| frame(shape, rgb8)).collect::<Vec<_>>());
+    let out = label(
+        "motion",
+        &frames.map(|rgb8| frame(shape, rgb8)).collect::<Vec<_>>(),
+    );
     let scores = file.tensor("scores").expect("it is there");
     let scores: Vec<f32> = scores
         .data()
@@ -97,7 +112,10 @@ fn a_classifier_with_a_state_follows_what_moves() {
         assert_eq!(labelled.labels.len(), 5);
         for label in &labelled.labels {
             let want = scores[label.class as usize];
-            assert!((label.score - want).abs() <= SCORE_ERROR_MAX, "{label:?} for {want}");
+            assert!(
+                (label.score - want).abs() <= SCORE_ERROR_MAX,
+                "{label:?} for {want}"
+            );
         }
         assert!(labelled.labels.is_sorted_by(|a, b| a.score >= b.score));
     }

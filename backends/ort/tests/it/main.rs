@@ -3,9 +3,9 @@
 mod cancel;
 mod device;
 mod faulty;
+mod labelling;
 mod load;
 mod onnx;
-mod labelling;
 mod probe;
 mod profile;
 mod restoration;

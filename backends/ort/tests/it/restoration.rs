@@ -60,7 +60,11 @@ impl Golden {
         let sampled = file.tensor("sampled").expect("it is there");
         let values = sampled.data().chunks_exact(4);
         Self {
-            frames: frames.data().chunks_exact(width * height * 3).map(of_frame).collect(),
+            frames: frames
+                .data()
+                .chunks_exact(width * height * 3)
+                .map(of_frame)
+                .collect(),
             sampled: values
                 .map(|word| f32::from_le_bytes(word.try_into().expect("four bytes")))
                 .collect(),
@@ -86,7 +90,8 @@ fn all(restorer: &mut Restorer, frames: &[Rgb]) -> Vec<Planes> {
 fn sampled(planes: &Planes) -> Vec<f32> {
     let rows = planes.values.chunks_exact(planes.width).enumerate();
     let rows = rows.filter(|(row, _)| row % planes.height % SAMPLED == 1);
-    rows.flat_map(|(_, row)| row.iter().copied().skip(1).step_by(SAMPLED)).collect()
+    rows.flat_map(|(_, row)| row.iter().copied().skip(1).step_by(SAMPLED))
+        .collect()
 }
 
 fn assert_equal(made: &[Planes], golden: &Golden) {
@@ -164,8 +169,16 @@ fn animesr_in_tiles_shows_no_seams() {
 
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
-    let kib: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .expect("a line");
+    let kib: u64 = line
+        .split_whitespace()
+        .nth(1)
+        .expect("a number")
+        .parse()
+        .expect("a number");
     kib << 10
 }
 
@@ -174,10 +187,14 @@ fn a_stream_of_a_hundred_frames_takes_no_more_memory_than_one_of_twenty() {
     const GROWTH_MAX: u64 = 2 << 20;
     // In a process of its own: other tests take memory, too.
     if std::env::var_os(CHILD_VARIABLE).is_none() {
-        let name = "restoration::a_stream_of_a_hundred_frames_takes_no_more_memory_than_one_of_twenty";
+        let name =
+            "restoration::a_stream_of_a_hundred_frames_takes_no_more_memory_than_one_of_twenty";
         let program = std::env::current_exe().expect("this program");
         let mut child = std::process::Command::new(program);
-        let status = child.args(["--exact", name, "--nocapture"]).env(CHILD_VARIABLE, "1").status();
+        let status = child
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD_VARIABLE, "1")
+            .status();
         assert!(status.expect("starts").success());
         return;
     }
