@@ -291,10 +291,12 @@ fn finder(text: &str) -> Labeller {
         };
         let (x0, x1) = span((0..w).map(column).collect());
         let (y0, y1) = span((0..h).map(row).collect());
-        let numbers = match () {
-            () if format.contains("xyxy") => [x0, y0, x1, y1],
-            () if format.contains("cxcywh") => [(x0 + x1) / 2.0, (y0 + y1) / 2.0, x1 - x0, y1 - y0],
-            () => [x0, y0, x1 - x0, y1 - y0],
+        let numbers = if format.contains("xyxy") {
+            [x0, y0, x1, y1]
+        } else if format.contains("cxcywh") {
+            [(x0 + x1) / 2.0, (y0 + y1) / 2.0, x1 - x0, y1 - y0]
+        } else {
+            [x0, y0, x1 - x0, y1 - y0]
         };
         let scale = match is_normalised {
             true => [1.0 / w as f32, 1.0 / h as f32],
