@@ -387,7 +387,7 @@ fn an_output_is_bound_to_a_frame_of_its_own_numbers() {
     let (frame, mask) = (memory(&[50; 24]), memory(&[0; 96]));
     let push = FramesPush {
         frames: &[source(&frame, &dense(FrameFormat::Gray8, 6, 4))],
-        frame_outputs: &[target(&mask, &dense(FrameFormat::F32Nhwc, 6, 4))],
+        frame_outputs: &[target(&mask, &dense(FrameFormat::F32Nchw, 6, 4))],
         ..FramesPush::default()
     };
     let result = echo.stream.push_frames(&push).expect("runs");
@@ -416,6 +416,21 @@ fn a_ring_of_buffers_is_bound_again_and_again_and_let_go() {
     for buffer in &ring {
         assert!(buffer.is_only_handle(), "it is kept mapped");
     }
+}
+
+#[test]
+fn a_tensor_that_was_outgrown_is_let_go() {
+    let mut echo = Echo::new(DType::F32, &[1, 3, -1, -1], (Some(plain()), None));
+    let buffer = memory(&[90; 96]);
+    let sized = |size| FrameSource {
+        size: Some(size),
+        ..source(&buffer, &dense(FrameFormat::Nv12, 8, 8))
+    };
+    echo.push(&[sized((5, 3))]).expect("runs");
+    let small = echo.seen.lock().expect("not poisoned").take();
+    let small = small.expect("it ran").buffer().clone();
+    echo.push(&[sized((6, 3))]).expect("runs");
+    assert!(small.is_only_handle(), "it is kept");
 }
 
 #[test]
