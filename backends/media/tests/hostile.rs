@@ -453,40 +453,40 @@ fn webm_that_lies_is_refused() {
     let size_bytes = AV1_WEBM[block + 1].leading_zeros() as usize + 1;
     let flags = block + 1 + size_bytes + 3;
     let doc_type = element_at(b"webm");
-    let lies: [(&str, usize, &[u8], fn(&MediaError) -> bool); 6] = [
-        ("another document", doc_type, b"mebw", |e| {
+    let lies: [Lie; 6] = [
+        ("another document", doc_type, b"mebw".to_vec(), |e| {
             matches!(e, MediaError::NotSupported(Unsupported::Container))
         }),
         (
             "tracks larger than the file",
             tracks + 4,
-            &[0x10, 255, 255, 255],
+            vec![0x10, 255, 255, 255],
             |e| matches!(e, MediaError::Truncated { .. }),
         ),
         (
             "tracks that are something else",
             tracks,
-            &[0x16, 0x54, 0xae, 0x6c],
+            vec![0x16, 0x54, 0xae, 0x6c],
             |e| matches!(e, MediaError::Corrupt { .. }),
         ),
         (
             "an element without a valid name",
             cluster,
-            &[0, 0, 0, 0],
+            vec![0, 0, 0, 0],
             |e| matches!(e, MediaError::Corrupt { .. }),
         ),
-        ("several frames in a block", flags, &[0x86], |e| {
+        ("several frames in a block", flags, vec![0x86], |e| {
             matches!(e, MediaError::NotSupported(Unsupported::WebmLacing))
         }),
         (
             "a block larger than its cluster",
             block + 1,
-            &[0x40, 0x01],
+            vec![0x40, 0x01],
             |e| e.is_clip_fault(),
         ),
     ];
     for (lie, position, patch, is_right) in lies {
-        let refused = refusal(read_clip(&patched(AV1_WEBM, position, patch)));
+        let refused = refusal(read_clip(&patched(AV1_WEBM, position, &patch)));
         assert!(is_right(&refused), "{lie} is refused with {refused:?}");
     }
     assert_small_requests();
