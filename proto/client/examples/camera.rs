@@ -89,10 +89,10 @@ impl Results {
     }
 
     fn targets(&self) -> Vec<Output<'_>> {
-        let target = |(spec, at, bytes): &(TensorSpec, u64, u64)| {
-            Output::buffer(&spec.name, &self.buffer, *at, *bytes)
-        };
-        self.places.iter().map(target).collect()
+        let places = self.places.iter();
+        let targets =
+            places.map(|(spec, at, bytes)| Output::buffer(&spec.name, &self.buffer, *at, *bytes));
+        targets.collect()
     }
 }
 

@@ -6,6 +6,7 @@
 ...         print(text, end="")
 """
 
+from ._clips import Clip, ClipJob, FrameLabels, Label, LabelBox, Labelling
 from ._client import Client, Embeddings, Event, Generation, Outputs, Stream, Watch, connect
 from ._errors import (
     Busy,
@@ -36,15 +37,21 @@ __all__ = [
     "Busy",
     "Cancelled",
     "Client",
+    "Clip",
+    "ClipJob",
     "ComputeFailed",
     "ContextOverflow",
     "DeadlineExceeded",
     "Embeddings",
     "Event",
     "Frame",
+    "FrameLabels",
     "Generation",
     "Internal",
     "Invalid",
+    "Label",
+    "LabelBox",
+    "Labelling",
     "LimitExceeded",
     "ModelCorrupt",
     "ModelNotFound",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from contextlib import ExitStack
 from typing import Any, Callable, Iterable, Mapping
 
 import numpy as np
 
 from . import _memory, _schema
+from ._clips import Clips
 from ._errors import MoteError, ProtocolError
-from ._files import Pending
 from ._frame import Frame, frame_array_shape
 from ._link import Call, Link
 from ._memory import Memory
@@ -21,10 +20,7 @@ WIRE_VERSION = 1
 SYSTEM_SOCKET = "/run/mote/mote.sock"
 # How long a daemon may take to answer the greeting.
 _GREETING_LIMIT_S = 10
-# Output frames per preview when the caller does not say.
-PREVIEW_EVERY = 10
 _EMBED_KINDS = {None: 0, "query": 1, "document": 2}
-_CLIP_FORMATS = {"mp4": 1, "gif": 2, "png": 3}
 
 
 def default_socket() -> str:
@@ -54,7 +50,7 @@ class Outputs(dict):
     bytes_converted: int = 0
 
 
-class Client:
+class Client(Clips):
     """A connection. Several threads may use it at once."""
 
     def __init__(self, path: str, name: str):
@@ -258,61 +254,6 @@ class Client:
                     on_progress(message)
         finally:
             call.close()
-
-    # ---- Clips ----
-
-    def transform_clip(
-        self,
-        model: str,
-        source: str | os.PathLike,
-        target: str | os.PathLike,
-        *,
-        factor: int = 2,
-        format: str = "mp4",
-        contact_sheet: str | os.PathLike | None = None,
-        on_progress: Callable[[Any], None] | None = None,
-        on_preview: Callable[[Any], None] | None = None,
-        preview_every: int = PREVIEW_EVERY,
-        options=None,
-        **settings,
-    ):
-        """Reads a clip, writes one with ``factor`` times as many frames, and answers the receipt.
-
-        ``format``: mp4, gif or png (PNG files one after another). ``settings``: frames_max,
-        width_max, height_max, frame_rate, encoder_speed, as in TransformClip.
-
-        ``on_progress`` is called with ``stage``, ``done``, ``total`` and ``remaining_ms``.
-        ``on_preview`` is called with a small picture of about every ``preview_every``-th frame:
-        ``png``, ``width``, ``height`` and ``frame_index``. What either raises ends the work. Files
-        appear complete or not at all.
-        """
-        if format not in _CLIP_FORMATS:
-            raise ValueError(f"{format!r} is none of {', '.join(_CLIP_FORMATS)}")
-        body = _schema.message("TransformClip")(
-            model=model,
-            factor=factor,
-            output_format=_CLIP_FORMATS[format],
-            contact_sheet=contact_sheet is not None,
-            preview_every=0 if on_preview is None else preview_every,
-            options=options,
-            **settings,
-        )
-        told = {"progress": on_progress, "preview": on_preview}
-        paths = [target] if contact_sheet is None else [target, contact_sheet]
-        with ExitStack() as files:
-            read = files.enter_context(open(source, "rb"))
-            written = [files.enter_context(Pending(path)) for path in paths]
-            fds = [read.fileno(), *(pending.fd for pending in written)]
-            call = Call(self._link, "transform_clip", body, fds)
-            files.callback(call.close)
-            while True:
-                kind, message, _ = call.next()
-                if kind == "done":
-                    for pending in written:
-                        pending.keep()
-                    return message.receipt
-                if (tell := told.get(kind)) is not None:
-                    tell(message)
 
     # ---- Streams ----
 

@@ -220,6 +220,17 @@ class Call:
         self._read = 0
         self._link.post("credit", credit)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its last answer has not been read yet."""
+        return self._request_id is not None
+
+    def tell(self, verb: str, name: str, **fields) -> None:
+        """Says something to the request, from any thread and without waiting; one that is over hears nothing."""
+        request_id = self._request_id
+        if request_id is not None:
+            self._link.post(verb, _schema.message(name)(target_request_id=request_id, **fields))
+
     def close(self) -> None:
         """Cancels what is left. Finalisers may call it."""
         request_id, self._request_id = self._request_id, None

@@ -25,10 +25,11 @@ def _varint(value: int) -> bytes:
 
 
 class Frames:
-    """Sends ClientFrames and receives ServerFrames with their descriptors."""
+    """Sends frames and receives them, with their descriptors: those of a client, or of a daemon's script."""
 
-    def __init__(self, sock: socket.socket):
+    def __init__(self, sock: socket.socket, received=ServerFrame):
         self._socket = sock
+        self._received_type = received
         self._pending = bytearray()
         # Descriptors that arrived, each batch with the position of the last byte it came with. The
         # kernel ends a read with the packet that carries descriptors, so that byte is in the frame
@@ -73,7 +74,7 @@ class Frames:
         while (place := self._place()) is None or len(self._pending) < place[1]:
             self._read()
         start, end = place
-        frame = ServerFrame.FromString(bytes(self._pending[start:end]))
+        frame = self._received_type.FromString(bytes(self._pending[start:end]))
         del self._pending[:end]
         self._consumed += end
         fds: list[int] = []

@@ -16,7 +16,6 @@ const HEIGHT: usize = 720;
 const SIZE: (u32, u32) = (WIDTH as u32, HEIGHT as u32);
 const PIXELS: usize = WIDTH * HEIGHT;
 const FLOATS_BYTES: u64 = 3 * 4 * PIXELS as u64;
-const MEANS_SHAPE: [u64; 4] = [1, 3, 45, 80];
 const MEANS_BYTES: u64 = 3 * 4 * 45 * 80;
 /// Colours in 32 bits here, in 64 bits there.
 const COLOUR_TOLERANCE: f64 = 1e-5;
