@@ -2,4 +2,6 @@
 //! (`tests/models/diffusion/pipelines.py`).
 
 mod golden;
+mod job;
+mod refusal;
 mod support;

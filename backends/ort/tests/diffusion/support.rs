@@ -23,7 +23,9 @@ fn backend() -> &'static OrtBackend {
     static BACKEND: OnceLock<OrtBackend> = OnceLock::new();
     BACKEND.get_or_init(|| {
         let library = std::env::var_os("MOTE_TEST_ORT_LIBRARY").unwrap_or_else(|| {
-            panic!("MOTE_TEST_ORT_LIBRARY is not set; run the tests with tests/run, which fetches it")
+            panic!(
+                "MOTE_TEST_ORT_LIBRARY is not set; run the tests with tests/run, which fetches it"
+            )
         });
         OrtBackend::load(Path::new(&library), "onnxruntime-test").expect("the library under test")
     })
@@ -65,7 +67,15 @@ impl Folder {
     }
 
     pub fn with_class(&self, class: &str) -> &Self {
-        self.edit("model_index.json", |index| index["_class_name"] = class.into())
+        self.edit("model_index.json", |index| {
+            index["_class_name"] = class.into()
+        })
+    }
+
+    /// Takes files of another folder in place of its own.
+    pub fn overlay(&self, name: &str) -> &Self {
+        copy_all(&models().join(name), self.path());
+        self
     }
 
     pub fn remove(&self, part: &str) -> &Self {
@@ -102,7 +112,7 @@ fn copy_all(from: &Path, to: &Path) {
         let path = entry.expect("an entry").path();
         let target = to.join(path.file_name().expect("a name"));
         if path.is_dir() {
-            fs::create_dir(&target).expect("made");
+            fs::create_dir_all(&target).expect("made");
             copy_all(&path, &target);
         } else {
             fs::copy(&path, &target).expect("copied");

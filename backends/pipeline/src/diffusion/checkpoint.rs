@@ -53,7 +53,10 @@ impl Checkpoint {
             number(&mut bytes, under_way.step);
             values(&mut bytes, &under_way.sample);
             number(&mut bytes, under_way.history.len());
-            under_way.history.iter().for_each(|it| values(&mut bytes, it));
+            under_way
+                .history
+                .iter()
+                .for_each(|it| values(&mut bytes, it));
         }
         bytes
     }
@@ -79,8 +82,13 @@ impl Checkpoint {
         let mut prompts = Vec::new();
         for _ in 0..reader.count(segments)? {
             let length = reader.number()?;
-            let text = length.checked_sub(1).map(|length| reader.take(length)).transpose()?;
-            let text = text.map(|text| String::from_utf8(text.to_vec())).transpose();
+            let text = length
+                .checked_sub(1)
+                .map(|length| reader.take(length))
+                .transpose()?;
+            let text = text
+                .map(|text| String::from_utf8(text.to_vec()))
+                .transpose();
             prompts.push(text.map_err(|_| PipelineError::checkpoint("is damaged"))?);
         }
         let mut finished = Vec::new();

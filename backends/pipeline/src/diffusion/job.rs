@@ -228,8 +228,8 @@ impl GenerationJob {
     /// needs none of them.
     fn replay(&mut self, index: usize) -> Stage {
         let frames = self.planned.public.segment_frames[index];
-        let next_needs_it = index + 1 == self.finished.len()
-            && index + 1 < self.planned.segments.len();
+        let next_needs_it =
+            index + 1 == self.finished.len() && index + 1 < self.planned.segments.len();
         if self.skip >= frames && !next_needs_it {
             self.skip -= frames;
             return Stage::Segment(index + 1);
@@ -266,9 +266,8 @@ impl GenerationJob {
         let Some(&next) = left.front() else {
             segment.begin(&self.model, pictures);
             let resumed = self.resumed.take();
-            let restored = resumed.map_or(Ok(()), |it| {
-                segment.restore(it.step, it.sample, it.history)
-            });
+            let restored =
+                resumed.map_or(Ok(()), |it| segment.restore(it.step, it.sample, it.history));
             return (Stage::Denoise(segment), restored.map(|()| None));
         };
         match self.encode_one(&mut segment, &mut pictures, next) {
@@ -314,7 +313,10 @@ impl GenerationJob {
                 return Ok(ran);
             }
             Encode::First => {
-                let first = self.last_frame.as_ref().or(self.request.first_image.as_ref());
+                let first = self
+                    .last_frame
+                    .as_ref()
+                    .or(self.request.first_image.as_ref());
                 let first: Vec<_> = first.cloned().into_iter().collect();
                 pictures.first = Some(self.latents_of(&plan, &first, 1)?);
             }
@@ -361,7 +363,11 @@ impl GenerationJob {
             return Err(PipelineError::part(super::parts::VAE_ENCODER, "is missing"));
         };
         let geometry = plan.geometry;
-        runner.set(graph.sample, &[1, 3, frames, geometry.height, geometry.width], planes)?;
+        runner.set(
+            graph.sample,
+            &[1, 3, frames, geometry.height, geometry.width],
+            planes,
+        )?;
         let report = runner.run(&self.flag)?;
         let latent_frames = (frames - 1) / self.model.layout.frames_per_latent + 1;
         let [_, height, width] = geometry.latent;
@@ -378,7 +384,10 @@ impl GenerationJob {
         let geometry = plan.geometry;
         let (frames, height, width) = (geometry.frames, geometry.height, geometry.width);
         let mut planes = vec![0.0; 3 * frames * height * width];
-        let first = self.last_frame.as_ref().or(self.request.first_image.as_ref());
+        let first = self
+            .last_frame
+            .as_ref()
+            .or(self.request.first_image.as_ref());
         let last = match plan.start {
             Start::Condition { last: true } => self.request.last_image.as_ref(),
             _ => None,
@@ -486,7 +495,13 @@ impl GenerationJob {
         let shape = [1, geometry.channels, frames, rows, columns];
         self.decoder.set(graph.latents, &shape, &video)?;
         let report = self.decoder.run(&self.flag)?;
-        let want = [Some(1), Some(3), None, Some(geometry.height), Some(geometry.width)];
+        let want = [
+            Some(1),
+            Some(3),
+            None,
+            Some(geometry.height),
+            Some(geometry.width),
+        ];
         let (planes, shape) = self.decoder.output(graph.output, &want)?;
         self.count(report);
         Ok((planes, shape[2]))

@@ -54,10 +54,7 @@ impl Class {
 
     /// Whether latents are rows of tokens, as opposed to `[c, f, h, w]`.
     pub fn is_ltx(self) -> bool {
-        matches!(
-            self,
-            Self::Ltx | Self::LtxImageToVideo | Self::LtxCondition
-        )
+        matches!(self, Self::Ltx | Self::LtxImageToVideo | Self::LtxCondition)
     }
 }
 
@@ -169,16 +166,22 @@ impl Layout {
                 values.resize(channels, neutral);
             }
         }
-        let fits = |values: &[f32]| values.len() == channels && values.iter().all(|v| v.is_finite());
+        let fits =
+            |values: &[f32]| values.len() == channels && values.iter().all(|v| v.is_finite());
         if !fits(&self.mean) || !fits(&self.std) || self.std.contains(&0.0) {
             let why = format!("latents_mean and latents_std are not {channels} numbers each");
             return Err(malformed(vae_file, why));
         }
         let sizes = [self.frames_per_latent, self.pixels_per_latent];
-        let sizes_fit = sizes.iter().all(|size| (1..=COMPRESSION_MAX).contains(size));
+        let sizes_fit = sizes
+            .iter()
+            .all(|size| (1..=COMPRESSION_MAX).contains(size));
         let patch_fits = self.patch.iter().all(|size| (1..=PATCH_MAX).contains(size));
         if !sizes_fit || !patch_fits || !self.scaling.is_normal() {
-            return Err(malformed(vae_file, "a ratio, patch or factor is zero or absurd"));
+            return Err(malformed(
+                vae_file,
+                "a ratio, patch or factor is zero or absurd",
+            ));
         }
         match self.boundary {
             Some(boundary) if !(0.0..=1.0).contains(&boundary) => {
@@ -284,7 +287,13 @@ impl VaeConfig {
         if !class.is_ltx() {
             return self.scale_factor_temporal.unwrap_or(4);
         }
-        let own = || Some(self.patch_size_t.unwrap_or(1).saturating_mul(self.halvings()?));
+        let own = || {
+            Some(
+                self.patch_size_t
+                    .unwrap_or(1)
+                    .saturating_mul(self.halvings()?),
+            )
+        };
         self.temporal_compression_ratio.or_else(own).unwrap_or(8)
     }
 
@@ -292,7 +301,13 @@ impl VaeConfig {
         if !class.is_ltx() {
             return self.scale_factor_spatial.unwrap_or(8);
         }
-        let own = || Some(self.patch_size.unwrap_or(4).saturating_mul(self.halvings()?));
+        let own = || {
+            Some(
+                self.patch_size
+                    .unwrap_or(4)
+                    .saturating_mul(self.halvings()?),
+            )
+        };
         self.spatial_compression_ratio.or_else(own).unwrap_or(32)
     }
 }
@@ -378,7 +393,9 @@ mod tests {
     #[test]
     fn only_named_classes_are_served() {
         assert_eq!(Class::parse("WanPipeline").expect("served"), Class::Wan);
-        let message = Class::parse("HunyuanVideoPipeline").expect_err("not").to_string();
+        let message = Class::parse("HunyuanVideoPipeline")
+            .expect_err("not")
+            .to_string();
         assert!(message.contains("HunyuanVideoPipeline"), "{message}");
         assert!(message.contains("LTXConditionPipeline"), "{message}");
     }

@@ -91,16 +91,26 @@ impl GenerationModel {
         let required = |part: Option<Arc<dyn Model>>, name: &str| {
             part.ok_or_else(|| PipelineError::part(name, "is missing"))
         };
-        let text = TextGraph::open(required(parts.remove(parts::TEXT_ENCODER), parts::TEXT_ENCODER)?)?;
+        let text = TextGraph::open(required(
+            parts.remove(parts::TEXT_ENCODER),
+            parts::TEXT_ENCODER,
+        )?)?;
         let decoder = required(parts.remove(parts::VAE_DECODER), parts::VAE_DECODER)?;
         let decoder = DecoderGraph::open(decoder, &layout)?;
         let encoder = parts.remove(parts::VAE_ENCODER);
-        let encoder = encoder.map(|it| EncoderGraph::open(it, &layout)).transpose()?;
+        let encoder = encoder
+            .map(|it| EncoderGraph::open(it, &layout))
+            .transpose()?;
         let denoiser = DenoiserGraph::open(denoiser, &layout)?;
         let low_noise = parts.remove(parts::LOW_NOISE);
-        let low_noise = low_noise.map(|it| DenoiserGraph::open(it, &layout)).transpose()?;
+        let low_noise = low_noise
+            .map(|it| DenoiserGraph::open(it, &layout))
+            .transpose()?;
         if let Some(name) = parts.keys().next() {
-            return Err(PipelineError::part(name, "is not served in such a pipeline"));
+            return Err(PipelineError::part(
+                name,
+                "is not served in such a pipeline",
+            ));
         }
         for graph in std::iter::once(&denoiser).chain(&low_noise) {
             parts::check_text(&text, graph)?;

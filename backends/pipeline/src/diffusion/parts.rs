@@ -72,11 +72,7 @@ pub(super) struct EncoderGraph {
 }
 
 /// The input of one of these names.
-fn input(
-    part: &str,
-    signature: &Signature,
-    names: &[&str],
-) -> Result<usize, PipelineError> {
+fn input(part: &str, signature: &Signature, names: &[&str]) -> Result<usize, PipelineError> {
     optional(signature, names).ok_or_else(|| {
         let why = format!("is missing among the inputs of {part}");
         PipelineError::graph(names[0], why)
@@ -90,10 +86,12 @@ fn optional(signature: &Signature, names: &[&str]) -> Option<usize> {
 /// The output of one of these names, or the only one.
 fn output(part: &str, signature: &Signature, names: &[&str]) -> Result<usize, PipelineError> {
     let named = names.iter().find_map(|name| signature.output(name));
-    named.or((signature.outputs.len() == 1).then_some(0)).ok_or_else(|| {
-        let why = format!("is missing among the outputs of {part}");
-        PipelineError::graph(names[0], why)
-    })
+    named
+        .or((signature.outputs.len() == 1).then_some(0))
+        .ok_or_else(|| {
+            let why = format!("is missing among the outputs of {part}");
+            PipelineError::graph(names[0], why)
+        })
 }
 
 /// Refuses inputs that nobody would bind.
@@ -173,7 +171,14 @@ impl DenoiserGraph {
             .then(|| input(part, signature, &["video_coords"]))
             .transpose()?;
         let output = output(part, signature, &["sample", "out_sample"])?;
-        let known = [Some(hidden), Some(timestep), Some(prompt), mask, guidance, coordinates];
+        let known = [
+            Some(hidden),
+            Some(timestep),
+            Some(prompt),
+            mask,
+            guidance,
+            coordinates,
+        ];
         refuse_unknown(part, signature, &known)?;
         let spec = |index: usize| &signature.inputs[index];
         let rank = if is_ltx { 3 } else { 5 };
@@ -222,7 +227,10 @@ impl DenoiserGraph {
         let may_condition = !layout.class.is_ltx() && !layout.expand_timesteps;
         if taken != made && !(may_condition && taken == conditioned) {
             let why = format!("of {DENOISER} has {taken} channels, and {made} would be the {of}");
-            return Err(PipelineError::graph(&signature.inputs[self.hidden].name, why));
+            return Err(PipelineError::graph(
+                &signature.inputs[self.hidden].name,
+                why,
+            ));
         }
         if layout.expand_timesteps && self.timestep_rank != 2 {
             let why = "is one for the clip, and expand_timesteps calls for one for each token";
@@ -249,7 +257,13 @@ impl DecoderGraph {
         let spec = &signature.inputs[latents];
         expect(part, spec, &[&FLOATS], &[5])?;
         expect_dim(part, spec, 0, 1, "number of clips")?;
-        expect_dim(part, spec, 1, layout.channels, "latent channels of its config")?;
+        expect_dim(
+            part,
+            spec,
+            1,
+            layout.channels,
+            "latent channels of its config",
+        )?;
         if let Some(index) = timestep {
             expect(part, &signature.inputs[index], &[&FLOATS], &[1])?;
         }
@@ -280,7 +294,13 @@ impl EncoderGraph {
         expect_dim(part, spec, 1, CHANNELS, "channels of RGB")?;
         let out = &signature.outputs[output];
         expect(part, out, &[&FLOATS], &[5])?;
-        expect_dim(part, out, 1, layout.channels, "latent channels of its config")?;
+        expect_dim(
+            part,
+            out,
+            1,
+            layout.channels,
+            "latent channels of its config",
+        )?;
         let frames = spec.shape[2];
         Ok(Self {
             sample,

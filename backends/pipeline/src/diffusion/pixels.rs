@@ -81,7 +81,9 @@ fn cover(picture: &Rgb, height: usize, width: usize) -> Vec<u8> {
     let rows = weights(picture.height, height, scale);
     // Columns first, of the rows that are needed: a picture may be all height.
     let top = rows.first().map_or(0, |(first, _)| *first);
-    let end = rows.last().map_or(0, |(first, shares)| first + shares.len());
+    let end = rows
+        .last()
+        .map_or(0, |(first, shares)| first + shares.len());
     let mut narrow = vec![0f32; (end - top) * width * CHANNELS];
     for (row, out) in narrow.chunks_exact_mut(width * CHANNELS).enumerate() {
         let line = &picture.rgb8[(top + row) * picture.width * CHANNELS..];
@@ -99,7 +101,9 @@ fn cover(picture: &Rgb, height: usize, width: usize) -> Vec<u8> {
             let sum: f32 = shares
                 .iter()
                 .enumerate()
-                .map(|(offset, share)| share * narrow[(first - top + offset) * width * CHANNELS + at])
+                .map(|(offset, share)| {
+                    share * narrow[(first - top + offset) * width * CHANNELS + at]
+                })
                 .sum();
             made.push(sum.round() as u8);
         }

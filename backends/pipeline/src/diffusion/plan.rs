@@ -4,9 +4,7 @@
 use super::layout::{Class, Geometry};
 use super::model::{GenerationModel, ImageUse};
 use super::request::{GenerationRequest, SEGMENTS_MAX};
-use super::scheduler::{
-    STEPS_MAX, Scheduler, SchedulerError, SchedulerKind, Timing, flow_sigmas,
-};
+use super::scheduler::{STEPS_MAX, Scheduler, SchedulerError, SchedulerKind, Timing, flow_sigmas};
 use super::{Guidance, pixels};
 use crate::PipelineError;
 
@@ -171,7 +169,10 @@ impl Planned {
             };
         }
         // A request that says how far has said it for both.
-        let low = request.guidance.or(model.spec.guidance_low).unwrap_or(scale);
+        let low = request
+            .guidance
+            .or(model.spec.guidance_low)
+            .unwrap_or(scale);
         self.guidance.scale = scale;
         self.guidance_low.scale = low;
         let asks = self.guidance.needs_unconditional()
@@ -288,7 +289,11 @@ impl Planned {
 
     fn check_bytes(&self) -> Result<(), PipelineError> {
         let bytes = |elements: usize| (elements as u64).saturating_mul(size_of::<f32>() as u64);
-        let samples = || self.segments.iter().map(|plan| bytes(plan.sample_elements()));
+        let samples = || {
+            self.segments
+                .iter()
+                .map(|plan| bytes(plan.sample_elements()))
+        };
         let largest = samples().max().unwrap_or(0);
         if largest > LATENT_BYTES_MAX {
             let why = format!("make {largest} bytes of latents, more than {LATENT_BYTES_MAX}");
@@ -393,7 +398,11 @@ fn frames_of(
     let of_source = request.source.as_ref().map(|it| it.len() as u32);
     // As many as the model makes at once, less the one that it goes on from.
     let default = model.defaults().frames;
-    let default = if index == 0 { default } else { (default - 1).max(1) };
+    let default = if index == 0 {
+        default
+    } else {
+        (default - 1).max(1)
+    };
     let frames = said.or(of_source).unwrap_or(default);
     let field = format!("segments[{index}].frames");
     in_range(&field, frames, CLIP_FRAMES_MAX)?;
@@ -401,11 +410,7 @@ fn frames_of(
 }
 
 /// That the encoder of pictures, where its graph fixes a number of frames, takes what it will be given.
-fn check_encoder(
-    model: &GenerationModel,
-    start: Start,
-    made: usize,
-) -> Result<(), PipelineError> {
+fn check_encoder(model: &GenerationModel, start: Start, made: usize) -> Result<(), PipelineError> {
     let fixed = model.encoder.as_ref().and_then(|encoder| encoder.frames);
     let given = match start {
         Start::Noise {

@@ -106,7 +106,10 @@ impl Prompts {
             &cleaned
         };
         let encoding = self.tokenizer.encode_fast(text, true);
-        let ids = encoding.map_err(PipelineError::Tokenize)?.get_ids().to_vec();
+        let ids = encoding
+            .map_err(PipelineError::Tokenize)?
+            .get_ids()
+            .to_vec();
         if ids.len() > self.tokens {
             let why = format!("has {} tokens, the model takes {}", ids.len(), self.tokens);
             return Err(PipelineError::invalid(field, why));
@@ -125,7 +128,9 @@ impl Prompts {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push((prompt.to_owned(), Arc::clone(encoded)));
         let bytes = |kept: &[(String, Arc<Encoded>)]| -> usize {
-            kept.iter().map(|(_, it)| size_of_val(&it.vectors[..])).sum()
+            kept.iter()
+                .map(|(_, it)| size_of_val(&it.vectors[..]))
+                .sum()
         };
         while kept.len() > KEPT_MAX || (kept.len() > 1 && bytes(&kept) > KEPT_BYTES_MAX) {
             kept.remove(0);

@@ -86,7 +86,11 @@ impl GenerationRequest {
             let digest = Digest::of(&picture.rgb8);
             format!("{}x{} {digest}", picture.width, picture.height)
         };
-        let segments: Vec<_> = self.segments.iter().map(|s| (&s.prompt, s.frames)).collect();
+        let segments: Vec<_> = self
+            .segments
+            .iter()
+            .map(|s| (&s.prompt, s.frames))
+            .collect();
         let source = self.source.as_ref();
         let source: Option<Vec<String>> = source.map(|it| it.iter().map(picture).collect());
         let images = [&self.first_image, &self.last_image, &self.reference];

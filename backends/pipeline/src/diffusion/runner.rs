@@ -68,7 +68,12 @@ impl Runner {
     ///
     /// # Errors
     /// When the model fixes another shape.
-    pub fn set(&mut self, index: usize, shape: &[usize], values: &[f32]) -> Result<(), PipelineError> {
+    pub fn set(
+        &mut self,
+        index: usize,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Result<(), PipelineError> {
         let tensor = self.tensor(index, shape)?;
         match tensor.dtype() {
             DType::F32 => tensor.write(values)?,
@@ -149,7 +154,10 @@ impl Runner {
         let tensor = self.session.output(index)?;
         let have = tensor.shape();
         let fits = have.len() == shape.len()
-            && have.iter().zip(shape).all(|(have, want)| want.is_none_or(|want| want == *have));
+            && have
+                .iter()
+                .zip(shape)
+                .all(|(have, want)| want.is_none_or(|want| want == *have));
         if !fits {
             let name = &self.model.signature().outputs[index].name;
             let why = format!("came out as {have:?}, not {}", shape_text(shape));
@@ -157,7 +165,11 @@ impl Runner {
         }
         let values = match tensor.dtype() {
             DType::F16 => tensor.read::<f16>()?.into_iter().map(f16::to_f32).collect(),
-            DType::Bf16 => tensor.read::<bf16>()?.into_iter().map(bf16::to_f32).collect(),
+            DType::Bf16 => tensor
+                .read::<bf16>()?
+                .into_iter()
+                .map(bf16::to_f32)
+                .collect(),
             _ => tensor.read()?,
         };
         Ok((values, have.to_vec()))

@@ -198,7 +198,10 @@ impl Segment {
     ) -> Result<(Vec<f32>, RunReport), PipelineError> {
         let index = self.step;
         let timestep = self.scheduler.timesteps()[index];
-        let boundary = model.layout.boundary.map(|share| share * model.train_timesteps as f64);
+        let boundary = model
+            .layout
+            .boundary
+            .map(|share| share * model.train_timesteps as f64);
         let is_low = boundary.is_some_and(|boundary| timestep < boundary);
         let (graph, runner, guidance) = match (&model.low_noise, &mut denoisers.low_noise) {
             (Some(graph), Some(runner)) if is_low => (graph, runner, planned.guidance_low),

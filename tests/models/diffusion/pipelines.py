@@ -1,0 +1,377 @@
+"""Makes tiny random pipelines of the LTX and the Wan kind, and what diffusers computes with them.
+
+Each folder is a pipeline as `export.py` writes them. `golden.json` lists cases: what was asked for, of
+which folder and class, and in which file of `golden/` the clip is: u16 little-endian
+`[frames, height, width, 3]`, 65535 for 1. Noise is Mote's own (`gaussian` in
+backends/pipeline/src/diffusion/noise.rs), computed here with numpy and handed to diffusers.
+
+    pip install torch diffusers transformers onnx numpy
+    python pipelines.py [ltx] [wan]    # made with torch 2.15, diffusers 0.42.1, transformers 5.24, onnx 1.23.2
+"""
+
+import contextlib
+import json
+import pathlib
+import sys
+import unittest.mock
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    LTXConditionPipeline,
+    LTXImageToVideoPipeline,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+    WanVideoToVideoPipeline,
+)
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import UMT5Config, UMT5EncoderModel
+
+import export
+
+HERE = pathlib.Path(__file__).parent
+SEED = 20_261_128
+PROMPT_TOKENS = 12
+# Clips that are all grey, or the same whatever is asked for, would prove nothing.
+SPREAD_MIN = 0.12
+WORDS = "a red green blue square circle triangle moves left right up down turns grows".split()
+
+
+# Mote's noise.
+
+
+def philox(counter, key):
+    """Philox4x32-10 of Salmon et al. 2011: u32 `[n, 4]` counters, two key words."""
+    low32 = np.uint64(0xFFFFFFFF)
+    counter = [counter[:, i].astype(np.uint64) for i in range(4)]
+    key = [np.uint64(k) for k in key]
+    for round_number in range(10):
+        if round_number:
+            key = [(k + s) & low32 for k, s in zip(key, map(np.uint64, (0x9E3779B9, 0xBB67AE85)))]
+        first = np.uint64(0xD2511F53) * counter[0]
+        second = np.uint64(0xCD9E8D57) * counter[2]
+        shift = np.uint64(32)
+        counter = [
+            (second >> shift) ^ counter[1] ^ key[0],
+            second & low32,
+            (first >> shift) ^ counter[3] ^ key[1],
+            first & low32,
+        ]
+    return np.stack(counter, 1)
+
+
+def gaussian(seed, stream, count):
+    blocks = np.arange((count + 3) // 4, dtype=np.uint64)
+    low32, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    fixed = [np.full_like(blocks, stream), np.full_like(blocks, 1)]
+    counter = np.stack([blocks & low32, blocks >> shift, *fixed], 1)
+    words = philox(counter, (seed & 0xFFFFFFFF, seed >> 32)).astype(np.float64)
+    unit = (words + 0.5) / 2.0**32
+    radius = np.sqrt(-2.0 * np.log(unit[:, 0::2]))
+    angle = 2.0 * np.pi * unit[:, 1::2]
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 2)
+    return torch.from_numpy(pairs.reshape(-1)[:count].astype(np.float32))
+
+
+# Streams of backends/pipeline/src/diffusion/job: those of the first segment.
+INITIAL, DECODE = 0, 1
+
+
+@contextlib.contextmanager
+def noise_of(seed, module, streams=(INITIAL,)):
+    """Calls of `randn_tensor` in a module of diffusers get the seed's noise, stream after stream."""
+    left = list(streams)
+
+    def randn_tensor(shape, **_):
+        stream = left.pop(0) if left else INITIAL
+        return gaussian(seed, stream, int(np.prod(shape))).reshape(tuple(shape))
+
+    with unittest.mock.patch.object(module, "randn_tensor", randn_tensor):
+        yield
+
+
+# Pictures that the tests make by the same rule.
+
+
+def picture(width, height, number):
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
+    values = x * (3 + number) + y * 5 + c * 60 + number * 40
+    return Image.fromarray((values % 256).astype(np.uint8))
+
+
+def video(width, height, frames):
+    return [picture(width, height, n) for n in range(frames)]
+
+
+# Parts.
+
+
+def tokenizer():
+    words = ["<pad>", "</s>", "<unk>", *WORDS]
+    fast = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=fast, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        model_max_length=PROMPT_TOKENS,
+    )
+
+
+def drawn(module, factor=1.0):
+    """Weights large enough that every input shows in what comes out."""
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            if value.dim() > 1:
+                fan = value[0].numel()
+                value.copy_(torch.randn_like(value) * factor / fan**0.5)
+            elif name.endswith("bias"):
+                value.copy_(torch.randn_like(value) * 0.1)
+    return module.eval()
+
+
+def text_encoder(kind, config):
+    sizes = dict(
+        vocab_size=len(WORDS) + 3, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2
+    )
+    return drawn(kind(config(**sizes)), 1.5)
+
+
+def ltx_transformer():
+    return drawn(
+        LTXVideoTransformer3DModel(
+            in_channels=8, out_channels=8, num_attention_heads=2, attention_head_dim=12,
+            cross_attention_dim=24, num_layers=1, caption_channels=16,
+        ),
+        1.2,
+    )
+
+
+def ltx_vae(timestep_conditioning=False):
+    vae = AutoencoderKLLTXVideo(
+        latent_channels=8, block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
+        down_block_types=("LTXVideoDownBlock3D",) * 2,
+        layers_per_block=(1, 1, 1), decoder_layers_per_block=(1, 1, 1),
+        spatio_temporal_scaling=(True, True), decoder_spatio_temporal_scaling=(True, True),
+        decoder_inject_noise=(False,) * 3, upsample_residual=(False, False), upsample_factor=(1, 1),
+        patch_size=2, timestep_conditioning=timestep_conditioning,
+        encoder_causal=True, decoder_causal=False,
+    )
+    drawn(vae, 1.5)
+    vae.latents_mean.copy_(torch.linspace(-0.5, 0.5, 8))
+    vae.latents_std.copy_(torch.linspace(0.7, 1.4, 8))
+    return vae
+
+
+def ltx_scheduler(dynamic=True):
+    """As LTX-Video's; LTXConditionPipeline's takes no shift by length."""
+    return FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=dynamic, base_shift=0.95, max_shift=2.05, shift_terminal=0.1 if dynamic else None,
+        base_image_seq_len=1024, max_image_seq_len=4096,
+    )
+
+
+def to_u16(frames):
+    return np.round(np.clip(frames, 0, 1) * 65535).astype("<u2")
+
+
+class Goldens:
+    def __init__(self, made):
+        """Cases of folders in `made` are made anew, and the others kept."""
+        file = HERE / "golden.json"
+        cases = json.loads(file.read_text()) if file.exists() else []
+        self.cases = [case for case in cases if case["folder"] not in made]
+        (HERE / "golden").mkdir(exist_ok=True)
+
+    def add(self, name, folder, clip, **request):
+        """`clip`: `[f, h, w, 3]` in 0..1."""
+        spread = float(clip.std())
+        print(f"{name}: {clip.shape}, deviation {spread:.3f}")
+        assert spread > SPREAD_MIN, "grey"
+        (HERE / "golden" / f"{name}.u16").write_bytes(to_u16(clip).tobytes())
+        shape = list(clip.shape)
+        self.cases.append(dict(name=name, folder=folder, shape=shape, **request))
+
+    def write(self):
+        lines = ",\n".join(json.dumps(case) for case in self.cases)
+        (HERE / "golden.json").write_text(f"[\n{lines}\n]\n")
+
+
+def mode(distribution, generator=None):
+    return distribution.mode()
+
+
+def run(pipe, request, streams=(INITIAL,), **more):
+    """The frames of diffusers' pipeline for a case's request."""
+    module = sys.modules[type(pipe).__module__]
+    pipe.set_progress_bar_config(disable=True)
+    keys = dict(prompt="prompt", negative_prompt="negative_prompt", steps="num_inference_steps",
+                guidance="guidance_scale", guidance_low="guidance_scale_2", frame_rate="frame_rate")
+    arguments = {to: request[of] for of, to in keys.items() if of in request}
+    width, height, frames = request["width"], request["height"], request["frames"]
+    patches = [
+        noise_of(request["seed"], module, streams),
+        # Mote's encoders give the mode of what diffusers' LTX pipelines draw from.
+        unittest.mock.patch.object(DiagonalGaussianDistribution, "sample", mode),
+    ]
+    if "wan" in module.__name__:
+        # What it cleans prompts with is not there without a further package; these need none.
+        clean = lambda text: " ".join(text.split())
+        patches.append(unittest.mock.patch.object(module, "prompt_clean", clean))
+    with contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
+        return pipe(
+            **arguments, width=width, height=height, max_sequence_length=PROMPT_TOKENS,
+            output_type="np", **({} if "video" in more else dict(num_frames=frames)), **more,
+        ).frames[0]
+
+
+def ltx(goldens):
+    torch.manual_seed(SEED)
+    parts = dict(
+        text_encoder=text_encoder(T5EncoderModel, T5Config),
+        tokenizer=tokenizer(), transformer=ltx_transformer(), vae=ltx_vae(),
+    )
+    pipe = LTXPipeline(scheduler=ltx_scheduler(), **parts)
+    export.export_pipeline(pipe, HERE / "ltx")
+    plain = dict(prompt="a red square moves left", seed=7, steps=4, guidance=1.0, width=32,
+                 height=32, frames=9, frame_rate=25)
+    other = dict(prompt="a blue circle turns", negative_prompt="green triangle", seed=2**40 + 3,
+                 steps=5, guidance=3.0, width=64, height=32, frames=5, frame_rate=24)
+    clips = {}
+    for name, request in [
+        ("ltx-plain", plain),
+        ("ltx-guided", other),
+        ("ltx-other-prompt", plain | dict(prompt="a blue circle grows")),
+        ("ltx-other-seed", plain | dict(seed=8)),
+    ]:
+        clips[name] = run(pipe, request)
+        goldens.add(name, "ltx", clips[name], **{"class": "LTXPipeline"}, **request)
+    for other_name in ("ltx-other-prompt", "ltx-other-seed"):
+        difference = np.abs(clips[other_name] - clips["ltx-plain"]).mean()
+        print(f"  {other_name}: {difference:.3f} from ltx-plain")
+        assert difference > 0.02
+    image = LTXImageToVideoPipeline(scheduler=ltx_scheduler(), **parts)
+    first = plain | dict(seed=9, guidance=2.0)
+    frames = run(image, first, image=picture(32, 32, 0))
+    goldens.add("ltx-image", "ltx", frames, **{"class": "LTXImageToVideoPipeline"},
+                **first, first_image=0)
+    condition = LTXConditionPipeline(scheduler=ltx_scheduler(False), **parts)
+    both = plain | dict(seed=10, steps=6)
+    conditions = [
+        LTXVideoCondition(image=picture(32, 32, 0), frame_index=0),
+        LTXVideoCondition(image=picture(32, 32, 1), frame_index=8),
+    ]
+    frames = run(condition, both, conditions=conditions, image_cond_noise_scale=0.0)
+    goldens.add("ltx-first-and-last", "ltx", frames, **{"class": "LTXConditionPipeline"},
+                **both, first_image=0, last_image=1)
+    source = plain | dict(seed=11, steps=8, strength=0.6)
+    latents = encoded(parts["vae"], video(32, 32, 9))
+    frames = run(condition, source, latents=latents, denoise_strength=0.6)
+    goldens.add("ltx-video", "ltx", frames, **{"class": "LTXConditionPipeline"}, **source, source=9)
+
+
+def wan_transformer(in_channels=4):
+    return drawn(
+        WanTransformer3DModel(
+            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12,
+            in_channels=in_channels, out_channels=4, text_dim=16, freq_dim=16, ffn_dim=32,
+            num_layers=1, rope_max_seq_len=32,
+        ),
+        1.2,
+    )
+
+
+def wan_vae():
+    vae = AutoencoderKLWan(
+        base_dim=4, z_dim=4, dim_mult=[1, 1, 1], num_res_blocks=1,
+        temperal_downsample=[True, True], scale_factor_spatial=4, scale_factor_temporal=4,
+        latents_mean=[-0.3, 0.1, 0.2, -0.1], latents_std=[0.8, 1.1, 1.3, 0.9],
+    )
+    return drawn(vae, 1.5)
+
+
+def wan(goldens):
+    torch.manual_seed(SEED + 1)
+    encoder = text_encoder(UMT5EncoderModel, UMT5Config)
+    parts = dict(tokenizer=tokenizer(), text_encoder=encoder, vae=wan_vae())
+    high, low = wan_transformer(), wan_transformer()
+    schedule = lambda: FlowMatchEulerDiscreteScheduler(shift=3.0)
+    pipe = WanPipeline(
+        scheduler=schedule(), transformer=high, transformer_2=low, boundary_ratio=0.7, **parts
+    )
+    export.export_pipeline(pipe, HERE / "wan", frames=5)
+    pipe.scheduler.set_timesteps(6)
+    high_steps = int((pipe.scheduler.timesteps >= 700).sum())
+    print(f"  {high_steps} of 6 steps are the high-noise expert's")
+    assert 0 < high_steps < 6
+    plain = dict(prompt="a red  square moves left", seed=17, steps=6, guidance=1.0, width=32,
+                 height=16, frames=5)
+    guided = plain | dict(prompt="a blue circle turns", negative_prompt="green triangle",
+                          seed=2**63 + 5, guidance=4.0, guidance_low=2.0, width=16, height=32)
+    kind = {"class": "WanPipeline"}
+    for name, request in [("wan-plain", plain), ("wan-guided", guided)]:
+        goldens.add(name, "wan", run(pipe, request), **kind, **request)
+    alone = WanPipeline(scheduler=schedule(), transformer=high, **parts)
+    one = run(alone, plain)
+    assert np.abs(one - run(pipe, plain)).mean() > 0.02, "the second expert makes no difference"
+    again = WanVideoToVideoPipeline(scheduler=schedule(), transformer=high, **parts)
+    source = plain | dict(seed=18, steps=8, strength=0.6)
+    clip = run(again, source, video=video(32, 16, 5), strength=0.6)
+    goldens.add("wan-video", "wan", clip, **kind, **source, source=5, experts=1)
+    # Pictures as channels: a mask of four and four latents, beside the noise.
+    beside = wan_transformer(12)
+    export.export_wan_transformer(beside, HERE / "wan-image" / "transformer")
+    export.write_config(beside, HERE / "wan-image" / "transformer" / "config.json")
+    image = WanImageToVideoPipeline(scheduler=schedule(), transformer=beside, **parts)
+    kind = {"class": "WanImageToVideoPipeline", "over": "wan-image", "experts": 1}
+    first = plain | dict(seed=19, guidance=3.0)
+    clip = run(image, first, image=picture(32, 16, 0))
+    goldens.add("wan-image", "wan", clip, **kind, **first, first_image=0)
+    clip = run(image, first, image=picture(32, 16, 0), last_image=picture(32, 16, 1))
+    goldens.add("wan-first-and-last", "wan", clip, **kind, **first, first_image=0, last_image=1)
+    # A timestep for each token: the first frame is held.
+    held = WanImageToVideoPipeline(
+        scheduler=schedule(), transformer=high, expand_timesteps=True, **parts
+    )
+    folder = HERE / "wan-held"
+    export.export_wan_transformer(high, folder / "transformer", expand_timesteps=True)
+    export.write_config(high, folder / "transformer" / "config.json")
+    export.export_vae_encoder(parts["vae"], folder / "vae_encoder", (1, 3, 1, 8, 12), frames_open=False)
+    kind |= {"over": "wan-held", "expand_timesteps": True}
+    clip = run(held, first | dict(seed=20), image=picture(32, 16, 2))
+    goldens.add("wan-held", "wan", clip, **kind, **first | dict(seed=20), first_image=2)
+
+
+def encoded(vae, pictures):
+    """The latents of a clip as LTXConditionPipeline takes them."""
+    pixels = torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).float()
+    pixels = (pixels / 127.5 - 1).permute(3, 0, 1, 2)[None]
+    with torch.no_grad():
+        latents = vae.encode(pixels).latent_dist.mode()
+    mean, std = (v.view(1, -1, 1, 1, 1) for v in (vae.latents_mean, vae.latents_std))
+    return (latents - mean) / std
+
+
+def main(names):
+    print(f"seed {SEED}")
+    goldens = Goldens(names)
+    for name in names:
+        dict(ltx=ltx, wan=wan)[name](goldens)
+    goldens.write()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["ltx", "wan"])
