@@ -44,12 +44,13 @@ pub use driver::{DriverPath, DriverPathKind};
 pub use error::{BackendError, LoadError, ProbeError, RunError};
 pub use flavour::{Flavour, FlavourError, FlavourFile, Plugin, RUNTIME_FILE_NAME, TRACT_FLAVOUR};
 pub use manifest::{
-    Activation, BackendKind, BoxCoordinates, BoxFormat, CandidateLayout, CheckInput, CheckSpec,
-    ClassificationSpec, ClipSpec, ColourOrder, ConstantInput, DetectionSpec, EmbeddingSpec,
-    FrameFit, FrameLayout, FrameState, GenerationSpec, InputHint, LabellingKind, LabellingSpec,
-    MANIFEST_BYTES_MAX, MANIFEST_FILE_NAME, Manifest, ManifestError, MoeSpec, Padding, Pooling,
-    Precision, ReasoningTags, RestorationKind, RestorationSpec, StateTensor, StreamSpec, Task,
-    TextSpec, ValueRange, Variant, WindowGives, WindowJoin,
+    Activation, BackendKind, BoxCoordinates, BoxFormat, CandidateLayout, ChannelOrder, CheckInput,
+    CheckSpec, ClassificationSpec, ClipSpec, ColourOrder, ConstantInput, DetectionSpec,
+    EmbeddingSpec, Filter, Fit, FrameFit, FrameLayout, FrameState, GenerationSpec, InputHint,
+    LabellingKind, LabellingSpec, MANIFEST_BYTES_MAX, MANIFEST_FILE_NAME, Manifest, ManifestError,
+    MoeSpec, OutputHint, Padding, PictureLayout, Pooling, Precision, ReasoningTags,
+    RestorationKind, RestorationSpec, StateTensor, StreamSpec, Task, TextSpec, ValueRange, Variant,
+    WindowGives, WindowJoin,
 };
 pub use memory::{Access, Buffer, BufferOrigin, MemoryError};
 pub use paths::Paths;

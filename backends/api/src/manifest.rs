@@ -3,6 +3,7 @@
 mod embedding;
 mod generation;
 mod labelling;
+mod picture;
 mod restoration;
 
 pub use embedding::{EmbeddingSpec, Pooling};
@@ -11,6 +12,7 @@ pub use labelling::{
     Activation, BoxCoordinates, BoxFormat, CandidateLayout, ClassificationSpec, ColourOrder,
     DetectionSpec, FrameFit, LabellingKind, LabellingSpec,
 };
+pub use picture::{ChannelOrder, Filter, Fit, InputHint, OutputHint, PictureLayout};
 pub use restoration::{
     FrameLayout, FrameState, Padding, RestorationKind, RestorationSpec, ValueRange, WindowGives,
     WindowJoin,
@@ -194,9 +196,12 @@ pub struct Manifest {
     /// For [`Task::ClipLabelling`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labelling: Option<LabellingSpec>,
-    /// How pictures become inputs; for tools that feed the model from files.
+    /// How pictures become inputs.
     #[serde(default, rename = "input", skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputHint>,
+    /// How outputs become pictures.
+    #[serde(default, rename = "output", skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputHint>,
     /// What to try the model with, where its inputs do not say enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckSpec>,
@@ -410,22 +415,6 @@ pub struct ClipSpec {
     pub pad_multiple: usize,
 }
 
-/// How a picture becomes an input: `(pixel * scale - mean) / std` per channel, pixels 0..=255.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InputHint {
-    /// Input's name.
-    pub name: String,
-    /// `nchw` or `nhwc`.
-    pub layout: String,
-    /// Multiplied first.
-    pub scale: f32,
-    /// Subtracted, per channel.
-    pub mean: [f32; 3],
-    /// Divided by, per channel.
-    pub std: [f32; 3],
-}
-
 /// What a model is tried with before its first use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -563,6 +552,7 @@ impl Manifest {
             restoration: None,
             labelling: None,
             inputs: Vec::new(),
+            outputs: Vec::new(),
             check: None,
             labels: None,
             dimensions: BTreeMap::new(),
@@ -632,6 +622,8 @@ impl Manifest {
         if let Some(labelling) = &self.labelling {
             labelling.check()?;
         }
+        self.inputs.iter().try_for_each(InputHint::check)?;
+        self.outputs.iter().try_for_each(OutputHint::check)?;
         if let Some(text) = &self.text {
             let sizes = [
                 text.context_tokens,

@@ -149,7 +149,7 @@ fn create_clip(
     let own = spec.clone();
     Ok(match output {
         Output::Mp4Av1(settings) => {
-            let container = Av1Container::Mp4(Mp4Muxer::new(sink, spec, audio)?);
+            let container = Av1Container::Mp4(Box::new(Mp4Muxer::new(sink, spec, audio)?));
             Box::new(Av1Writer::new(container, own, settings, limits)?)
         }
         Output::WebmAv1(settings) => {

@@ -11,9 +11,9 @@ use mote_media::{AudioSpec, Av1Settings, Limits, Output, RawLayout};
 /// Index of a frame, at most: a size, a share of a chunk, a cue, with the room that a growing vector keeps.
 const INDEX_BYTES_MAX: usize = 64;
 /// What allocations of an encoder vary by from frame to frame.
-const VARIATION_BYTES: usize = 400 << 10;
+const VARIATION_BYTES: usize = 256 << 10;
 const FEW_FRAMES: u32 = 60;
-const MANY_FRAMES: u32 = 300;
+const MANY_FRAMES: u32 = 160;
 
 /// Counts the bytes that are in use.
 struct Counting;
@@ -75,7 +75,7 @@ fn memory_does_not_grow_with_the_clip() {
     ] {
         let file = tempfile::tempfile().expect("a temporary file");
         let handle = file.try_clone().expect("a second handle");
-        let (spec, limits) = (spec(64, 64, rate(25, 1)), Limits::default());
+        let (spec, limits) = (spec(48, 48, rate(25, 1)), Limits::default());
         let mut writer = if output.takes_audio() {
             mote_media::create_with_audio(handle, &spec, &output, &audio, &limits)
         } else {
@@ -86,7 +86,7 @@ fn memory_does_not_grow_with_the_clip() {
         let mut few = 0;
         for index in 0..MANY_FRAMES {
             writer
-                .push(&drawn(64, 64, index, 256))
+                .push(&drawn(48, 48, index, 256))
                 .expect("a fitting frame");
             if output.takes_audio() {
                 writer.push_audio(&sound).expect("room for samples");

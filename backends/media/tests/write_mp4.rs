@@ -189,7 +189,7 @@ fn key_frames_are_where_the_index_says() {
 fn small_and_odd_sizes_and_single_frames_are_written() {
     for (width, height, frames) in [(16, 16, 1), (17, 19, 3), (16, 99, 2), (33, 16, 1)] {
         let (bytes, written) = write(&spec(width, height), settings(), frames);
-        assert_eq!(written.frames, frames.into());
+        assert_eq!(written.frames, u64::from(frames));
         assert_eq!(samples(&boxes(&bytes)).len(), frames as usize);
     }
 }

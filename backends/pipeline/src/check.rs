@@ -3,12 +3,13 @@
 
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
+use crate::clip::input_shape;
 use crate::embed::{EmbeddingGraph, compute};
 use crate::stream::constant_tensor;
 use crate::text::{Bank, TextGraph};
 use mote_api::{
-    CheckInput, ConstantInput, DType, EmbeddingSpec, InputHint, Manifest, Model, Samples, Session,
-    Signature, Tensor, TensorSpec, TextSpec,
+    CheckInput, ConstantInput, DType, EmbeddingSpec, InputHint, Manifest, Model, PictureLayout,
+    Samples, Session, Signature, Tensor, TensorSpec, TextSpec, ValueRange,
 };
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ const PROMPT_TOKENS: usize = 32;
 const ANSWER_TOKENS: usize = 8;
 /// Side of a frame of a clip, at least.
 const FRAME_PIXELS: usize = 256;
+/// Side of a frame that is restored, at least: such models compute far more for each pixel.
+const RESTORED_PIXELS: usize = 64;
 /// Side of a picture whose size the model leaves open.
 const PICTURE_PIXELS: usize = 224;
 /// Values of integers that may be indices, exclusive: hardly any table has fewer rows.
@@ -185,7 +188,11 @@ fn shape(manifest: &Manifest, spec: &TensorSpec) -> Vec<usize> {
     let state = states.filter(|state| state.input == spec.name);
     let constants = manifest.stream.iter().flat_map(|stream| &stream.constant);
     let constant = constants.filter(|constant| constant.input == spec.name);
+    let labelling = manifest.labelling.iter().flat_map(|spec| &spec.state);
+    let state = state.chain(labelling.filter(|state| state.input == spec.name));
+    let frames = frames_shape(manifest, &spec.name);
     let known = declared.into_iter().filter(|shape| !shape.is_empty());
+    let known = known.chain(frames.as_deref());
     let known = known.chain(state.map(|state| state.shape.as_slice()));
     let known = known.chain(constant.map(|constant| constant.shape.as_slice()));
     let known = known
@@ -195,8 +202,11 @@ fn shape(manifest: &Manifest, spec: &TensorSpec) -> Vec<usize> {
         (Some(clip), _) if at >= 2 && [&clip.first, &clip.second].contains(&&spec.name) => {
             FRAME_PIXELS.next_multiple_of(clip.pad_multiple.max(1))
         }
-        (_, Some(hint)) => match (hint.layout.as_str(), at) {
-            ("nchw", 1) | ("nhwc", 3) => 3,
+        (_, Some(hint)) => match (hint.layout, at) {
+            (PictureLayout::Nchw | PictureLayout::Ncthw, 1)
+            | (PictureLayout::Ntchw, 2)
+            | (PictureLayout::Nhwc, 3)
+            | (PictureLayout::Nthwc, 4) => 3,
             (_, 0) => 1,
             _ => PICTURE_PIXELS,
         },
@@ -207,11 +217,31 @@ fn shape(manifest: &Manifest, spec: &TensorSpec) -> Vec<usize> {
         .collect()
 }
 
+/// Shape of a restorer's frames or of one of its states.
+fn frames_shape(manifest: &Manifest, name: &str) -> Option<Vec<usize>> {
+    let spec = manifest.restoration.as_ref()?;
+    let side = RESTORED_PIXELS.next_multiple_of(spec.pad_multiple.max(1));
+    if spec.frames == name {
+        return Some(input_shape(spec, side, side));
+    }
+    let state = spec.state.iter().find(|state| state.input == name)?;
+    Some(state.shape(side, side).to_vec())
+}
+
+/// Whether an input is a state, zero at first.
+fn is_state(manifest: &Manifest, name: &str) -> bool {
+    let stream = manifest.stream.iter().flat_map(|spec| &spec.state);
+    let labelling = manifest.labelling.iter().flat_map(|spec| &spec.state);
+    let restoration = manifest.restoration.iter().flat_map(|spec| &spec.state);
+    let mut tensors = stream.chain(labelling).map(|state| &state.input);
+    tensors.any(|input| input == name) || restoration.into_iter().any(|state| state.input == name)
+}
+
 fn input(manifest: &Manifest, spec: &TensorSpec, shape: &[usize]) -> Result<Tensor, PipelineError> {
+    if is_state(manifest, &spec.name) {
+        return Ok(Tensor::zeroed(spec.dtype, shape)?);
+    }
     if let Some(stream) = &manifest.stream {
-        if stream.state.iter().any(|state| state.input == spec.name) {
-            return Ok(Tensor::zeroed(spec.dtype, shape)?);
-        }
         let mut constants = stream.constant.iter();
         if let Some(constant) = constants.find(|constant| constant.input == spec.name) {
             return constant_tensor(constant);
@@ -258,7 +288,15 @@ fn measures(manifest: &Manifest, name: &str) -> (f64, f64) {
             false => (0., 1.),
         };
     }
+    if let Some(restoration) = &manifest.restoration {
+        return match restoration.range {
+            ValueRange::Unit => (0., 1.),
+            ValueRange::Signed => (-1., 1.),
+            ValueRange::Byte => (0., 255.),
+        };
+    }
     match hint(manifest, name) {
+        None if manifest.labelling.is_some() => (0., 1.),
         Some(hint) => {
             let of = |pixel: f32| f64::from((pixel * hint.scale - hint.mean[0]) / hint.std[0]);
             (of(0.), of(255.))
@@ -316,6 +354,26 @@ mod tests {
             mean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]\n";
         let side = PICTURE_PIXELS;
         assert_eq!(shape(&manifest(picture), &open), [1, 3, side, side]);
+    }
+
+    #[test]
+    fn frames_to_restore_and_their_states_have_the_sizes_that_go_together() {
+        let more = "[restoration]\nkind = \"recurrent\"\nframes = \"x\"\noutput = \"y\"\nscale = 4\n\
+            before = 1\nafter = 1\npad_multiple = 48\nrange = \"byte\"\n[[restoration.state]]\n\
+            input = \"s\"\noutput = \"y\"\nchannels = 3\nscale = 4\n";
+        let manifest = manifest(more);
+        let frames = spec(DType::F32, &[Some(1), None, None, None]);
+        assert_eq!(shape(&manifest, &frames), [1, 9, 96, 96]);
+        let values = input(&manifest, &frames, &[1, 9, 4, 4]).expect("a tensor");
+        let values = values.read::<f32>().expect("f32");
+        assert!(values.iter().any(|value| *value > 200.) && values.iter().all(|v| *v >= 0.));
+        let state = TensorSpec {
+            name: "s".into(),
+            ..spec(DType::F32, &[None, None, None, None])
+        };
+        assert_eq!(shape(&manifest, &state), [1, 3, 384, 384]);
+        let values = input(&manifest, &state, &[1, 3, 2, 2]).expect("a tensor");
+        assert_eq!(values.read::<f32>().expect("f32"), [0.; 12]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Why a pipeline did not give a result.
 
+use crate::diffusion::SchedulerError;
 use mote_api::{LoadError, RunError, TensorError};
 use std::path::PathBuf;
 
@@ -53,6 +54,18 @@ pub enum PipelineError {
     /// The model's inputs and outputs are not those its manifest and task call for.
     #[error("model tensor {tensor:?} {why}")]
     Graph { tensor: String, why: String },
+    /// The folder's kind of pipeline is not served.
+    #[error("pipelines of class {class:?} are not served; served are {served}")]
+    PipelineClass { class: String, served: String },
+    /// A part of the model is missing, or does not belong to the others.
+    #[error("the model's part {part:?} {why}")]
+    Part { part: String, why: String },
+    /// There is no schedule of noise, or no next step of it.
+    #[error("cannot follow the schedule of noise")]
+    Schedule(#[source] SchedulerError),
+    /// The bytes of a checkpoint cannot be gone on from.
+    #[error("the checkpoint {why}")]
+    Checkpoint { why: &'static str },
     /// The chat template refused these messages (`raise_exception`).
     #[error("the chat template refuses the messages: {message}")]
     TemplateRefused { message: String },
@@ -94,6 +107,17 @@ impl PipelineError {
             field: field.into(),
             why: why.into(),
         }
+    }
+
+    pub(crate) fn part(part: &str, why: impl Into<String>) -> Self {
+        Self::Part {
+            part: part.to_owned(),
+            why: why.into(),
+        }
+    }
+
+    pub(crate) fn checkpoint(why: &'static str) -> Self {
+        Self::Checkpoint { why }
     }
 
     pub(crate) fn graph(tensor: &str, why: impl Into<String>) -> Self {

@@ -1,16 +1,19 @@
 //! Stateful streams: a model run again and again, with state that stays inside.
 
 use crate::binding::{Binding, is_same, own_memory, stand_in, target, unbind};
-use crate::{NamedTarget, NamedTensor, PipelineError, TensorResult};
+use crate::frames::{FramePorts, check_apart};
+use crate::{FrameSource, FrameTarget, NamedTarget, NamedTensor, PipelineError, TensorResult};
 use half::{bf16, f16};
 use mote_api::{
-    Canceller, Carry, ConstantInput, DType, Model, RunReport, Session, Signature, StatePlace,
-    StateSpec, Stateful, StreamSpec, Tensor, TensorSpec,
+    Canceller, Carry, ConstantInput, DType, InputHint, Model, OutputHint, RunReport, Session,
+    Signature, StatePlace, StateSpec, Stateful, StreamSpec, Tensor, TensorSpec,
 };
 use std::sync::Arc;
 
 /// Prepared pushes a stream keeps at most.
 pub const PREPARED_MAX: usize = 64;
+/// Of these, pushes that were not prepared by the caller: as many as a ring of buffers has.
+const RECENT_MAX: usize = 8;
 
 /// A prepared push of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,8 +37,37 @@ pub struct StreamSession {
     prepared_count: u64,
     /// The push whose tensors are bound.
     bound: Option<PushId>,
-    /// The prepared push that [`StreamSession::push`] uses again while its tensors stay the same.
-    last: Option<PushId>,
+    /// The prepared pushes that [`StreamSession::push`] uses again while their tensors stay the same, the
+    /// one that was used last at the end.
+    recent: Vec<PushId>,
+    /// Memory of outputs that pushes gave none for.
+    own: Vec<Option<Tensor>>,
+    frames: FramePorts,
+}
+
+/// One step with frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FramesPush<'a> {
+    /// Inputs that are tensors.
+    pub inputs: &'a [NamedTensor],
+    /// Outputs with memory for their tensors.
+    pub outputs: &'a [NamedTarget],
+    /// Inputs that are frames.
+    pub frames: &'a [FrameSource],
+    /// Outputs that are written as frames.
+    pub frame_outputs: &'a [FrameTarget],
+}
+
+/// What a step with frames gave.
+#[derive(Clone, Debug)]
+pub struct FramesResult {
+    /// Outputs in the model's order, but those that were written as frames.
+    pub outputs: Vec<NamedTensor>,
+    /// Times and copies of the run.
+    pub report: RunReport,
+    /// Bytes that frames became, and those of frames that outputs became; 0 for those that were bound
+    /// themselves.
+    pub bytes_converted: u64,
 }
 
 struct Prepared {
@@ -94,8 +126,16 @@ impl StreamSession {
             prepared: Vec::new(),
             prepared_count: 0,
             bound: None,
-            last: None,
+            recent: Vec::new(),
+            own: Vec::new(),
+            frames: FramePorts::new(&[], &[]),
         })
+    }
+
+    /// How pictures become inputs, and outputs pictures, as the manifest says.
+    pub fn with_pictures(mut self, inputs: &[InputHint], outputs: &[OutputHint]) -> Self {
+        self.frames = FramePorts::new(inputs, outputs);
+        self
     }
 
     /// Inputs and outputs of one push: those of the model without state and constants.
@@ -114,29 +154,93 @@ impl StreamSession {
         inputs: &[NamedTensor],
         outputs: &[NamedTarget],
     ) -> Result<TensorResult, PipelineError> {
-        let id = match self.last {
-            Some(id) if self.is_prepared_as(id, inputs, outputs) => id,
-            last => {
-                // What takes its place is bound next, so its memory need not be let go here.
-                self.prepared.retain(|prepared| Some(prepared.id) != last);
-                self.last = None;
-                let id = self.prepare(inputs, outputs)?;
-                self.last = Some(id);
-                id
-            }
-        };
+        let id = self.prepared_as(inputs, outputs)?;
         let report = self.push_prepared(id)?;
-        let named = self.signature.outputs.iter().enumerate();
-        let outputs = named.map(|(index, spec)| {
-            Ok(NamedTensor {
-                name: spec.name.clone(),
-                tensor: self.output(index)?,
-            })
-        });
+        let all = 0..self.signature.outputs.len();
         Ok(TensorResult {
-            outputs: outputs.collect::<Result<_, PipelineError>>()?,
+            outputs: self.named_outputs(all)?,
             report,
         })
+    }
+
+    /// One step of the stream with frames. All is checked before anything is computed; a frame whose bytes
+    /// are what the input holds is bound itself.
+    ///
+    /// # Errors
+    /// [`PipelineError::Invalid`] with the field's path (`frames[NAME].planes[1].stride`, …); otherwise what
+    /// failed. When an output of open size turns out to be of another size than its frame, the step was taken
+    /// and the frame is as it was.
+    pub fn push_frames(&mut self, push: &FramesPush<'_>) -> Result<FramesResult, PipelineError> {
+        let Self {
+            frames, signature, ..
+        } = self;
+        let sources = push.frames.iter();
+        let sources = sources.map(|source| frames.source(signature, source));
+        let sources = sources.collect::<Result<Vec<_>, _>>()?;
+        let targets = push.frame_outputs.iter();
+        let targets = targets.map(|target| frames.target(signature, target));
+        let targets = targets.collect::<Result<Vec<_>, _>>()?;
+        check_apart((&sources, &targets), (push.inputs, push.outputs))?;
+        let mut inputs = push.inputs.to_vec();
+        inputs.extend(sources.iter().map(|source| source.input()));
+        let mut outputs = push.outputs.to_vec();
+        outputs.extend(targets.iter().filter_map(|target| target.output()));
+        if self.frames.take_outgrown() {
+            self.forget_recent();
+        }
+        let id = self.prepared_as(&inputs, &outputs)?;
+        let mut bytes_converted = 0;
+        for source in &sources {
+            bytes_converted += self.frames.read(source)?;
+        }
+        let report = self.push_prepared(id)?;
+        for target in &targets {
+            let output = self.output(target.index)?;
+            bytes_converted += self.frames.write(target, &output)?;
+        }
+        let all = 0..self.signature.outputs.len();
+        let tensors = all.filter(|&index| targets.iter().all(|target| target.index != index));
+        Ok(FramesResult {
+            outputs: self.named_outputs(tensors)?,
+            report,
+            bytes_converted,
+        })
+    }
+
+    fn named_outputs(
+        &self,
+        indices: impl Iterator<Item = usize>,
+    ) -> Result<Vec<NamedTensor>, PipelineError> {
+        let named = |index: usize| {
+            Ok(NamedTensor {
+                name: self.signature.outputs[index].name.clone(),
+                tensor: self.output(index)?,
+            })
+        };
+        indices.map(named).collect()
+    }
+
+    /// The prepared push of these tensors: a recent one, or a new one in place of the one that was not used
+    /// for the longest time.
+    fn prepared_as(
+        &mut self,
+        inputs: &[NamedTensor],
+        outputs: &[NamedTarget],
+    ) -> Result<PushId, PipelineError> {
+        let mut recent = self.recent.iter();
+        if let Some(at) = recent.rposition(|&id| self.is_prepared_as(id, inputs, outputs)) {
+            let id = self.recent.remove(at);
+            self.recent.push(id);
+            return Ok(id);
+        }
+        if self.recent.len() >= RECENT_MAX {
+            // What takes its place is bound next, so its memory need not be let go here.
+            let oldest = self.recent.remove(0);
+            self.prepared.retain(|prepared| prepared.id != oldest);
+        }
+        let id = self.prepare(inputs, outputs)?;
+        self.recent.push(id);
+        Ok(id)
     }
 
     fn is_prepared_as(&self, id: PushId, inputs: &[NamedTensor], outputs: &[NamedTarget]) -> bool {
@@ -177,7 +281,7 @@ impl StreamSession {
         }
         for (index, memory) in &mut binding.outputs {
             if memory.is_none() {
-                *memory = own_memory(&self.signature.outputs[*index])?;
+                *memory = self.own_memory(*index)?;
             }
             *index = self.outputs[*index];
         }
@@ -192,10 +296,19 @@ impl StreamSession {
         Ok(id)
     }
 
+    /// Memory for an output that a push gave none for: the same for all, as the next push may overwrite it.
+    fn own_memory(&mut self, index: usize) -> Result<Option<Tensor>, PipelineError> {
+        self.own.resize(self.signature.outputs.len(), None);
+        if self.own[index].is_none() {
+            self.own[index] = own_memory(&self.signature.outputs[index])?;
+        }
+        Ok(self.own[index].clone())
+    }
+
     /// Forgets a prepared push and lets go of its memory.
     pub fn forget(&mut self, id: PushId) {
         self.prepared.retain(|prepared| prepared.id != id);
-        self.last = self.last.filter(|&last| last != id);
+        self.recent.retain(|&recent| recent != id);
         if self.bound == Some(id) {
             self.unbind();
         }
@@ -204,8 +317,15 @@ impl StreamSession {
     /// Forgets all pushes and lets go of their memory, as when a client's buffer goes away.
     pub fn forget_all(&mut self) {
         self.prepared.clear();
-        self.last = None;
+        self.recent.clear();
         self.unbind();
+    }
+
+    /// Forgets pushes that were not prepared by the caller. What is bound stays until the next push.
+    fn forget_recent(&mut self) {
+        let recent = std::mem::take(&mut self.recent);
+        self.prepared
+            .retain(|prepared| !recent.contains(&prepared.id));
     }
 
     fn unbind(&mut self) {

@@ -253,7 +253,6 @@ fn a_gradient_shows_no_seams_even_where_the_model_looks_beyond_the_halo() {
             tile_feather: feather,
             ..recurrent(0, 0)
         };
-        // Wide as high, so that only columns matter.
         let (model, _) = blurrer(&spec, RADIUS);
         let mut restorer = open(&model, &spec, Some(56));
         let out = all(&mut restorer, std::slice::from_ref(&gradient));
@@ -264,9 +263,9 @@ fn a_gradient_shows_no_seams_even_where_the_model_looks_beyond_the_halo() {
     let smooth = kink(RADIUS, 0);
     assert!(smooth < 0.2, "{smooth}");
     let cut = kink(2, 0);
-    assert!(cut > 5.0, "the model has to look beyond: {cut}");
+    assert!(cut > 2.0, "the model has to look beyond: {cut}");
     let faded = kink(4, 12);
-    assert!(faded < 1.0, "{faded}");
+    assert!(faded < cut / 5.0, "{faded} of {cut}");
 }
 
 #[test]

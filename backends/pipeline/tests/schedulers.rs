@@ -579,3 +579,112 @@ fn noise_is_normal() {
         assert!(correlation.abs() < 0.01, "{correlation}");
     }
 }
+
+/// A small generator for [`no_configuration_panics`].
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+
+    fn of<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())].clone()
+    }
+}
+
+/// Whatever options say, a schedule is refused, or has timesteps that are numbers and steps that
+/// can be taken.
+#[test]
+fn no_configuration_panics() {
+    const SEED: u64 = 20_261_128;
+    eprintln!("seed {SEED}");
+    let mut random = Random(SEED);
+    let flags = json!([true, false, null]);
+    let numbers = json!([
+        0, 1, 0.5, 1e-12, 3, -2, 20, 700, 1e9, -1e300, "Infinity", null
+    ]);
+    let words = json!([
+        "linear",
+        "scaled_linear",
+        "squaredcos_cap_v2",
+        "epsilon",
+        "sample",
+        "v_prediction",
+        "flow_prediction",
+        "leading",
+        "trailing",
+        "linspace",
+        "zero",
+        "sigma_min",
+        "heun",
+        "bh1",
+        "sde-dpmsolver++",
+        "log_linear",
+        "continuous",
+        "exponential"
+    ]);
+    let names = [
+        (
+            "clip_sample rescale_betas_zero_snr thresholding use_karras_sigmas use_beta_sigmas \
+          use_exponential_sigmas use_flow_sigmas use_lu_lambdas lower_order_final predict_x0 \
+          euler_at_final set_alpha_to_one invert_sigmas stochastic_sampling use_dynamic_shifting",
+            flags,
+        ),
+        (
+            "beta_start beta_end shift flow_shift base_shift max_shift shift_terminal sigma_min \
+          sigma_max steps_offset solver_order clip_sample_range sample_max_value \
+          num_train_timesteps original_inference_steps timestep_scaling lambda_min_clipped \
+          dynamic_thresholding_ratio base_image_seq_len max_image_seq_len",
+            numbers,
+        ),
+        (
+            "beta_schedule prediction_type timestep_spacing final_sigmas_type solver_type \
+          algorithm_type interpolation_type timestep_type time_shift_type",
+            words,
+        ),
+    ];
+    let mut opened = 0;
+    for _ in 0..4_000 {
+        let kind = random.of(&SchedulerKind::ALL);
+        let mut options = json!({"_class_name": kind.class()});
+        for _ in 0..random.below(6) {
+            let (names, values) = random.of(&names);
+            let names: Vec<&str> = names.split_whitespace().collect();
+            let name = random.of(&names);
+            options[name] = random.of(values.as_array().unwrap());
+        }
+        let steps = random.of(&[1, 2, 3, 7, 20, 61, 1000]);
+        let timing = Timing {
+            sequence_length: random.of(&[None, Some(1), Some(3000)]),
+            strength: random.of(&[None, Some(0.3)]),
+            ..Timing::default()
+        };
+        let scheduler = config(&options).and_then(|c| c.open(None, steps as u32, &timing));
+        let Ok(mut scheduler) = scheduler else {
+            continue;
+        };
+        opened += 1;
+        let taken = scheduler.timesteps().len();
+        assert!(
+            (1..=steps).contains(&taken),
+            "{options}: {taken} of {steps}"
+        );
+        let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
+        assert!(finite(scheduler.timesteps()), "{options}");
+        let mut sample = vec![0.5, -1.0];
+        for index in 0..taken {
+            scheduler.scale_model_input(index, &mut sample.clone());
+            scheduler.add_noise(index, &mut sample.clone(), &[1.0, 2.0]);
+            let output = [0.1, f32::NAN];
+            let stepped = scheduler.step(index, &output, &mut sample, &mut |_| {});
+            stepped.unwrap_or_else(|error| panic!("{options}: {error}"));
+        }
+        let _ = (scheduler.sigma(taken), scheduler.history());
+    }
+    eprintln!("{opened} opened");
+    assert!(opened > 1_000, "{opened}");
+}

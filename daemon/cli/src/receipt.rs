@@ -50,6 +50,9 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         let text = format!("{texts} of {tokens} tokens in {steps} runs, {rate:.0} tokens/s");
         line("texts", text);
     }
+    if !receipt.step_times_us.is_empty() {
+        line("steps", steps_text(receipt));
+    }
     if receipt.frames_out > 0 {
         line(
             "frames",
@@ -137,6 +140,31 @@ fn tokens_text(receipt: &Receipt) -> String {
         rate(computed, receipt.prefill_us),
         receipt.generated_tokens,
         rate(receipt.generated_tokens, receipt.decode_us)
+    )
+}
+
+/// The steps of a clip that was made of words, each with its time.
+fn steps_text(receipt: &Receipt) -> String {
+    /// Steps that are shown one by one.
+    const SHOWN_MAX: usize = 12;
+    let times = receipt.step_times_us.iter();
+    let mut shown: Vec<_> = times.take(SHOWN_MAX).map(|us| micros_text(*us)).collect();
+    let more = receipt.step_times_us.len().saturating_sub(SHOWN_MAX);
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    let resumed = match receipt.resumed_steps {
+        0 => String::new(),
+        steps => format!("; {steps} taken over from a checkpoint"),
+    };
+    let seed = receipt
+        .seed
+        .map_or(String::new(), |seed| format!(", seed {seed}"));
+    format!(
+        "{} by {}{seed}: {}{resumed}",
+        receipt.steps,
+        receipt.scheduler,
+        shown.join(", ")
     )
 }
 

@@ -15,7 +15,7 @@ use crate::usage::cpu_us;
 use frames::FrameStream;
 use gate::Gate;
 use mote_api::{DeviceKind, Rejection, Task};
-use mote_pipeline::StreamSession;
+use mote_pipeline::{FramesPush, StreamSession};
 use mote_wire::types::{
     BufferRange, Done, ProviderShare, Receipt, Reply, Request, Status, StreamPush, StreamResult,
     WorkerEvent,
@@ -28,6 +28,7 @@ use watchdog::Watchdog;
 
 mod frames;
 mod gate;
+mod pictures;
 mod watchdog;
 
 pub use gate::Gates;
@@ -74,6 +75,7 @@ impl Streams {
             steps,
             compute_us,
             bytes_copied,
+            bytes_converted: _,
             host_cpu_us: _,
         } = usage;
         self.link.send(WorkerEvent::StreamEnded {
@@ -140,6 +142,8 @@ pub struct Usage {
     pub compute_us: u64,
     /// Between the client's memory and the library's.
     pub bytes_copied: u64,
+    /// Written by passes between frames and tensors.
+    pub bytes_converted: u64,
     /// Processor time of this process during pushes.
     pub host_cpu_us: u64,
 }
@@ -163,6 +167,10 @@ impl Runner {
             }
             Task::Tensor | Task::Stream => {
                 StreamSession::open(&loaded.model, loaded.manifest.stream.as_ref())
+                    .map(|session| {
+                        let manifest = &loaded.manifest;
+                        session.with_pictures(&manifest.inputs, &manifest.outputs)
+                    })
                     .map(|session| Self::Tensors(Box::new(session)))
                     .map_err(|error| status::of_pipeline(&error))
             }
@@ -287,6 +295,7 @@ impl Stream {
         self.usage.steps += 1;
         self.usage.compute_us += result.compute_us;
         self.usage.bytes_copied += result.bytes_copied;
+        self.usage.bytes_converted += result.bytes_converted;
         Ok(result)
     }
 
@@ -300,6 +309,7 @@ impl Stream {
             total_us: crate::jobs::micros(self.started.elapsed()),
             steps: self.usage.steps,
             bytes_copied: self.usage.bytes_copied,
+            bytes_converted: self.usage.bytes_converted,
             preemptions: self.preemptions,
             throttle: self.throttle.worst_since(self.started).to_string(),
             ..receipt
@@ -326,7 +336,12 @@ fn push_tensors(
         inputs.push(input);
     }
     let result = session
-        .push(&inputs, &targets)
+        .push_frames(&FramesPush {
+            inputs: &inputs,
+            outputs: &targets,
+            frames: &pictures::sources(&push.frames, buffers)?,
+            frame_outputs: &pictures::targets(&push.frame_outputs, buffers)?,
+        })
         .map_err(|error| status::of_step(&error))?;
     let mut bytes_copied = result.report.bytes_copied + inline_bytes;
     let mut outputs = Vec::with_capacity(result.outputs.len());
@@ -340,6 +355,7 @@ fn push_tensors(
         outputs,
         compute_us: result.report.compute_us,
         bytes_copied,
+        bytes_converted: result.bytes_converted,
     })
 }
 

@@ -346,6 +346,7 @@ typedef struct mote_receipt_info {
   uint64_t accepted_tokens;   /* those of them that the model chose, too */
   uint64_t dropped_tokens;    /* left out because the context was full */
   uint64_t texts;             /* that were embedded; prompt_tokens counts their tokens */
+  uint64_t bytes_converted;   /* as mote_result_bytes_converted() */
   const char *scheduler;      /* generated clips: by its diffusers class; otherwise "" */
   const uint64_t *step_times_us; /* generated clips: of each denoising step, in order; or NULL */
   size_t step_time_count;
@@ -355,7 +356,7 @@ typedef struct mote_receipt_info {
 #define MOTE_RECEIPT_INFO_INIT                                                                 \
   {sizeof(mote_receipt_info_t),                                                                \
    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Fills in *info, whose size is set. */
 mote_status_t mote_receipt_info(const mote_receipt_t *receipt, mote_receipt_info_t *info,
@@ -529,6 +530,9 @@ uint64_t mote_result_compute_us(const mote_result_t *result);
 /* Bytes copied between the client's memory and the library's. */
 uint64_t mote_result_bytes_copied(const mote_result_t *result);
 
+/* Bytes written by the passes that make tensors of frames, and frames of tensors. */
+uint64_t mote_result_bytes_converted(const mote_result_t *result);
+
 void mote_result_free(mote_result_t *result);
 
 /* ---- Streams ---- */
@@ -558,6 +562,58 @@ mote_status_t mote_stream_register(const mote_stream_t *stream, const mote_buffe
 mote_status_t mote_stream_unregister(const mote_stream_t *stream, const mote_buffer_t *buffer,
                                      mote_error_t **error);
 
+/* What a frame's bytes mean. Formats of bytes hold colours; those of floats hold a tensor's own numbers,
+ * of 1 or 3 channels. Where chroma is there for each second pixel, width and height are even. */
+enum {
+  MOTE_FRAME_RGB8 = 1,  /* red, green, blue; one plane */
+  MOTE_FRAME_BGR8 = 2,  /* blue, green, red; one plane */
+  MOTE_FRAME_RGBA8 = 3, /* and an opacity: skipped in inputs, 255 in outputs; one plane */
+  MOTE_FRAME_NV12 = 4,  /* luma; a plane of half the width and height, Cb and Cr side by side */
+  MOTE_FRAME_I420 = 5,  /* luma; a plane each of Cb and Cr, of half the width and height */
+  MOTE_FRAME_GRAY8 = 6, /* luma alone */
+  MOTE_FRAME_F32_NCHW = 7, /* a plane per channel */
+  MOTE_FRAME_F32_NHWC = 8, /* channels of a pixel side by side; one plane */
+  MOTE_FRAME_F16_NCHW = 9,
+  MOTE_FRAME_F16_NHWC = 10
+};
+
+/* The matrix between red, green, blue and luma, chroma, after the ITU-R recommendation. */
+enum {
+  MOTE_COLOR_MATRIX_DEFAULT = 0, /* BT.601 */
+  MOTE_COLOR_MATRIX_BT601 = 1,
+  MOTE_COLOR_MATRIX_BT709 = 2,
+  MOTE_COLOR_MATRIX_BT2020 = 3 /* with non-constant luminance */
+};
+
+/* Which bytes mean black and white. */
+enum {
+  MOTE_COLOR_RANGE_DEFAULT = 0, /* limited where there is chroma, else full */
+  MOTE_COLOR_RANGE_LIMITED = 1, /* 16 and 235; chroma from 16 to 240 */
+  MOTE_COLOR_RANGE_FULL = 2     /* 0 and 255 */
+};
+
+/*
+ * A frame in a buffer that is registered with the stream. [[input]] or [[output]] of the model's manifest
+ * says how it becomes a tensor, or is made of one. It is converted on the way, and nothing is copied first;
+ * where its bytes are those of the tensor, without gaps and at a multiple of MOTE_BUFFER_ALIGNMENT_BYTES,
+ * the buffer itself is used.
+ */
+typedef struct mote_frame {
+  const char *name; /* of the input or output */
+  const mote_buffer_t *buffer;
+  int32_t format;       /* MOTE_FRAME_* */
+  int32_t matrix;       /* MOTE_COLOR_MATRIX_* */
+  int32_t range;        /* MOTE_COLOR_RANGE_* */
+  uint32_t plane_count; /* 0: planes follow each other without gaps from the buffer's start */
+  uint32_t width;       /* 1 to 16,384; that of an output's frame is the output's */
+  uint32_t height;
+  uint32_t tensor_width; /* of an input that the model leaves open; 0 takes the frame's */
+  uint32_t tensor_height;
+  uint64_t offsets[3]; /* of each plane's first byte, in the buffer */
+  uint64_t strides[3]; /* of each plane: bytes from one row to the next */
+  uint64_t reserved[2]; /* 0 */
+} mote_frame_t;
+
 /* One step of a stream. */
 typedef struct mote_push_args {
   size_t size;
@@ -565,9 +621,13 @@ typedef struct mote_push_args {
   size_t input_count;
   const mote_target_t *targets;
   size_t target_count;
+  const mote_frame_t *frames; /* inputs that are frames */
+  size_t frame_count;
+  const mote_frame_t *frame_outputs; /* outputs written as frames; they are not in the result */
+  size_t frame_output_count;
 } mote_push_args_t;
 
-#define MOTE_PUSH_ARGS_INIT {sizeof(mote_push_args_t), 0, 0, 0, 0}
+#define MOTE_PUSH_ARGS_INIT {sizeof(mote_push_args_t), 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Takes one step and waits for its outputs. `result` may be NULL. After a refusal
  * (MOTE_ERROR_INVALID, ...) the stream goes on; after MOTE_ERROR_REVOKED and

@@ -28,7 +28,7 @@ macro_rules! plain {
     )*};
 }
 
-plain! { usize, u64, u32, i32, f32, [u64; 2], }
+plain! { usize, u64, u32, i32, f32, [u64; 2], [u64; 3], }
 
 // SAFETY: a nullable pointer.
 unsafe impl<T> Plain for *const T {}

@@ -19,6 +19,7 @@ mod door;
 mod embed;
 mod error;
 mod failure;
+mod frame;
 mod generate_clip;
 mod generation;
 mod infer;

@@ -119,6 +119,7 @@ impl MoteReceipt {
             accepted_tokens: receipt.accepted_tokens,
             dropped_tokens: receipt.dropped_tokens,
             texts: receipt.texts,
+            bytes_converted: receipt.bytes_converted,
             scheduler: texts.scheduler.as_ptr(),
             step_times_us: match receipt.step_times_us.as_slice() {
                 [] => ptr::null(),

@@ -8,7 +8,7 @@ use crate::json::c_text;
 use crate::receipt::MoteReceipt;
 use crate::structs::{Output, Target};
 use crate::tensor::dtype_number;
-use mote_client::{DType, OwnedData, OwnedTensor};
+use mote_client::{DType, OwnedData, OwnedTensor, StreamResult};
 use std::ffi::CString;
 use std::ptr;
 
@@ -21,6 +21,7 @@ pub struct MoteResult {
     receipt: Option<MoteReceipt>,
     compute_us: u64,
     bytes_copied: u64,
+    bytes_converted: u64,
 }
 
 /// An output, for as long as its result lives.
@@ -87,6 +88,7 @@ impl MoteResult {
             receipt: None,
             compute_us: 0,
             bytes_copied: 0,
+            bytes_converted: 0,
         }
     }
 
@@ -94,15 +96,17 @@ impl MoteResult {
         Self {
             compute_us: receipt.receipt().compute_us,
             bytes_copied: receipt.receipt().bytes_copied,
+            bytes_converted: receipt.receipt().bytes_converted,
             receipt: Some(receipt),
             ..self
         }
     }
 
-    pub(crate) fn of_push(self, compute_us: u64, bytes_copied: u64) -> Self {
+    pub(crate) fn of_push(self, push: &StreamResult) -> Self {
         Self {
-            compute_us,
-            bytes_copied,
+            compute_us: push.compute_us,
+            bytes_copied: push.bytes_copied,
+            bytes_converted: push.bytes_converted,
             ..self
         }
     }
@@ -185,6 +189,12 @@ pub extern "C" fn mote_result_compute_us(given: Option<&MoteResult>) -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn mote_result_bytes_copied(given: Option<&MoteResult>) -> u64 {
     given.map_or(0, |result| result.bytes_copied)
+}
+
+/// See `mote.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn mote_result_bytes_converted(given: Option<&MoteResult>) -> u64 {
+    given.map_or(0, |result| result.bytes_converted)
 }
 
 /// See `mote.h`.

@@ -6,13 +6,14 @@ use crate::client::{MoteClient, client};
 use crate::door::{Given, Text};
 use crate::error::MoteError;
 use crate::failure::Failure;
+use crate::frame::frames;
 use crate::json::json_text;
 use crate::options::options;
 use crate::receipt::MoteReceipt;
 use crate::result::MoteResult;
 use crate::structs::{Options, PushArgs};
 use crate::tensor::{inputs, targets};
-use mote_client::{Stream, TensorSpec};
+use mote_client::{FramesPush, Stream, TensorSpec};
 use serde::Serialize;
 use std::ffi::{CString, c_char};
 use std::mem::MaybeUninit;
@@ -140,9 +141,18 @@ fn push(stream: &mut Stream, args: Given<'_, PushArgs<'_>>) -> Result<MoteResult
     let args = args.required("args")?;
     let given = args.inputs.take(args.input_count, "inputs")?;
     let wanted = args.targets.take(args.target_count, "targets")?;
-    let result = stream.push(&inputs(given)?, &targets(wanted)?)?;
-    let held = MoteResult::new(result.outputs, wanted);
-    Ok(held.of_push(result.compute_us, result.bytes_copied))
+    let pictures = args.frames.take(args.frame_count, "frames")?;
+    let written = args
+        .frame_outputs
+        .take(args.frame_output_count, "frame_outputs")?;
+    let mut result = stream.push_frames(&FramesPush {
+        inputs: &inputs(given)?,
+        outputs: &targets(wanted)?,
+        frames: &frames(pictures, "frames")?,
+        frame_outputs: &frames(written, "frame_outputs")?,
+    })?;
+    let held = MoteResult::new(std::mem::take(&mut result.outputs), wanted);
+    Ok(held.of_push(&result))
 }
 
 /// See `mote.h`.

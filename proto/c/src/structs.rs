@@ -80,6 +80,23 @@ structs! {
         options: Given<'a, Options<'a>>,
     }
 
+    /// A frame. Arrays of it are passed, so it keeps its size.
+    mote_frame_t = Frame<'a> {
+        name: Text<'a>,
+        buffer: Lent<'a, MoteBuffer>,
+        format: i32,
+        matrix: i32,
+        range: i32,
+        plane_count: u32,
+        width: u32,
+        height: u32,
+        tensor_width: u32,
+        tensor_height: u32,
+        offsets: [u64; 3],
+        strides: [u64; 3],
+        reserved: [u64; 2],
+    }
+
     /// One step of a stream.
     mote_push_args_t = PushArgs<'a> {
         size: usize,
@@ -87,6 +104,10 @@ structs! {
         input_count: usize,
         targets: List<'a, Target<'a>>,
         target_count: usize,
+        frames: List<'a, Frame<'a>>,
+        frame_count: usize,
+        frame_outputs: List<'a, Frame<'a>>,
+        frame_output_count: usize,
     }
 
     /// An output.
@@ -352,6 +373,7 @@ structs! {
         accepted_tokens: u64,
         dropped_tokens: u64,
         texts: u64,
+        bytes_converted: u64,
         scheduler: *const c_char,
         step_times_us: *const u64,
         step_time_count: usize,

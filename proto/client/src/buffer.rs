@@ -4,7 +4,7 @@ use crate::error::ClientError;
 use crate::link::Link;
 use crate::mapping::Mapping;
 use mote_wire::Memfd;
-use mote_wire::types::{BufferRange, RegisterBuffer, Request};
+use mote_wire::types::{BufferRange, FrameFormat, RegisterBuffer, Request, VideoFrame};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -77,6 +77,18 @@ impl Buffer {
             offset,
             bytes,
         }
+    }
+
+    /// All of it as a frame for the input or output `name`: without gaps, from the start, in BT.601 and the range
+    /// that is usual for its format. Fields say more: planes with gaps, other colours, the size of an input
+    /// that the model leaves open.
+    pub fn frame(
+        &self,
+        name: impl Into<String>,
+        format: FrameFormat,
+        (width, height): (u32, u32),
+    ) -> VideoFrame {
+        VideoFrame::dense(name, format, (width, height), self.id)
     }
 
     /// Copies `content` in at `offset`.

@@ -66,17 +66,17 @@ pub use embed::{EmbedResult, Embedding, EmbeddingEvent, Vectors};
 pub use error::{ClientError, ProtocolError};
 pub use generation::{Generation, GenerationEvent};
 pub use infer::InferResult;
-pub use stream::{Stream, StreamResult};
+pub use stream::{FramesPush, Stream, StreamResult};
 pub use tensor::{Input, Output, OwnedData, OwnedTensor};
 pub use watch::Watch;
 
 pub use mote_wire::limits::Limits;
 pub use mote_wire::types::{
-    BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, ClipSegment, Constraint,
-    DType, Device, Done, Embed, EmbedKind, Event, EventKind, Explanation, FinishReason,
-    FrameLabels, Generate, GenerateClip, Label, LabelBox, LabelClip, LogitBias, Logprobs,
-    ModelDetails, ModelInfo, PowerReport, Preview, Priority, Progress, Prompt, ProviderShare,
-    Reason, Reasoning, Receipt, Rejected, Sampling, Sandbox, SandboxPart, SandboxState, Stage,
-    Status, StatusReport, TensorSpec, Token, TopToken, TransformClip, TrialInfo, VariantInfo,
-    WorkOptions, WorkerInfo, WorkerState,
+    BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, ClipSegment, ColorMatrix,
+    ColorRange, Constraint, DType, Device, Done, Embed, EmbedKind, Event, EventKind, Explanation,
+    FinishReason, FrameFormat, FrameLabels, FrameOut, FramePlane, Generate, GenerateClip, Label,
+    LabelBox, LabelClip, LogitBias, Logprobs, ModelDetails, ModelInfo, PowerReport, Preview,
+    Priority, Progress, Prompt, ProviderShare, Reason, Reasoning, Receipt, Rejected, Sampling,
+    Sandbox, SandboxPart, SandboxState, Stage, Status, StatusReport, TensorSpec, Token, TopToken,
+    TransformClip, TrialInfo, VariantInfo, VideoFrame, WorkOptions, WorkerInfo, WorkerState,
 };

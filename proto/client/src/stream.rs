@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::error::{ClientError, End, ProtocolError};
 use crate::tensor::{Input, Output, OwnedTensor, Staging, lower_outputs};
 use mote_wire::types::{
-    OpenStream, Progress, Receipt, Reply, Request, StreamPush, TensorSpec, WorkOptions,
+    OpenStream, Progress, Receipt, Reply, Request, StreamPush, TensorSpec, VideoFrame, WorkOptions,
 };
 use mote_wire::{Connection, Link as WireLink, frame_to_reply, request_to_frame};
 
@@ -30,6 +30,22 @@ pub struct StreamResult {
     pub compute_us: u64,
     /// Bytes copied between the client's memory and the library's.
     pub bytes_copied: u64,
+    /// Bytes written by the passes that make tensors of frames, and frames of tensors.
+    pub bytes_converted: u64,
+}
+
+/// One step with frames. A frame is named where it lies ([`Buffer::frame`]): it is converted on its way into
+/// the model, or bound itself where its bytes are what the model takes, and copied in no case.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FramesPush<'a> {
+    /// Inputs that are tensors.
+    pub inputs: &'a [Input<'a>],
+    /// Outputs that are written as tensors to the caller's buffers.
+    pub outputs: &'a [Output<'a>],
+    /// Inputs that are frames.
+    pub frames: &'a [VideoFrame],
+    /// Outputs that are written as frames; they are in no tensor of the result.
+    pub frame_outputs: &'a [VideoFrame],
 }
 
 impl Client {
@@ -105,11 +121,40 @@ impl Stream {
         inputs: &[Input<'_>],
         outputs: &[Output<'_>],
     ) -> Result<StreamResult, ClientError> {
-        let staging = Staging::of(inputs);
+        self.push_frames(&FramesPush {
+            inputs,
+            outputs,
+            ..FramesPush::default()
+        })
+    }
+
+    /// As [`Stream::push`], with frames. A frame of an input must be left alone until the call returns: what is
+    /// written to it meanwhile may be seen, or not.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mote_client::ClientError> {
+    /// use mote_client::{Client, FrameFormat, FramesPush, WorkOptions};
+    ///
+    /// let client = Client::connect_default("camera")?;
+    /// let mut stream = client.open_stream("selfie-segmentation", &WorkOptions::default())?;
+    /// let mut buffer = stream.buffer(FrameFormat::Nv12.dense_bytes(1280, 720, 3))?;
+    /// buffer.with_slice_mut(|bytes| bytes.fill(128));
+    /// let result = stream.push_frames(&FramesPush {
+    ///     frames: &[buffer.frame("input_1", FrameFormat::Nv12, (1280, 720))],
+    ///     ..FramesPush::default()
+    /// })?;
+    /// println!("{} bytes converted", result.bytes_converted);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn push_frames(&mut self, push: &FramesPush<'_>) -> Result<StreamResult, ClientError> {
+        let staging = Staging::of(push.inputs);
         self.make_room(staging.bytes)?;
         let request = Request::StreamPush(StreamPush {
-            inputs: staging.lower(inputs, self.staged.as_mut())?,
-            outputs: lower_outputs(outputs),
+            inputs: staging.lower(push.inputs, self.staged.as_mut())?,
+            outputs: lower_outputs(push.outputs),
+            frames: push.frames.to_vec(),
+            frame_outputs: push.frame_outputs.to_vec(),
         });
         let Reply::StreamResult(result) = self.ask(request)? else {
             return Err(ClientError::other_answer("stream_push"));
@@ -118,6 +163,7 @@ impl Stream {
             outputs: OwnedTensor::read_all(result.outputs)?,
             compute_us: result.compute_us,
             bytes_copied: result.bytes_copied,
+            bytes_converted: result.bytes_converted,
         })
     }
 

@@ -4,7 +4,8 @@ mod common;
 
 use common::{Server, done, read, serve};
 use mote_client::{
-    ClientError, DType, Input, Output, OwnedData, Status, StreamResult, TensorSpec, WorkOptions,
+    ClientError, DType, FrameFormat, FramePlane, FramesPush, Input, Output, OwnedData, Status,
+    StreamResult, TensorSpec, VideoFrame, WorkOptions,
 };
 use mote_wire::types::{
     BufferRange, Infer, Reply, Request, StreamOpened, StreamPush, Tensor, TensorData,
@@ -306,6 +307,7 @@ fn result(outputs: Vec<Tensor>) -> Reply {
         outputs,
         compute_us: 33,
         bytes_copied: 4,
+        bytes_converted: 5,
     })
 }
 
@@ -320,6 +322,48 @@ fn sum(memory: &File, push: &StreamPush) -> Tensor {
         .write_all_at(&[sum], target.offset)
         .expect("writable");
     output("output", TensorData::Range(target))
+}
+
+#[test]
+fn frames_are_named_where_they_lie() {
+    let (client, daemon) = streaming(|server| {
+        server.register();
+        let (id, push) = push(server);
+        assert!(push.inputs.is_empty() && push.outputs.is_empty());
+        let (camera, mask) = (&push.frames[0], &push.frame_outputs[0]);
+        assert_eq!((&*camera.name, &*mask.name), ("image", "mask"));
+        assert_eq!(camera.buffer, mask.buffer);
+        assert_eq!((camera.width, camera.height), (64, 48));
+        assert_eq!(camera.tensor_size, Some((32, 24)));
+        assert_eq!(mask.planes[0].offset, 4608);
+        server.reply(id, result(Vec::new()));
+        server.expect_end();
+    });
+    let mut stream = client
+        .open_stream("vad", &WorkOptions::default())
+        .expect("a stream");
+    let buffer = stream.buffer(8192).expect("a buffer");
+    assert_eq!(FrameFormat::Nv12.dense_bytes(64, 48, 3), 4608);
+    let camera = VideoFrame {
+        tensor_size: Some((32, 24)),
+        ..buffer.frame("image", FrameFormat::Nv12, (64, 48))
+    };
+    let mask = VideoFrame {
+        planes: vec![FramePlane {
+            offset: 4608,
+            stride: 32,
+        }],
+        ..buffer.frame("mask", FrameFormat::Gray8, (32, 24))
+    };
+    let push = FramesPush {
+        frames: &[camera],
+        frame_outputs: &[mask],
+        ..FramesPush::default()
+    };
+    let result = stream.push_frames(&push).expect("a result");
+    assert_eq!((result.outputs.len(), result.bytes_converted), (0, 5));
+    drop((stream, client));
+    daemon.join().expect("the script held");
 }
 
 #[test]
@@ -351,8 +395,10 @@ fn a_stream_runs_over_buffers() {
             outputs,
             compute_us,
             bytes_copied,
+            bytes_converted,
         } = stream.push(&[input], &[target]).expect("a result");
-        assert_eq!((outputs.len(), compute_us, bytes_copied), (1, 33, 4));
+        assert_eq!((outputs.len(), compute_us), (1, 33));
+        assert_eq!((bytes_copied, bytes_converted), (4, 5));
         assert_eq!(buffer.with_slice(|bytes| bytes[64]), step + 2);
     }
     assert_eq!(stream.close().expect("a receipt").model, "vad");

@@ -30,6 +30,8 @@ from ._errors import (
     VersionUnsupported,
     WorkerDied,
 )
+from ._frame import Frame
+from ._memory import numpy_dtype
 
 __all__ = [
     "Busy",
@@ -42,6 +44,7 @@ __all__ = [
     "DeadlineExceeded",
     "Embeddings",
     "Event",
+    "Frame",
     "FrameLabels",
     "Generation",
     "Internal",
@@ -66,4 +69,5 @@ __all__ = [
     "Watch",
     "WorkerDied",
     "connect",
+    "numpy_dtype",
 ]

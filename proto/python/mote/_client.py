@@ -12,6 +12,7 @@ import numpy as np
 from . import _memory, _schema
 from ._clips import Clips
 from ._errors import MoteError, ProtocolError
+from ._frame import Frame, frame_array_shape
 from ._link import Call, Link
 from ._memory import Memory
 
@@ -40,11 +41,13 @@ def connect(path: str | os.PathLike | None = None, name: str = "python") -> "Cli
 
 class Outputs(dict):
     """Output arrays by name. ``receipt`` tells what computed them; a step of a stream has none,
-    only ``compute_us`` and ``bytes_copied``."""
+    only ``compute_us``, ``bytes_copied`` and ``bytes_converted`` (written by passes that make tensors of
+    frames, and frames of tensors)."""
 
     receipt: Any = None
     compute_us: int = 0
     bytes_copied: int = 0
+    bytes_converted: int = 0
 
 
 class Client(Clips):
@@ -318,6 +321,7 @@ def _collect(call: Call, out: Mapping[str, np.ndarray]) -> Outputs:
             receipt = message.receipt
             outputs.receipt, outputs.compute_us = receipt, receipt.compute_us
             outputs.bytes_copied = receipt.bytes_copied
+            outputs.bytes_converted = receipt.bytes_converted
             return outputs
 
 
@@ -451,6 +455,12 @@ class Watch:
         self._call.close()
 
 
+def _apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Frame]]:
+    """Arrays, and frames."""
+    frames = {name: value for name, value in given.items() if isinstance(value, Frame)}
+    return {name: value for name, value in given.items() if name not in frames}, frames
+
+
 class Stream:
     """A stateful stream. Its state lives in the worker until ``close()``."""
 
@@ -473,28 +483,44 @@ class Stream:
         """An array in memory that the worker maps: it travels without a copy."""
         return self._memory.empty(shape, dtype)
 
+    def frame(self, format: str, width: int, height: int, **more) -> Frame:
+        """A frame without gaps in memory that the worker maps; ``more`` are further fields of ``Frame``, and
+        ``channels`` (3) of floats."""
+        channels = more.pop("channels", 3)
+        shape, dtype = frame_array_shape(format, width, height, channels)
+        return Frame(self.empty(shape, dtype), format, width, height, **more)
+
     def push(self, *, out: Mapping[str, np.ndarray] | None = None, **inputs) -> Outputs:
-        """One step: inputs by name, outputs by name."""
+        """One step: inputs by name, outputs by name. An input may be a ``Frame``."""
         return self.push_with(inputs, out=out)
 
     def push_with(
-        self, inputs: Mapping[str, Any], *, out: Mapping[str, np.ndarray] | None = None
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        out: Mapping[str, np.ndarray | Frame] | None = None,
     ) -> Outputs:
-        """As ``push``, with the inputs in a mapping."""
+        """As ``push``, with the inputs in a mapping. What is a ``Frame`` is read and written where it lies:
+        an output that goes to one is not among the arrays of the answer."""
         body = _schema.message("StreamPush")()
         borrowed: list = []
         over = False
         try:
-            self._memory.inputs(body, inputs, borrowed)
-            self._memory.targets(body, out or {})
+            arrays, frames = _apart(inputs)
+            targets, frame_targets = _apart(out or {})
+            self._memory.inputs(body, arrays, borrowed)
+            self._memory.targets(body, targets)
+            self._memory.frames(body.frames, frames)
+            self._memory.frames(body.frame_outputs, frame_targets)
             result, fds = self._link.call("stream_push", body)
             over = True
         finally:
             self._memory.give_back(borrowed, reusable=over)
         outputs = Outputs()
         for tensor in result.outputs:
-            outputs[tensor.name] = _memory.read(tensor, fds, out or {})
+            outputs[tensor.name] = _memory.read(tensor, fds, targets)
         outputs.compute_us, outputs.bytes_copied = result.compute_us, result.bytes_copied
+        outputs.bytes_converted = result.bytes_converted
         return outputs
 
     def close(self):

@@ -11,7 +11,7 @@ from typing import Mapping
 
 import numpy as np
 
-from . import _schema
+from . import _frame, _schema
 from ._errors import ProtocolError
 from ._link import Link
 
@@ -156,6 +156,22 @@ class Memory:
                 buffer.array(array.shape, native)[...] = array
                 place = _schema.message("BufferRange")(buffer=buffer.number, bytes=array.nbytes)
             tensor.range.CopyFrom(place)
+
+    def frames(self, message, frames: Mapping[str, _frame.Frame]) -> None:
+        """Adds frames to a list of a request."""
+        for name, frame in frames.items():
+            array = frame.array
+            found = self._place_of(array) if array.flags.c_contiguous else None
+            if found is None:
+                raise ValueError(f"the frame for {name} is in no contiguous array from empty()")
+            _frame.add(message, name, frame, *found)
+
+    def _place_of(self, array: np.ndarray) -> tuple[int, int] | None:
+        for buffer in list(self._buffers.values()):
+            offset = buffer.offset_of(array)
+            if offset is not None:
+                return buffer.number, offset
+        return None
 
     def targets(self, message, out: Mapping[str, np.ndarray]) -> None:
         """Adds the arrays that outputs are to be written to."""

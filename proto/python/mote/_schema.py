@@ -46,6 +46,17 @@ def enum_word(name: str, number: int) -> str:
     return value.name.removeprefix(prefix).lower()
 
 
+def enum_number(name: str, word: str) -> int:
+    """The other way round: ``nv12`` of ``FrameFormat``."""
+    enum = _POOL.FindEnumTypeByName(f"mote.v1.{name}")
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    value = enum.values_by_name.get(prefix + word.upper())
+    if value is None:
+        words = [enum_word(name, number) for number in enum.values_by_number if number]
+        raise ValueError(f"{word!r} is none of {', '.join(words)}")
+    return value.number
+
+
 ClientFrame = message("ClientFrame")
 ServerFrame = message("ServerFrame")
 

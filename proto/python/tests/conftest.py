@@ -31,6 +31,7 @@ def socket_path(tmp_path_factory):
     command += ["--choose", "ranked"]
     command += ["--socket", folder / "mote.sock", "--state-dir", folder / "state"]
     command += ["--store", REPOSITORY / "tests" / "models" / "embedding"]
+    command += ["--store", REPOSITORY / "tests" / "models" / "frames"]
     command += ["--store", REPOSITORY / "tests" / "models" / "labels"]
     command += ["--store", prepared("MOTE_TEST_MODELS"), "--runtimes", prepared("MOTE_RUNTIMES")]
     daemon = subprocess.Popen(command, stdin=subprocess.PIPE)

@@ -52,6 +52,10 @@ pub const RANK_MAX: usize = 8;
 pub const NAME_BYTES_MAX: usize = 256;
 /// Width and height that clips may be scaled down to.
 pub const CLIP_SIDE_PIXELS_MAX: u32 = 16_384;
+/// Width and height of a frame in a buffer.
+pub const FRAME_SIDE_PIXELS_MAX: u32 = 16_384;
+/// Planes of a frame in a buffer.
+pub const FRAME_PLANES_MAX: usize = 3;
 /// Frames per second of a clip.
 pub const FRAME_RATE_MAX: u32 = 1_000;
 /// Shots of one generated clip.

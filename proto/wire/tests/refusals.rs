@@ -173,6 +173,73 @@ fn tensors() {
     assert_eq!(refused(verb(INFER, many)), "inputs");
 }
 
+/// A frame `x` of 4 × 2 pixels of NV12 in buffer 1, as far as it is not said otherwise.
+fn frame(fields: &[(u64, u64)]) -> Raw {
+    let usual = [(2, 4), (3, 4), (4, 2), (5, 1)];
+    let usual = usual.into_iter().filter(|(number, _)| {
+        let mut said = fields.iter();
+        !said.any(|(other, _)| other == number)
+    });
+    let all = usual.chain(fields.iter().copied());
+    all.fold(Raw::new().bytes(1, "x"), |raw, (number, value)| {
+        raw.varint(number, value)
+    })
+}
+
+#[test]
+fn frames() {
+    let as_input = |frame: Raw| verb(STREAM_PUSH, Raw::new().message(3, frame));
+    let as_output = |frame: Raw| verb(STREAM_PUSH, Raw::new().message(4, frame));
+    let plane = || Raw::new().varint(1, 64).varint(2, 128);
+    accepted(as_input(frame(&[])));
+    accepted(as_output(frame(&[])));
+    accepted(as_input(frame(&[(7, 3), (8, 2), (9, 16_384), (10, 1)])));
+    accepted(as_input(frame(&[]).message(6, plane())));
+
+    let side = u64::from(FRAME_SIDE_PIXELS_MAX) + 1;
+    for (frame, field) in [
+        (as_input(Raw::new().varint(2, 4)), "frames[0].width"),
+        (as_input(frame(&[(2, 0)])), "frames[0].format"),
+        (as_input(frame(&[(2, 99)])), "frames[0].format"),
+        (as_input(frame(&[(3, 0)])), "frames[0].width"),
+        (as_input(frame(&[(3, side)])), "frames[0].width"),
+        (as_input(frame(&[(4, 0)])), "frames[0].height"),
+        (as_output(frame(&[(4, side)])), "frame_outputs[0].height"),
+        (as_output(frame(&[(5, 0)])), "frame_outputs[0].buffer"),
+        (as_input(frame(&[(7, 4)])), "frames[0].matrix"),
+        (as_input(frame(&[(8, 3)])), "frames[0].range"),
+        (as_input(frame(&[(9, 5)])), "frames[0].tensor_height"),
+        (
+            as_input(frame(&[(9, side), (10, 5)])),
+            "frames[0].tensor_width",
+        ),
+        (
+            as_output(frame(&[(9, 5), (10, 5)])),
+            "frame_outputs[0].tensor_width",
+        ),
+        (
+            as_input((0..4).fold(frame(&[]), |frame, _| frame.message(6, plane()))),
+            "frames[0].planes",
+        ),
+        (as_input(frame(&[]).bytes(1, "")), "frames[0].name"),
+        (
+            as_input(frame(&[]).bytes(1, "n".repeat(257))),
+            "bytes of frames[0].name",
+        ),
+        (
+            verb(
+                STREAM_PUSH,
+                Raw::new().message(3, frame(&[])).message(3, frame(&[])),
+            ),
+            "frames[1].name",
+        ),
+    ] {
+        assert_eq!(refused(frame), field);
+    }
+    let many = (0..=TENSORS_MAX).fold(Raw::new(), |raw, _| raw.message(3, frame(&[])));
+    assert_eq!(refused(verb(STREAM_PUSH, many)), "frames");
+}
+
 #[test]
 fn output_targets() {
     let push = |targets: &[Raw]| {

@@ -20,7 +20,7 @@ with them as an input one graph serves every size and frame rate, and tokens of 
 Wan's autoencoder loops over latent frames and carries what its convolutions saw, so its graphs hold one
 frame count each; `frames` says which.
 
-    pip install torch diffusers transformers onnx    # made with torch 2.15, diffusers 0.42.1
+    pip install torch diffusers transformers onnx onnxruntime    # made with torch 2.15, diffusers 0.42.1
 """
 
 import json
@@ -29,6 +29,7 @@ import unittest.mock
 import warnings
 
 import onnx
+import onnxruntime
 import torch
 
 OPSET = 20
@@ -43,6 +44,12 @@ def rms_norm(sample, normalized_shape, weight=None, eps=None):
     return normed if weight is None else normed * weight
 
 
+def repeat_interleave(tensor, repeats, dim=0, of=torch.Tensor.repeat_interleave):
+    """`torch.Tensor.repeat_interleave` by an axis from the front: one of -1 makes the exporter put what
+    it stands for in the place of every other -1 in the graph, those of reshapes included."""
+    return of(tensor, repeats, dim=dim % tensor.dim())
+
+
 def write(module, inputs, outputs, dynamic, file):
     """Traces `module` with `inputs` (name -> tensor) and writes it to `file`.
 
@@ -51,8 +58,13 @@ def write(module, inputs, outputs, dynamic, file):
     file = pathlib.Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     module = module.eval()
-    known = unittest.mock.patch("torch.nn.functional.rms_norm", rms_norm)
-    with torch.no_grad(), warnings.catch_warnings(), known:
+    for part in module.modules():
+        # The same for whole factors, and known to the exporter.
+        if isinstance(part, torch.nn.Upsample) and part.mode == "nearest-exact":
+            part.mode = "nearest"
+    norm = unittest.mock.patch("torch.nn.functional.rms_norm", rms_norm)
+    axes = unittest.mock.patch("torch.Tensor.repeat_interleave", repeat_interleave)
+    with torch.no_grad(), warnings.catch_warnings(), norm, axes:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
@@ -69,8 +81,25 @@ def write(module, inputs, outputs, dynamic, file):
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
+        for attribute in node.attribute:
+            # ONNX counts axes of a transposition from the front only.
+            if node.op_type == "Transpose" and attribute.name == "perm":
+                rank = len(attribute.ints)
+                attribute.ints[:] = [axis % rank for axis in attribute.ints]
     onnx.checker.check_model(model)
     onnx.save(model, str(file))
+    compare(module, inputs, file)
+
+
+def compare(module, inputs, file):
+    """That ONNX Runtime computes with the file what torch does with the module."""
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (have,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    with torch.no_grad():
+        want = module(*inputs.values()).numpy()
+    difference = float(abs(have - want).max())
+    size = float(abs(want).max())
+    assert difference <= 1e-4 * max(size, 1.0), f"{file}: {difference} of {size}"
 
 
 def write_config(part, file, **more):

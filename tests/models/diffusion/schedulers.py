@@ -267,11 +267,10 @@ def run(case, tensors):
         samples.append(sample)
     assert all(torch.isfinite(sample).all() for sample in samples), name
     print(f"{name}: {len(timesteps)} of {whole} steps, |sample| {sample.abs().max():.3f}")
-    rows = lambda list: torch.stack(list).reshape(len(list), VALUES).contiguous()
     out = {
         "timesteps": timesteps.to(torch.float64).contiguous(),
-        "samples": rows(samples),
-        "estimates": rows(estimates),
+        "samples": torch.stack(samples).reshape(-1, VALUES),
+        "estimates": torch.stack(estimates).reshape(-1, VALUES),
         "init_noise_sigma": torch.tensor([scale], dtype=torch.float64),
     }
     if class_name not in (LCM, DDIM):
@@ -318,11 +317,10 @@ def gaussian(seed, stream, count):
 def main():
     logging.set_verbosity_error()
     generator = torch.Generator().manual_seed(SEED)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)
     tensors = {
-        "noise": draw(STEPS_MAX, VALUES),
-        "clean": draw(VALUES).clamp(-1, 1),
-        "pattern": draw(VALUES),
+        "noise": torch.randn(STEPS_MAX, VALUES, generator=generator),
+        "clean": torch.randn(VALUES, generator=generator).clamp(-1, 1),
+        "pattern": torch.randn(VALUES, generator=generator),
     }
     descriptions = []
     out = dict(tensors)

@@ -320,6 +320,48 @@ static void refusals(const char *path) {
   mote_client_free(client);
 }
 
+/* A frame for `x`, which is no picture: what the struct says arrives, and what does not hold does not. */
+static void frames_of(const mote_stream_t *stream, const mote_buffer_t *buffer) {
+  mote_frame_t frame = {0};
+  mote_push_args_t push = MOTE_PUSH_ARGS_INIT;
+  mote_error_t *why = NULL;
+
+  push.frames = &frame;
+  push.frame_count = 1;
+  REFUSES(mote_stream_push(stream, &push, NULL, &error), "frames[0].buffer");
+  frame.buffer = buffer;
+  REFUSES(mote_stream_push(stream, &push, NULL, &error), "frames[0].name");
+  frame.name = "x";
+  REFUSES(mote_stream_push(stream, &push, NULL, &error), "frames[0].format");
+  frame.format = MOTE_FRAME_NV12;
+  frame.matrix = MOTE_COLOR_MATRIX_BT2020 + 1;
+  REFUSES(mote_stream_push(stream, &push, NULL, &error), "frames[0].matrix");
+  frame.matrix = MOTE_COLOR_MATRIX_BT709;
+  frame.range = -1;
+  REFUSES(mote_stream_push(stream, &push, NULL, &error), "frames[0].range");
+  frame.range = MOTE_COLOR_RANGE_FULL;
+  frame.plane_count = 4;
+  REFUSES(mote_stream_push(stream, &push, NULL, &error), "frames[0].plane_count");
+  frame.plane_count = 2;
+  frame.reserved[1] = 1;
+  REFUSES(mote_stream_push(stream, &push, NULL, &error), "frames[0].reserved");
+  frame.reserved[1] = 0;
+  REFUSES(mote_stream_push(stream, &push, NULL, &error), "frames[0].width");
+  frame.width = 4;
+  frame.height = 2;
+  frame.strides[0] = frame.strides[1] = 4;
+  frame.offsets[1] = 8;
+  CHECK(mote_stream_push(stream, &push, NULL, &why) == MOTE_ERROR_INVALID);
+  CHECK(strcmp(mote_error_text(why, "field"), "frames[x].name") == 0);
+  CHECK(strstr(mote_error_text(why, "why"), "[[input]]") != NULL);
+  mote_error_free(why);
+  push.frame_count = 0;
+  push.frame_outputs = &frame;
+  push.frame_output_count = 1;
+  frame.tensor_width = 4;
+  REFUSES(mote_stream_push(stream, &push, NULL, &error), "frame_outputs[0].tensor_height");
+}
+
 static void streams(const char *path) {
   mote_client_t *client = connect_to(path);
   mote_stream_t *stream = NULL;
@@ -349,6 +391,7 @@ static void streams(const char *path) {
 
   OK(mote_stream_buffer_create(stream, 64, &in, &error));
   OK(mote_buffer_create(client, 64, &out, &error));
+  frames_of(stream, in);
   memcpy(mote_buffer_data(in), NUMBERS, sizeof NUMBERS);
   input.data = NULL;
   input.bytes = 0;

@@ -186,6 +186,7 @@ pub fn push(run: Request) -> Result<Request> {
         Request::Infer(infer) => Ok(Request::StreamPush(StreamPush {
             inputs: infer.inputs,
             outputs: infer.outputs,
+            ..StreamPush::default()
         })),
         other => bail!("{other:?} is no run"),
     }

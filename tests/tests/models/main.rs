@@ -7,6 +7,8 @@ mod bad_files;
 mod bad_input;
 mod clips;
 mod embedding;
+mod frames;
+mod generated_clips;
 mod language;
 mod sharing;
 mod streams;

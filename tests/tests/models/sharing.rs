@@ -42,6 +42,7 @@ fn a_chat_waits_for_one_step_of_a_clip_in_the_background() -> Result<()> {
         frame_rate: None,
         encoder_speed: None,
         preview_every: None,
+        tile_side_max: None,
         options: urgent(Priority::Background),
         input: File::open(prepared("MOTE_CACHE")?.join("files/sample-clips/bikes.mp4"))?.into(),
         output: output.into(),

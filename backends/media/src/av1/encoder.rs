@@ -26,7 +26,7 @@ const KEY_FRAME_INTERVAL_MAX: f64 = 300.0;
 
 /// What the coded frames are put into.
 pub(crate) enum Av1Container {
-    Mp4(Mp4Muxer),
+    Mp4(Box<Mp4Muxer>),
     Webm(WebmMuxer),
 }
 

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn headers_with_everything_in_them_are_read() {
-        let timing = format!("1 {:064b} 1 00101 01 1 00111 {:032b} 00000 00000", 1, 1);
+        let timing = format!("1 {:064b} 1 00101 1 00111 {:032b} 00000 00000", 1, 1);
         // Two points: one with a tier and delays of 8 bits, one of a low level without.
         let points = format!(
             "1 00001 {:012b} 01000 1 1 {:016b} 0 1 1001 {:012b} 00111 0 0",

@@ -3,10 +3,12 @@
 mod cancel;
 mod device;
 mod faulty;
+mod labelling;
 mod load;
 mod onnx;
 mod probe;
 mod profile;
+mod restoration;
 mod run;
 mod threads;
 

@@ -15,6 +15,7 @@ pub use labels::{
     Labeller, read_labels,
 };
 pub use planes::Planes;
+pub(crate) use restore::input_shape;
 pub use restore::{PlanesStep, RestorationOptions, Restorer};
 pub use window::{FrameWindow, WindowStep};
 

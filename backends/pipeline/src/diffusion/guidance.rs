@@ -1,8 +1,5 @@
 //! What a prompt adds to a denoiser's output.
 
-/// Full rescaling.
-pub const RESCALE_MAX: f32 = 1.0;
-
 /// How the outputs with and without the prompt become one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guidance {
@@ -10,7 +7,7 @@ pub struct Guidance {
     /// more goes beyond it.
     pub scale: f32,
     /// How far the guided output's spread is brought back to that of the output with the prompt:
-    /// not at all at 0, wholly at 1 ([`RESCALE_MAX`]). `guidance_rescale` of diffusers.
+    /// not at all at 0, wholly at 1. `guidance_rescale` of diffusers.
     pub rescale: f32,
 }
 

@@ -1,11 +1,47 @@
-//! Samples from noise.
+//! Clips from noise: text and pictures in, frames out.
+//!
+//! [`GenerationModel`] is a folder in diffusers' layout whose parts are ONNX graphs, chosen by the
+//! class in `model_index.json`; [`GenerationJob`] computes what the diffusers (0.42.1) pipeline of
+//! that class does, a run of one graph per step. `tests/models/diffusion/pipelines.py` compares, with
+//! the noise of [`gaussian`].
+//!
+//! * LTX (`LTXPipeline`, `LTXImageToVideoPipeline`, `LTXConditionPipeline`; HaCohen et al. 2024): rows
+//!   of tokens with coordinates in seconds and pixels. Where the graph takes a timestep for each
+//!   token, the first frame can be held at a picture, and a picture at the end comes in as further
+//!   tokens.
+//! * Wan (`WanPipeline`, `WanImageToVideoPipeline`; Wan Team 2025): latents `[c, f, h, w]`, one denoiser
+//!   or an expert each for high and low noise. Pictures come in as channels beside the noise, or, with
+//!   `expand_timesteps`, as a first frame that is held.
+//!
+//! Several segments become one clip: each begins with the last frame of the one before, held where the
+//! model can hold one, else repeated under noise; that frame is not shown twice.
 
+mod checkpoint;
 mod guidance;
+mod job;
+mod latents;
+mod layout;
+mod model;
 mod noise;
+mod parts;
+mod pixels;
+mod plan;
+mod prompt;
+mod request;
+mod runner;
 mod scheduler;
+mod segment;
 
-pub use guidance::{Guidance, RESCALE_MAX};
+pub use guidance::Guidance;
+pub use job::{GenerationJob, GenerationStep};
+pub use model::{GenerationDefaults, GenerationModel, ImageUse};
 pub use noise::gaussian;
+pub use plan::{
+    CHECKPOINT_BYTES_MAX, CLIP_FRAMES_MAX, CLIP_SIDE_MAX, GenerationPlan, LATENT_BYTES_MAX,
+    SEGMENT_PIXELS_MAX,
+};
+pub use prompt::CLIP_PROMPT_BYTES_MAX;
+pub use request::{GenerationRequest, GenerationSegment, SEGMENTS_MAX};
 pub use scheduler::{
     CONFIG_BYTES_MAX, STEPS_MAX, Scheduler, SchedulerConfig, SchedulerError, SchedulerKind,
     TRAIN_TIMESTEPS_MAX, Timing, flow_sigmas,

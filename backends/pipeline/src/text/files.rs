@@ -87,7 +87,11 @@ pub(crate) fn template(file: &Path) -> Result<String, PipelineError> {
     })
 }
 
-fn read(file: &Path, bytes_max: u64) -> Result<Vec<u8>, PipelineError> {
+/// The bytes of a file.
+///
+/// # Errors
+/// When it cannot be read or has more than `bytes_max`.
+pub(crate) fn read(file: &Path, bytes_max: u64) -> Result<Vec<u8>, PipelineError> {
     let failed = |cause| PipelineError::ModelFile {
         file: file.to_owned(),
         cause,

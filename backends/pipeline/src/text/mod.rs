@@ -40,7 +40,7 @@ mod window;
 pub use answer::Finish;
 pub(crate) use bank::Bank;
 pub use bank::{PREFILL_CHUNK_TOKENS, ROWS_MAX};
-pub(crate) use files::tokenizer as read_tokenizer;
+pub(crate) use files::{read as read_bounded, tokenizer as read_tokenizer};
 pub(crate) use graph::TextGraph;
 pub use job::{TextJob, TextStats, TextStep};
 pub use logprobs::{Logprobs, TopToken};

@@ -8,7 +8,7 @@ use crate::output::PendingFolder;
 use crate::ui::Ui;
 use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
-use mote_api::{InputHint, Manifest};
+use mote_api::{InputHint, Manifest, PictureLayout};
 use mote_client::{Client, InferResult, Input, OwnedTensor};
 use mote_wire::types::{DType, ModelDetails, TensorSpec};
 use serde::Serialize;
@@ -225,16 +225,10 @@ fn picture(file: &Path, spec: &TensorSpec, args: &Run, manifest: &Manifest) -> R
     );
     let hint = manifest.inputs.iter().find(|hint| hint.name == spec.name);
     let channels_first = match hint {
-        Some(hint) => hint.layout == "nchw",
+        Some(hint) => hint.layout == PictureLayout::Nchw,
         None => spec.shape.get(1).copied().flatten() == Some(3),
     };
-    let plain = InputHint {
-        name: spec.name.clone(),
-        layout: String::new(),
-        scale: 1.0 / 255.0,
-        mean: [0.0; 3],
-        std: [1.0; 3],
-    };
+    let plain = InputHint::plain(&spec.name, PictureLayout::Nchw);
     let size = picture_size(spec, args, channels_first)?;
     arrays::read_picture(file, size, channels_first, hint.unwrap_or(&plain))
 }

@@ -326,10 +326,7 @@ fn open_stream(client: &mut Client, model: &str) -> Connection {
 }
 
 fn push(stream: &mut Connection) {
-    let push = StreamPush {
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-    };
+    let push = StreamPush::default();
     stream
         .send(request_to_frame(1, Request::StreamPush(push)).expect("it fits"))
         .expect("sent");

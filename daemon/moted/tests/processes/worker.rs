@@ -200,6 +200,7 @@ impl Worker {
                 outputs: Vec::new(),
                 compute_us: 1,
                 bytes_copied: 0,
+                bytes_converted: 0,
             };
             let frame = reply_to_frame(id, Reply::StreamResult(result)).expect("it fits");
             if client.send(frame).is_err() {

@@ -11,8 +11,8 @@ use crate::status::{self, Failure};
 use mote_api::Canceller;
 use mote_media::{ClipSpec, Frame, Rational};
 use mote_pipeline::{
-    GenerationJob, GenerationRequest, GenerationSegment, GenerationStep, PipelineError, Rgb,
-    SchedulerKind,
+    GenerationJob, GenerationModel, GenerationRequest, GenerationSegment, GenerationStep,
+    PipelineError, Rgb, SchedulerKind,
 };
 use mote_wire::Memfd;
 use mote_wire::limits::INLINE_BYTES_MAX;
@@ -21,6 +21,7 @@ use mote_wire::types::{
     TensorData,
 };
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Name of the tensor that a frame is sent as.
@@ -37,6 +38,8 @@ pub struct GenerateClipJob {
     scheduler: String,
     /// Steps that a checkpoint had.
     resumed: u64,
+    /// Times of those of them that another worker took.
+    earlier_us: Vec<u64>,
     /// Steps taken, those of the checkpoint included.
     done: u64,
     frames_in: u64,
@@ -95,14 +98,12 @@ impl GenerateClipJob {
         let failed = |error: &PipelineError| Failure::from(status::of_pipeline(error));
         let (checkpoint, kept) = match clip.checkpoint.map(CheckpointFile::open) {
             None => (None, None),
-            Some((file, kept)) => (Some(file), kept),
+            Some((file, kept)) => (Some(file), kept.and_then(Kept::read)),
         };
-        let job = match GenerationJob::start(model, request.clone(), kept.as_deref()) {
-            // It is of another request, or of another version: nothing is lost by beginning anew.
-            Err(PipelineError::Checkpoint { .. }) => GenerationJob::start(model, request, None),
-            other => other,
+        let (job, earlier_us) = match begin(model, request, kept) {
+            Ok(begun) => begun,
+            Err(error) => return Err(failed(&error)),
         };
-        let job = job.map_err(|error| failed(&error))?;
         let plan = job.plan();
         let spec = ClipSpec {
             width: plan.width,
@@ -115,7 +116,9 @@ impl GenerateClipJob {
         let results = Results::create(clip.output, &spec, &output, clip.contact_sheet, frames)?;
         let resumed = u64::from(job.steps_done());
         Ok(Self {
-            scheduler: job.scheduler().to_string(),
+            scheduler: job
+                .scheduler()
+                .map_or_else(String::new, |kind| kind.to_string()),
             job,
             results,
             checkpoint,
@@ -123,6 +126,7 @@ impl GenerateClipJob {
             send_frames: clip.send_frames,
             seed,
             resumed,
+            earlier_us,
             done: resumed,
             frames_in,
             media_decode,
@@ -144,7 +148,14 @@ impl GenerateClipJob {
     fn keep(&mut self) -> Result<(), Status> {
         match &mut self.checkpoint {
             None => Ok(()),
-            Some(file) => file.write(&self.job.checkpoint()),
+            Some(file) => {
+                let mut kept = Kept {
+                    step_times_us: self.earlier_us.clone(),
+                    job: self.job.checkpoint(),
+                };
+                kept.step_times_us.extend(self.job.step_times_us());
+                file.write(&kept.write())
+            }
         }
     }
 
@@ -197,11 +208,13 @@ impl GenerateClipJob {
             file.clear();
         }
         let report = self.job.report();
+        let mut step_times_us = std::mem::take(&mut self.earlier_us);
+        step_times_us.extend(self.job.step_times_us());
         let receipt = Receipt {
             compute_us: report.compute_us,
             bytes_copied: report.bytes_copied,
             steps: u64::from(self.job.plan().steps),
-            step_times_us: self.job.step_times_us().to_vec(),
+            step_times_us,
             resumed_steps: self.resumed,
             scheduler: self.scheduler.clone(),
             seed: Some(self.seed),
@@ -218,9 +231,53 @@ impl GenerateClipJob {
     }
 }
 
+/// A job, from what was kept of it where that fits, and the times of the steps before.
+fn begin(
+    model: &Arc<GenerationModel>,
+    request: GenerationRequest,
+    kept: Option<Kept>,
+) -> Result<(GenerationJob, Vec<u64>), PipelineError> {
+    if let Some(kept) = kept {
+        match GenerationJob::start(model, request.clone(), Some(&kept.job)) {
+            // It is of another request, or of another version: nothing is lost by beginning anew.
+            Err(PipelineError::Checkpoint { why }) => log::info!("a checkpoint {why}"),
+            job => return Ok((job?, kept.step_times_us)),
+        }
+    }
+    Ok((GenerationJob::start(model, request, None)?, Vec::new()))
+}
+
+/// What a checkpoint holds: the number of steps and the time of each, little-endian, then the job's own.
+struct Kept {
+    step_times_us: Vec<u64>,
+    job: Vec<u8>,
+}
+
+impl Kept {
+    fn write(&self) -> Vec<u8> {
+        let mut bytes = (self.step_times_us.len() as u64).to_le_bytes().to_vec();
+        let times = self.step_times_us.iter();
+        bytes.extend(times.flat_map(|time| time.to_le_bytes()));
+        bytes.extend(&self.job);
+        bytes
+    }
+
+    fn read(bytes: Vec<u8>) -> Option<Self> {
+        let (count, rest) = bytes.split_first_chunk()?;
+        let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
+        let (times, job) = rest.split_at_checked(count.checked_mul(size_of::<u64>())?)?;
+        let times = times.as_chunks().0.iter();
+        Some(Self {
+            step_times_us: times.map(|time| u64::from_le_bytes(*time)).collect(),
+            job: job.to_vec(),
+        })
+    }
+}
+
 /// The first frames of a clip.
 fn frames_of(file: OwnedFd, frames_max: u64) -> Result<Vec<Rgb>, Status> {
     let refused = |status: Status| match status {
+        Status::Invalid { why, .. } => Status::invalid("source", why),
         Status::ComputeFailed { cause, .. } => Status::invalid("source", cause),
         other => other,
     };

@@ -3,7 +3,7 @@
 use crate::registry;
 use mote_api::{
     BackendKind, Candidate, DriverPath, DriverPathKind, Flavour, MANIFEST_FILE_NAME, Manifest,
-    driver,
+    Variant, driver,
 };
 use mote_wire::types::LoadModel;
 use std::path::{Path, PathBuf};
@@ -155,7 +155,8 @@ impl Scope {
     /// of a folder with several lone files, this model's alone. Links out of there are not followed,
     /// whatever the catalogue saw before.
     fn model(&mut self, manifest: &Manifest, folder: &Path) {
-        let is_described = folder.join(MANIFEST_FILE_NAME).exists();
+        let is_described = folder.join(MANIFEST_FILE_NAME).exists()
+            || Manifest::inferred_pipeline(folder).is_some();
         let around = match folder.parent() {
             Some(store) if is_described => store,
             _ => folder,
@@ -169,7 +170,7 @@ impl Scope {
         {
             self.add(real, Access::Read);
         }
-        let variants = manifest.variants.iter().map(|variant| variant.file.clone());
+        let variants = manifest.variants.iter().flat_map(Variant::graphs).cloned();
         let listed = manifest.files.keys().map(PathBuf::from);
         for file in variants.chain(listed) {
             if let Some(real) = inside(&folder.join(file)) {

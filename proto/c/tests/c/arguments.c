@@ -76,6 +76,7 @@ static void null_handles(void) {
   CHECK(mote_buffer_data(NULL) == NULL && mote_buffer_bytes(NULL) == 0);
   CHECK(mote_result_output_count(NULL) == 0 && mote_result_receipt(NULL) == NULL);
   CHECK(mote_result_compute_us(NULL) == 0 && mote_result_bytes_copied(NULL) == 0);
+  CHECK(mote_result_bytes_converted(NULL) == 0);
   CHECK(mote_receipt_json(NULL) == NULL && mote_stream_json(NULL) == NULL);
 
   mote_client_free(NULL);

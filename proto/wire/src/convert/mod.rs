@@ -5,6 +5,7 @@
 mod clip;
 mod embed;
 mod event;
+mod frame;
 mod generate_clip;
 mod options;
 mod receipt;

@@ -68,6 +68,7 @@ pub(crate) fn write(reply: Reply, fds: &mut Vec<OwnedFd>) -> Body {
             outputs: tensor::write_all(result.outputs, fds),
             compute_us: result.compute_us,
             bytes_copied: result.bytes_copied,
+            bytes_converted: result.bytes_converted,
         }),
         Reply::StatusReport(report) => Body::StatusReport(report::write_status(*report)),
         Reply::Event(event) => Body::Event(event::write(event)),
@@ -313,5 +314,6 @@ fn parse_result(result: pb::StreamResult, fds: &mut FdSource) -> Parsed<StreamRe
         outputs: tensor::parse_outputs(result.outputs, "outputs", fds)?,
         compute_us: result.compute_us,
         bytes_copied: result.bytes_copied,
+        bytes_converted: result.bytes_converted,
     })
 }

@@ -1,6 +1,6 @@
 //! Tensors in, tensors out: single runs and streams.
 
-use super::{Parsed, name, options, tensor};
+use super::{Parsed, frame, name, options, tensor};
 use crate::pb;
 use crate::types::{Infer, OpenStream, StreamPush};
 
@@ -42,6 +42,8 @@ pub(super) fn parse_push(push: pb::StreamPush) -> Parsed<StreamPush> {
     Ok(StreamPush {
         outputs: tensor::parse_targets(push.outputs, &inputs)?,
         inputs,
+        frames: frame::parse_all(push.frames, "frames")?,
+        frame_outputs: frame::parse_targets(push.frame_outputs, "frame_outputs")?,
     })
 }
 
@@ -49,5 +51,7 @@ pub(super) fn write_push(push: StreamPush) -> pb::StreamPush {
     pb::StreamPush {
         inputs: tensor::write_all(push.inputs, &mut Vec::new()),
         outputs: tensor::write_targets(push.outputs),
+        frames: frame::write_all(push.frames),
+        frame_outputs: frame::write_all(push.frame_outputs),
     }
 }

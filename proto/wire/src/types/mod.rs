@@ -4,6 +4,7 @@
 //! refuses what does not hold with [`Status::Invalid`] naming the field.
 
 mod clip;
+mod frame;
 mod receipt;
 mod reply;
 mod report;
@@ -13,6 +14,7 @@ mod tensor;
 mod worker;
 
 pub use clip::{ClipSegment, FrameLabels, GenerateClip, Label, LabelBox, LabelClip, SteerClip};
+pub use frame::{ColorMatrix, ColorRange, FrameFormat, FramePlane, VideoFrame};
 pub use receipt::{Device, ProviderShare, Reason, Receipt, Rejected};
 pub use reply::{
     Done, Embeddings, FinishReason, FrameOut, Logprobs, Preview, Progress, Reply, Stage,

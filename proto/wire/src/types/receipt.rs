@@ -151,6 +151,8 @@ pub struct Receipt {
     pub frames_out: u64,
     /// Bytes of tensors copied between the client's memory and the library's.
     pub bytes_copied: u64,
+    /// Stream: bytes written by the passes between frames and tensors.
+    pub bytes_converted: u64,
     /// Seed of the sampler, when it drew.
     pub seed: Option<u64>,
     /// Mixture of Experts: routed experts used per token.

@@ -236,6 +236,8 @@ pub struct StreamResult {
     pub compute_us: u64,
     /// Bytes copied between the client's memory and the library's.
     pub bytes_copied: u64,
+    /// Bytes written by the passes between frames and tensors.
+    pub bytes_converted: u64,
 }
 
 /// Why an answer ended.

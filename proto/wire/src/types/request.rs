@@ -1,6 +1,7 @@
 //! What clients ask for. Everything here was checked when it was parsed.
 
 use super::clip::{GenerateClip, LabelClip, SteerClip};
+use super::frame::VideoFrame;
 use super::tensor::{OutputTarget, Tensor};
 use std::os::fd::OwnedFd;
 
@@ -136,12 +137,16 @@ pub struct OpenStream {
 }
 
 /// One step of a stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct StreamPush {
     /// Inputs, names unique.
     pub inputs: Vec<Tensor>,
     /// Where outputs go; names unique.
     pub outputs: Vec<OutputTarget>,
+    /// Inputs that are frames; names unique.
+    pub frames: Vec<VideoFrame>,
+    /// Outputs that are to be written as frames; names unique.
+    pub frame_outputs: Vec<VideoFrame>,
 }
 
 /// Text to be answered.

@@ -133,7 +133,7 @@ pub fn event(event: &WorkerEvent) -> String {
 
 /// Fields that came after the first texts, as they are written while they say nothing: left out, so
 /// that those texts stand.
-const LATER: [&str; 20] = [
+const LATER: [&str; 23] = [
     "step_times_us: [],",
     "scheduler: \"\",",
     "resumed_steps: 0,",
@@ -153,6 +153,9 @@ const LATER: [&str; 20] = [
     "accepted_tokens: 0,",
     "dropped_tokens: 0,",
     "texts: 0,",
+    "bytes_converted: 0,",
+    "frames: [],",
+    "frame_outputs: [],",
     "text: None,",
 ];
 

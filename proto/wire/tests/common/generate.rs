@@ -76,6 +76,41 @@ fn tensor(passed: bool) -> impl Strategy<Value = Tensor> {
 }
 
 /// Inputs and targets, names unique, ranges apart.
+/// Frames of a push, as inputs or as outputs.
+fn video_frames(are_inputs: bool) -> impl Strategy<Value = Vec<VideoFrame>> {
+    let plane = any::<[u64; 2]>().prop_map(|[offset, stride]| FramePlane { offset, stride });
+    let side = || 1..=16_384u32;
+    let matrix = prop::sample::select(vec![
+        ColorMatrix::Bt601,
+        ColorMatrix::Bt709,
+        ColorMatrix::Bt2020,
+    ]);
+    let range = prop::sample::select(vec![ColorRange::Limited, ColorRange::Full]);
+    let colour = (matrix, of(range));
+    let format = prop::sample::select(FrameFormat::ALL.to_vec());
+    let size = of((side(), side())).prop_map(move |size| size.filter(|_| are_inputs));
+    let what = (name(), format, side(), side());
+    let frame = (what, 1..u64::MAX, vec(plane, 0..=3), colour, size);
+    vec(frame, 0..4).prop_map(|frames| {
+        let frames = frames.into_iter().enumerate();
+        let frame = |(index, (what, buffer, planes, (matrix, range), tensor_size))| {
+            let (name, format, width, height): (String, _, _, _) = what;
+            VideoFrame {
+                name: format!("{name}{index}"),
+                format,
+                width,
+                height,
+                buffer,
+                planes,
+                matrix,
+                range,
+                tensor_size,
+            }
+        };
+        frames.map(frame).collect()
+    })
+}
+
 fn tensors() -> impl Strategy<Value = (Vec<Tensor>, Vec<OutputTarget>)> {
     let target = (name(), range(4096), vec(0..9u64, 0..=8));
     (vec(tensor(false), 0..4), vec(target, 0..4)).prop_map(|(mut inputs, targets)| {
@@ -369,7 +404,16 @@ pub fn request() -> impl Strategy<Value = Request> {
         (name(), any::<bool>()).prop_map(|(model, pinned)| Request::Pin { model, pinned }),
         infer().prop_map(Request::Infer),
         worded().prop_map(|(model, options)| Request::OpenStream(OpenStream { model, options })),
-        tensors().prop_map(|(inputs, outputs)| Request::StreamPush(StreamPush { inputs, outputs })),
+        (tensors(), video_frames(true), video_frames(false)).prop_map(
+            |((inputs, outputs), frames, frame_outputs)| {
+                Request::StreamPush(StreamPush {
+                    inputs,
+                    outputs,
+                    frames,
+                    frame_outputs,
+                })
+            },
+        ),
         generate().prop_map(|generate| Request::Generate(Box::new(generate))),
         transform_clip().prop_map(Request::TransformClip),
         embed().prop_map(|embed| Request::Embed(Box::new(embed))),
@@ -483,6 +527,7 @@ fn receipt() -> impl Strategy<Value = Receipt> {
                 frames_in: longs[12],
                 frames_out: longs[13],
                 bytes_copied: longs[14],
+                bytes_converted: longs[13],
                 seed: options.0,
                 experts_per_token: options.1,
                 experts: options.2,
@@ -818,12 +863,13 @@ pub fn reply() -> impl Strategy<Value = Reply> {
             }))
         },
     );
-    let result = (vec(tensor(true), 0..4), any::<u64>(), any::<u64>());
-    let result = result.prop_map(|(outputs, compute_us, bytes_copied)| {
+    let result = (vec(tensor(true), 0..4), any::<[u64; 3]>());
+    let result = result.prop_map(|(outputs, [compute_us, bytes_copied, bytes_converted])| {
         Reply::StreamResult(StreamResult {
             outputs,
             compute_us,
             bytes_copied,
+            bytes_converted,
         })
     });
     let opened = (specs(), specs()).prop_map(|(inputs, outputs)| {

@@ -154,6 +154,46 @@ fn targets() -> Vec<OutputTarget> {
     }]
 }
 
+fn frames_push() -> Request {
+    let camera = VideoFrame {
+        name: "image".into(),
+        format: FrameFormat::Nv12,
+        width: 1280,
+        height: 720,
+        buffer: 11,
+        planes: vec![
+            FramePlane {
+                offset: 0,
+                stride: 1280,
+            },
+            FramePlane {
+                offset: 921_600,
+                stride: 1280,
+            },
+        ],
+        matrix: ColorMatrix::Bt709,
+        range: Some(ColorRange::Full),
+        tensor_size: Some((256, 192)),
+    };
+    let mask = VideoFrame {
+        name: "mask".into(),
+        format: FrameFormat::Gray8,
+        width: 256,
+        height: 192,
+        buffer: 12,
+        planes: Vec::new(),
+        matrix: ColorMatrix::Bt601,
+        range: None,
+        tensor_size: None,
+    };
+    Request::StreamPush(StreamPush {
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        frames: vec![camera],
+        frame_outputs: vec![mask],
+    })
+}
+
 fn asked(generate: Generate) -> Request {
     Request::Generate(Box::new(generate))
 }
@@ -271,8 +311,11 @@ fn work_requests() -> Vec<(&'static str, Request)> {
             Request::StreamPush(StreamPush {
                 inputs: inputs(),
                 outputs: targets(),
+                frames: Vec::new(),
+                frame_outputs: Vec::new(),
             }),
         ),
+        ("request_stream_push_frames", frames_push()),
         ("request_stream_close", Request::StreamClose),
         (
             "request_generate_messages",
@@ -614,6 +657,16 @@ fn work_replies() -> Vec<(&'static str, Reply)> {
                 outputs: inputs(),
                 compute_us: 33,
                 bytes_copied: 8,
+                bytes_converted: 0,
+            }),
+        ),
+        (
+            "reply_stream_result_converted",
+            Reply::StreamResult(StreamResult {
+                outputs: Vec::new(),
+                compute_us: 34,
+                bytes_copied: 0,
+                bytes_converted: 786_432,
             }),
         ),
         ("reply_ok", Reply::Ok),

@@ -2,7 +2,7 @@
 
 use crate::PipelineError;
 use crate::clip::RgbFrame;
-use mote_api::{ColourOrder, FrameFit, InputHint, LabellingSpec, TensorSpec};
+use mote_api::{ColourOrder, FrameFit, InputHint, LabellingSpec, PictureLayout, TensorSpec};
 
 const CHANNELS: usize = 3;
 /// What fills the space beside a letterboxed frame.
@@ -51,16 +51,16 @@ impl Picture {
         hint: Option<&InputHint>,
     ) -> Result<Self, PipelineError> {
         let refuse = |why: String| PipelineError::graph(&input.name, why);
-        let layout = hint.map_or("nchw", |hint| &hint.layout);
+        let layout = hint.map_or(PictureLayout::Nchw, |hint| hint.layout);
         let (order, window_at, channels_at, rank) = match (layout, spec.window) {
-            ("nchw", 1) => (Order::Planes, None, 1, 4),
-            ("nhwc", 1) => (Order::Pixels, None, 3, 4),
-            ("ntchw", _) => (Order::Planes, Some(1), 2, 5),
-            ("ncthw", _) => (Order::PlanesOfClip, Some(2), 1, 5),
-            ("nthwc", _) => (Order::Pixels, Some(1), 4, 5),
+            (PictureLayout::Nchw, 1) => (Order::Planes, None, 1, 4),
+            (PictureLayout::Nhwc, 1) => (Order::Pixels, None, 3, 4),
+            (PictureLayout::Ntchw, _) => (Order::Planes, Some(1), 2, 5),
+            (PictureLayout::Ncthw, _) => (Order::PlanesOfClip, Some(2), 1, 5),
+            (PictureLayout::Nthwc, _) => (Order::Pixels, Some(1), 4, 5),
             (layout, window) => {
                 return Err(refuse(format!(
-                    "has the layout {layout:?} for {window} frames"
+                    "has the layout {layout} for {window} frames"
                 )));
             }
         };

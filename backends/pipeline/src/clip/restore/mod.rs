@@ -12,6 +12,7 @@ use crate::PipelineError;
 use engine::Engine;
 use mote_api::{Canceller, Model, RestorationSpec, RunReport, TileLimits, Tiling};
 use plan::{Next, Plan};
+pub(crate) use ports::input_shape;
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -100,7 +100,7 @@ impl Ports {
 }
 
 /// Shape of the input for tiles of this size.
-pub(super) fn input_shape(spec: &RestorationSpec, height: usize, width: usize) -> Vec<usize> {
+pub(crate) fn input_shape(spec: &RestorationSpec, height: usize, width: usize) -> Vec<usize> {
     match spec.layout {
         FrameLayout::Channels => vec![1, CHANNELS * spec.frames_in(), height, width],
         FrameLayout::Sequence => vec![1, spec.frames_in(), CHANNELS, height, width],

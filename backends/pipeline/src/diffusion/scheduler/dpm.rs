@@ -7,9 +7,7 @@ use super::multistep::{Level, Multistep, ORDER_MAX, Path, Update, refuse_dynamic
 use super::numeric::{interpolate, linspace, rounded};
 use super::options::Options;
 use super::predict::Limit;
-use super::spacing::{
-    Curve, FinalSigma, Schedule, Spacing, check_timesteps, logarithms, train_timestep,
-};
+use super::spacing::{Curve, FinalSigma, Schedule, Spacing, check_timesteps, nearest_timesteps};
 use super::training::{BETA_DEFAULTS, BetaSchedule, Training};
 use super::{Scheduler, SchedulerError, SchedulerKind, Timing, mix};
 use std::collections::VecDeque;
@@ -152,19 +150,9 @@ fn curve_levels(
         Some(curve) => curve.bounded(options, ends, steps)?,
         None => Curve::Exponential.sigmas(ends.0, ends.1, steps),
     };
-    let log_known = logarithms(&known);
     let is_whole = matches!(curve, None | Some(Curve::Karras));
-    let rounds = is_whole && training.schedule != BetaSchedule::Cosine;
-    let timestep = |&sigma: &f64| {
-        let timestep = train_timestep(sigma, &log_known);
-        if rounds {
-            timestep.round_ties_even()
-        } else {
-            timestep
-        }
-    };
-    let timesteps = sigmas.iter().map(timestep).collect();
-    Ok((timesteps, sigmas))
+    let whole = is_whole && training.schedule != BetaSchedule::Cosine;
+    Ok((nearest_timesteps(&sigmas, &known, whole), sigmas))
 }
 
 /// Noise levels of a shifted flow.

@@ -3,12 +3,10 @@
 //! Karras et al.: "Elucidating the Design Space of Diffusion-Based Generative Models", 2022,
 //! algorithm 2 without churn.
 
-use super::numeric::{interpolate, linspace, rounded};
+use super::numeric::{interpolate, rounded};
 use super::options::{Options, wrong};
 use super::predict::{Linear, Prediction};
-use super::spacing::{
-    Curve, FinalSigma, Schedule, Spacing, check_timesteps, logarithms, train_timestep,
-};
+use super::spacing::{Curve, FinalSigma, Schedule, Spacing, check_timesteps, nearest_timesteps};
 use super::training::{BETA_DEFAULTS, Training};
 use super::{
     Scheduler, SchedulerError, SchedulerKind, Timing, check_length, check_no_history, mix,
@@ -86,16 +84,11 @@ fn levels(
 ) -> Result<(Vec<f64>, Vec<f64>), SchedulerError> {
     let training = Training::new(options, &BETA_DEFAULTS)?.with_finite_sigmas();
     let known = training.sigmas();
-    let log_known = logarithms(&known);
-    let timesteps_of = |sigmas: &[f64]| -> Vec<f64> {
-        let timestep = |&sigma: &f64| train_timestep(sigma, &log_known);
-        sigmas.iter().map(timestep).collect()
-    };
     let curve = Curve::read(options)?;
     request.without(KIND, curve.is_some() || request.sigmas.is_some(), false)?;
     if let Some(sigmas) = &request.sigmas {
         let sigmas: Vec<f64> = sigmas.iter().copied().map(rounded).collect();
-        return Ok((timesteps_of(&sigmas[..steps]), sigmas));
+        return Ok((nearest_timesteps(&sigmas[..steps], &known, false), sigmas));
     }
     let offset = options.count("steps_offset", 0, 0..=training.steps())?;
     let timesteps = match &request.timesteps {
@@ -110,11 +103,8 @@ fn levels(
         &[("linear", false), ("log_linear", true)],
     )?;
     let mut sigmas: Vec<f64> = if log_linear {
-        let ends = [log_known[known.len() - 1], log_known[0]].map(f64::from);
-        linspace(ends[0], ends[1], steps + 1)
-            .into_iter()
-            .map(f64::exp)
-            .collect()
+        let [last, first] = [known[known.len() - 1], known[0]].map(f64::from);
+        Curve::Exponential.sigmas(last, first, steps + 1)
     } else {
         timesteps
             .iter()
@@ -124,7 +114,7 @@ fn levels(
     if let Some(curve) = curve {
         let ends = (sigmas[0], sigmas[sigmas.len() - 1]);
         sigmas = curve.bounded(options, ends, steps)?;
-        timesteps = timesteps_of(&sigmas);
+        timesteps = nearest_timesteps(&sigmas, &known, false);
     }
     sigmas.push(match FinalSigma::read(options)? {
         FinalSigma::Zero => 0.0,

@@ -2,9 +2,9 @@
 //!
 //! Each computes what the diffusers (0.42.1) class of its name does, from the same
 //! `scheduler_config.json`: an option of it is honoured, or refused by name. Coefficients are
-//! worked out in f64 from noise levels rounded to f32, as diffusers keeps them; samples are f32,
-//! each value worked out in f64 and rounded once a step. `tests/models/diffusion/schedulers.py`
-//! compares.
+//! worked out in f64 from noise levels rounded to f32, as diffusers keeps them; samples and
+//! estimates are f32, each value a sum in f64 that is rounded once. What diffusers computes is in
+//! `tests/models/diffusion/`, with the script that asks it.
 //!
 //! Where diffusers leaves the pipelines a choice, ours is that of its video pipelines: `strength`
 //! drops the first steps of a whole schedule, of every method.

@@ -138,22 +138,26 @@ impl Curve {
     }
 }
 
-/// The training step, with a fraction, at which noise is `sigma`: linear in the logarithm between
-/// the two around it. `log_sigmas` rises and has at least two.
-pub(super) fn train_timestep(sigma: f64, log_sigmas: &[f32]) -> f64 {
-    let log_sigma = sigma.max(SIGMA_MIN).ln();
-    let at_or_below = |&known: &f32| log_sigma - f64::from(known) >= 0.0;
-    let below = log_sigmas.iter().rposition(at_or_below).unwrap_or(0);
-    let below = below.min(log_sigmas.len() - 2);
-    let [low, high] = [0, 1].map(|i| f64::from(log_sigmas[below + i]));
-    let weight = ((low - log_sigma) / (low - high)).clamp(0.0, 1.0);
-    (1.0 - weight) * below as f64 + weight * (below + 1) as f64
-}
-
-/// The logarithms of noise levels.
-pub(super) fn logarithms(sigmas: &[f32]) -> Vec<f32> {
-    let log = |&sigma: &f32| f64::from(sigma).ln() as f32;
-    sigmas.iter().map(log).collect()
+/// The training step, with a fraction unless `whole`, at which noise is each of `sigmas`: linear in
+/// the logarithm between the two around it. `known` are the noise levels of the training, rising,
+/// at least two.
+pub(super) fn nearest_timesteps(sigmas: &[f64], known: &[f32], whole: bool) -> Vec<f64> {
+    let log = |&sigma: &f32| f64::from(f64::from(sigma).ln() as f32);
+    let known: Vec<f64> = known.iter().map(log).collect();
+    let timestep = |&sigma: &f64| {
+        let log_sigma = sigma.max(SIGMA_MIN).ln();
+        let below = known.iter().rposition(|&known| known <= log_sigma);
+        let below = below.unwrap_or(0).min(known.len() - 2);
+        let (low, high) = (known[below], known[below + 1]);
+        let weight = ((low - log_sigma) / (low - high)).clamp(0.0, 1.0);
+        (1.0 - weight) * below as f64 + weight * (below + 1) as f64
+    };
+    let timesteps = sigmas.iter().map(timestep);
+    if whole {
+        timesteps.map(f64::round_ties_even).collect()
+    } else {
+        timesteps.collect()
+    }
 }
 
 /// That all of `timesteps` are of a training of `train` steps.

@@ -8,9 +8,7 @@ use super::multistep::{Level, Multistep, ORDER_MAX, Path, Update, refuse_dynamic
 use super::numeric::{interpolate, linspace, rounded};
 use super::options::{Options, wrong};
 use super::predict::{Limit, Linear, Prediction};
-use super::spacing::{
-    Curve, FinalSigma, Schedule, Spacing, check_timesteps, logarithms, train_timestep,
-};
+use super::spacing::{Curve, FinalSigma, Schedule, Spacing, check_timesteps, nearest_timesteps};
 use super::training::{BETA_DEFAULTS, Training};
 use super::{STEPS_MAX, Scheduler, SchedulerError, SchedulerKind, Timing, check_length, mix};
 use std::collections::VecDeque;
@@ -132,14 +130,8 @@ fn schedule(options: &Options, steps: usize, request: &Timing) -> Result<Schedul
                 sigmas.iter_mut().for_each(|sigma| *sigma /= *sigma + 1.0);
                 (sigmas.iter().map(|sigma| sigma * train).collect(), sigmas)
             } else {
-                let log_known = logarithms(&known);
-                let timestep = |&sigma: &f64| train_timestep(sigma, &log_known);
-                let timesteps = sigmas.iter().map(timestep);
-                let timesteps = match curve {
-                    Curve::Karras => timesteps.map(f64::round_ties_even).collect(),
-                    Curve::Exponential | Curve::Beta => timesteps.collect(),
-                };
-                (timesteps, sigmas)
+                let whole = curve == Curve::Karras;
+                (nearest_timesteps(&sigmas, &known, whole), sigmas)
             }
         }
         None if is_flow => {
@@ -150,9 +142,9 @@ fn schedule(options: &Options, steps: usize, request: &Timing) -> Result<Schedul
             least = Some(f64::from(known[0]));
             let offset = options.count("steps_offset", 0, 0..=training.steps())?;
             let spacing = Spacing::read(options, Spacing::Linspace)?;
-            let (steps_all, end) = (training.steps(), training.steps());
-            let timesteps = spacing.multistep(steps, steps_all, end, offset);
-            check_timesteps(&timesteps, training.steps())?;
+            let all = training.steps();
+            let timesteps = spacing.multistep(steps, all, all, offset);
+            check_timesteps(&timesteps, all)?;
             let sigmas = timesteps
                 .iter()
                 .map(|&timestep| interpolate(&known, timestep));

@@ -1,0 +1,260 @@
+//! Jobs: steps, segments, cancel, checkpoints.
+
+use crate::support::{Folder, finish, frames, picture, request};
+use mote_pipeline::{
+    GenerationJob, GenerationModel, GenerationRequest, GenerationSegment, GenerationStep,
+    PipelineError, Rgb,
+};
+use std::sync::Arc;
+
+fn start(model: &Arc<GenerationModel>, request: GenerationRequest) -> GenerationJob {
+    GenerationJob::start(model, request, None).expect("it starts")
+}
+
+fn three_segments() -> GenerationRequest {
+    let segment = |prompt: &str, frames| GenerationSegment {
+        prompt: prompt.into(),
+        frames: Some(frames),
+    };
+    GenerationRequest {
+        segments: vec![
+            segment("a red square moves left", 5),
+            segment("a blue circle turns", 7),
+            segment("a blue circle turns", 4),
+        ],
+        first_image: Some(picture(32, 32, 3)),
+        steps: Some(2),
+        ..request("")
+    }
+}
+
+#[test]
+fn a_step_is_one_run_or_one_frame() {
+    let model = Folder::of("ltx").open();
+    let mut job = start(&model, request("a red square"));
+    let plan = job.plan().clone();
+    assert_eq!((plan.frames, plan.steps, plan.has_audio), (9, 4, false));
+    assert!(job.preview().expect("no run").is_none());
+    let (steps, made) = finish(&mut job);
+    assert_eq!(steps, "eddddfffffffff");
+    assert_eq!(job.step_times_us().len(), 4);
+    assert!(job.report().compute_us > 0);
+    // What was encoded once is not encoded again, and the same seed gives the same clip.
+    let mut again = start(&model, request("a red square"));
+    let (steps, same) = finish(&mut again);
+    assert_eq!(steps, "ddddfffffffff");
+    assert_eq!(same, made);
+    let other = frames(
+        &model,
+        GenerationRequest {
+            seed: 8,
+            ..request("a red square")
+        },
+    );
+    assert_ne!(other, made);
+}
+
+#[test]
+fn segments_go_on_from_the_last_frame_without_showing_it_twice() {
+    let model = Folder::of("ltx").open();
+    let mut job = start(&model, three_segments());
+    assert_eq!(job.plan().segment_frames, [5, 7, 4]);
+    assert_eq!((job.plan().frames, job.plan().steps), (16, 6));
+    let (steps, made) = finish(&mut job);
+    // The third prompt is known; the picture that each begins with is not.
+    assert_eq!(steps, "eeddfffffeeddfffffffeddffff");
+    assert_eq!((made[0].width, made[0].height, made.len()), (32, 32, 16));
+    assert!(
+        made.windows(2).all(|pair| pair[0] != pair[1]),
+        "a frame is there twice"
+    );
+    // The second segment alone, from the frame before it.
+    let alone = GenerationRequest {
+        segments: vec![GenerationSegment {
+            prompt: "a blue circle turns".into(),
+            frames: Some(8),
+        }],
+        first_image: Some(made[4].clone()),
+        steps: Some(2),
+        ..request("")
+    };
+    assert_eq!(frames(&model, alone).len(), 8);
+}
+
+#[test]
+fn models_that_hold_no_picture_repeat_the_last_frame_under_noise() {
+    let folder = Folder::of("wan");
+    let model = folder.open();
+    let two = GenerationRequest {
+        segments: vec![
+            GenerationSegment::new("a red square"),
+            GenerationSegment::new("a circle"),
+        ],
+        height: Some(16),
+        frames: None,
+        ..request("")
+    };
+    let two = GenerationRequest {
+        segments: two
+            .segments
+            .into_iter()
+            .zip([5, 4])
+            .map(|(segment, frames)| GenerationSegment {
+                frames: Some(frames),
+                ..segment
+            })
+            .collect(),
+        ..two
+    };
+    let mut job = start(&model, two);
+    // Of four steps the first is left out: nine tenths are made anew.
+    assert_eq!((job.plan().frames, job.plan().steps), (9, 4 + 3));
+    assert_eq!(finish(&mut job).1.len(), 9);
+}
+
+#[test]
+fn a_cancelled_step_can_be_asked_for_again() {
+    let model = Folder::of("ltx").open();
+    let whole = frames(&model, request("a red square turns"));
+    let mut job = start(&model, request("a red square turns"));
+    let canceller = job.canceller();
+    let mut made = Vec::new();
+    let mut cancelled = 0;
+    loop {
+        canceller.cancel();
+        assert!(matches!(job.step(), Err(PipelineError::Cancelled)));
+        cancelled += 1;
+        match job.step().expect("it goes on") {
+            GenerationStep::Frame(frame) => made.push(frame),
+            GenerationStep::Ended => break,
+            _ => {}
+        }
+    }
+    assert!(cancelled > 13);
+    assert_eq!(made, whole);
+}
+
+/// Goes on elsewhere after each of all steps.
+fn resumes_anywhere(model: &Arc<GenerationModel>, request: &GenerationRequest) {
+    let whole = frames(model, request.clone());
+    let mut job = start(model, request.clone());
+    let mut given = 0;
+    loop {
+        let checkpoint = job.checkpoint();
+        let resumed = GenerationJob::start(model, request.clone(), Some(&checkpoint));
+        let mut resumed = resumed.expect("its own checkpoint");
+        resumed.skip_frames(given);
+        let rest: Vec<Rgb> = finish(&mut resumed).1;
+        assert!(rest[..] == whole[given as usize..], "after {given} frames");
+        match job.step().expect("it computes") {
+            GenerationStep::Frame(_) => given += 1,
+            GenerationStep::Ended => return,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_clip_is_the_same_wherever_it_was_interrupted() {
+    resumes_anywhere(&Folder::of("ltx").open(), &three_segments());
+    // A method that keeps earlier outputs, and two experts.
+    let solver = GenerationRequest {
+        scheduler: Some(mote_pipeline::SchedulerKind::DpmSolverMultistep),
+        height: Some(16),
+        frames: Some(5),
+        ..request("a red square")
+    };
+    resumes_anywhere(&Folder::of("wan").open(), &solver);
+}
+
+#[test]
+fn checkpoints_of_something_else_are_refused() {
+    let model = Folder::of("ltx").open();
+    let mut job = start(&model, request("a red square"));
+    for _ in 0..3 {
+        job.step().expect("it computes");
+    }
+    let good = job.checkpoint();
+    let go_on = |request, bytes: &[u8]| GenerationJob::start(&model, request, Some(bytes)).err();
+    assert!(go_on(request("a red square"), &good).is_none());
+    let other_seed = GenerationRequest {
+        seed: 8,
+        ..request("a red square")
+    };
+    let mut damaged = vec![Vec::new(), b"motegen1".to_vec(), vec![0; 4096]];
+    for cut in [9, 80, 100, good.len() - 1] {
+        damaged.push(good[..cut].to_vec());
+    }
+    damaged.push([&good[..], &[0]].concat());
+    let mut long = good.clone();
+    // The number of prompts, after the version and the digest.
+    let at = 8 + 64;
+    long[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+    damaged.push(long);
+    let refused = damaged
+        .iter()
+        .map(|bytes| go_on(request("a red square"), bytes));
+    for error in refused.chain([go_on(other_seed, &good)]) {
+        assert!(
+            matches!(error, Some(PipelineError::Checkpoint { .. })),
+            "{error:?}"
+        );
+    }
+    let other_model = Folder::of("ltx");
+    let other_model = other_model.open_with(|spec| spec.decode_timestep = Some(0.5));
+    let other_model = other_model.expect("the parts fit");
+    let error = GenerationJob::start(&other_model, request("a red square"), Some(&good)).err();
+    assert!(
+        matches!(error, Some(PipelineError::Checkpoint { .. })),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_prompt_can_change_from_the_next_segment_on() {
+    let model = Folder::of("ltx").open();
+    let mut changed = three_segments();
+    changed.segments[1].prompt = "a green triangle grows".into();
+    changed.segments[2].prompt = "a green triangle grows".into();
+    let want = frames(&model, changed);
+    let mut job = start(&model, three_segments());
+    for _ in 0..3 {
+        job.step().expect("it computes");
+    }
+    job.set_prompt("a green triangle grows".into())
+        .expect("two segments follow");
+    let checkpoint = job.checkpoint();
+    assert_eq!(finish(&mut job).1, want);
+    let error = job.set_prompt("a".into()).expect_err("none follows");
+    assert!(error.to_string().starts_with("prompt: "), "{error}");
+    let mut resumed = GenerationJob::start(&model, three_segments(), Some(&checkpoint))
+        .expect("its own checkpoint");
+    assert_eq!(finish(&mut resumed).1, want);
+}
+
+#[test]
+fn the_preview_resembles_the_clip_more_and_more() {
+    let model = Folder::of("ltx").open();
+    let mut job = start(&model, request("a red square"));
+    let mut previews = Vec::new();
+    let mut made = Vec::new();
+    loop {
+        match job.step().expect("it computes") {
+            GenerationStep::Denoised { .. } => {
+                let preview = job.preview().expect("it computes");
+                previews.push(preview.expect("there was a step"));
+            }
+            GenerationStep::Frame(frame) => made.push(frame),
+            GenerationStep::Ended => break,
+            _ => {}
+        }
+    }
+    assert_eq!(previews.len(), 4);
+    let middle = &made[made.len() / 2];
+    let distance = |picture: &Rgb| {
+        let pairs = picture.rgb8.iter().zip(&middle.rgb8);
+        pairs.map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+    };
+    assert_eq!((previews[3].width, previews[3].height), (32, 32));
+    assert!(distance(&previews[3]) < distance(&previews[0]));
+}

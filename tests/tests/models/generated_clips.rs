@@ -1,0 +1,333 @@
+//! Words in, clips out: the tiny random pipelines in `tests/models/diffusion`, through the daemon. What
+//! their frames are is tried against diffusers in `backends/ort/tests/diffusion`; here, that nothing
+//! that happens on the way changes them.
+
+use crate::ONNXRUNTIME;
+use anyhow::{Context, Result};
+use mote_client::{
+    Client, ClientError, ClipEvent, ClipFormat, ClipSegment, ClipWork, Done, GenerateClip, Stage,
+    Status, WorkOptions,
+};
+use mote_tests::daemon::{Daemon, Setup};
+use mote_tests::prepared;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const MODEL: &str = "ltx";
+const SIDE: u32 = 32;
+const FRAMES: u32 = 9;
+/// Steps of each of two shots, so many that there is time to do something between them.
+const STEPS: u32 = 300;
+const FRAME_BYTES: usize = (SIDE * SIDE * 3) as usize;
+/// A step of these models is far below this.
+const STEP_LIMIT: Duration = Duration::from_secs(2);
+
+fn daemon() -> Result<Daemon> {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/diffusion");
+    Daemon::start(&Setup {
+        stores: vec![models],
+        runtimes: vec![prepared("MOTE_RUNTIMES")?],
+        choose: Some("ranked"),
+        ..Setup::default()
+    })
+}
+
+fn request(output: &File) -> Result<GenerateClip> {
+    let segment = |prompt: &str| ClipSegment {
+        prompt: prompt.into(),
+        frames: Some(FRAMES),
+    };
+    Ok(GenerateClip {
+        segments: vec![
+            segment("a red square moves left"),
+            segment("a blue circle turns"),
+        ],
+        guidance: Some(1.0),
+        seed: Some(7),
+        steps: Some(STEPS),
+        width: Some(SIDE),
+        height: Some(SIDE),
+        output_format: ClipFormat::RawRgb8,
+        // Who has lost two workers goes on with another library, if there is one, whose numbers differ.
+        options: WorkOptions {
+            require_flavour: Some("onnxruntime-cpu".into()),
+            ..ONNXRUNTIME.required()
+        },
+        ..GenerateClip::new(MODEL, "", output.try_clone()?.into())
+    })
+}
+
+fn content(mut file: File) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn finish(work: ClipWork) -> Result<Done> {
+    for event in work {
+        if let ClipEvent::Done(done) = event? {
+            return Ok(*done);
+        }
+    }
+    anyhow::bail!("a clip ends with its receipt")
+}
+
+fn made(client: &Client, change: impl FnOnce(&mut GenerateClip)) -> Result<(Vec<u8>, Done)> {
+    let output = tempfile::tempfile()?;
+    let mut request = request(&output)?;
+    change(&mut request);
+    let done = finish(client.generate_clip(request)?)?;
+    Ok((content(output)?, done))
+}
+
+/// Reads on until so many steps are taken.
+fn step_to(work: &mut ClipWork, steps: u64) -> Result<()> {
+    for event in work {
+        match event? {
+            ClipEvent::Progress(progress)
+                if progress.stage == Stage::Denoise && progress.done >= steps =>
+            {
+                return Ok(());
+            }
+            ClipEvent::Done(_) => anyhow::bail!("it ended before step {steps}"),
+            _ => {}
+        }
+    }
+    anyhow::bail!("it ended before step {steps}")
+}
+
+#[test]
+fn the_same_seed_gives_the_same_frames_and_the_receipt_lists_every_step() -> Result<()> {
+    let daemon = daemon()?;
+    let client = daemon.client()?;
+    let (frames, done) = made(&client, |_| {})?;
+    let total = 2 * FRAMES as usize;
+    assert_eq!(frames.len(), total * FRAME_BYTES);
+    let receipt = done.receipt;
+    ONNXRUNTIME.check(MODEL, &receipt);
+    assert_eq!(receipt.steps, u64::from(2 * STEPS));
+    assert_eq!(receipt.step_times_us.len(), 2 * STEPS as usize);
+    assert!(receipt.step_times_us.iter().all(|time| *time > 0));
+    assert_eq!((receipt.seed, receipt.resumed_steps), (Some(7), 0));
+    assert_eq!(receipt.scheduler, "FlowMatchEulerDiscreteScheduler");
+    assert_eq!(receipt.frames_out, total as u64);
+
+    assert!(made(&client, |_| {})?.0 == frames);
+    assert!(made(&client, |clip| clip.seed = Some(8))?.0 != frames);
+    // Without one, the receipt tells what gives the same again.
+    let (drawn, done) = made(&client, |clip| clip.seed = None)?;
+    let seed = done.receipt.seed;
+    assert!(made(&client, |clip| clip.seed = seed)?.0 == drawn);
+    Ok(())
+}
+
+#[test]
+fn frames_and_previews_are_sent_as_they_are_made() -> Result<()> {
+    let daemon = daemon()?;
+    let client = daemon.client()?;
+    let output = tempfile::tempfile()?;
+    let mut request = request(&output)?;
+    request.steps = Some(6);
+    request.send_frames = true;
+    request.preview_every = Some(2);
+    let (mut frames, mut previews) = (Vec::new(), Vec::new());
+    for event in client.generate_clip(request)? {
+        match event? {
+            ClipEvent::Frame(sent) => {
+                assert_eq!(sent.frame_index as usize * FRAME_BYTES, frames.len());
+                assert_eq!((sent.width, sent.height), (SIDE, SIDE));
+                frames.extend(sent.pixels);
+            }
+            ClipEvent::Preview(preview) => {
+                assert_eq!((preview.width, preview.height), (SIDE, SIDE));
+                previews.push(preview.frame_index);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(previews, [2, 4, 6, 8, 10, 12]);
+    assert!(frames == content(output)?);
+    Ok(())
+}
+
+#[test]
+fn a_killed_worker_changes_nothing_of_the_clip() -> Result<()> {
+    let daemon = daemon()?;
+    let (client, watcher) = (daemon.client()?, daemon.client()?);
+    let (undisturbed, _) = made(&client, |_| {})?;
+    // In either shot, and twice.
+    for steps in [&[1][..], &[250], &[310], &[100, 450]] {
+        let output = tempfile::tempfile()?;
+        let mut work = client.generate_clip(request(&output)?)?;
+        for step in steps {
+            step_to(&mut work, *step)?;
+            let workers = watcher.status()?.workers;
+            let worker = workers.iter().find(|worker| worker.model == MODEL);
+            let pid = worker.context("it has a worker")?.pid;
+            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+        }
+        let receipt = finish(work)?.receipt;
+        assert_eq!(receipt.retries as usize, steps.len(), "at {steps:?}");
+        let last = steps[steps.len() - 1];
+        assert!(
+            receipt.resumed_steps + 1 >= last,
+            "{}",
+            receipt.resumed_steps
+        );
+        assert_eq!(receipt.step_times_us.len(), 2 * STEPS as usize);
+        assert!(content(output)? == undisturbed, "killed at {steps:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_outlives_the_daemon() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let kept = || -> Result<File> {
+        let mut options = File::options();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        Ok(options.open(folder.path().join("kept"))?)
+    };
+    let first = daemon()?;
+    let (undisturbed, _) = made(&first.client()?, |_| {})?;
+    let output = tempfile::tempfile()?;
+    let client = first.client()?;
+    let mut request_1 = request(&output)?;
+    request_1.checkpoint = Some(kept()?.into());
+    let mut work = client.generate_clip(request_1)?;
+    step_to(&mut work, 400)?;
+    drop(first);
+    assert!(finish(work).is_err());
+
+    let second = daemon()?;
+    let client = second.client()?;
+    let checkpoint = kept()?;
+    let (frames, done) = made(&client, |clip| clip.checkpoint = Some(checkpoint.into()))?;
+    assert!(done.receipt.resumed_steps >= 400);
+    assert!(frames == undisturbed);
+    // It was emptied; a file of another request, or of anything else, counts as none.
+    assert_eq!(kept()?.metadata()?.len(), 0);
+    std::fs::write(folder.path().join("kept"), b"what is this")?;
+    let checkpoint = kept()?;
+    let (frames, done) = made(&client, |clip| clip.checkpoint = Some(checkpoint.into()))?;
+    assert_eq!(done.receipt.resumed_steps, 0);
+    assert!(frames == undisturbed);
+    Ok(())
+}
+
+#[test]
+fn a_clip_is_halted_goes_on_and_is_cancelled_within_a_step() -> Result<()> {
+    let daemon = daemon()?;
+    let (client, other) = (daemon.client()?, daemon.client()?);
+    let (undisturbed, _) = made(&client, |_| {})?;
+    let output = tempfile::tempfile()?;
+    let mut work = client.generate_clip(request(&output)?)?;
+    let steering = work.steering();
+    step_to(&mut work, 50)?;
+    steering.pause()?;
+    // The device is others' meanwhile: this one begins and ends while the first is halted.
+    assert!(made(&other, |_| {})?.0 == undisturbed);
+    let jobs: u32 = other
+        .status()?
+        .workers
+        .iter()
+        .map(|worker| worker.jobs)
+        .sum();
+    assert_eq!(jobs, 1, "the halted clip keeps its place");
+    steering.resume()?;
+    finish(work)?;
+    assert!(content(output)? == undisturbed);
+
+    let output = tempfile::tempfile()?;
+    let mut work = client.generate_clip(request(&output)?)?;
+    step_to(&mut work, 50)?;
+    let asked = Instant::now();
+    work.canceller().cancel()?;
+    let ended = loop {
+        match work.next() {
+            Some(Err(ClientError::Refused(status))) => break status,
+            Some(Ok(_)) => {}
+            other => panic!("not the end of a cancelled clip: {other:?}"),
+        }
+    };
+    assert!(matches!(ended, Status::Cancelled), "{ended:?}");
+    assert!(asked.elapsed() < STEP_LIMIT);
+    Ok(())
+}
+
+#[test]
+fn another_prompt_counts_from_the_next_shot_on() -> Result<()> {
+    let daemon = daemon()?;
+    let client = daemon.client()?;
+    let (planned, _) = made(&client, |_| {})?;
+    let other = "a green triangle grows";
+    let (wanted, _) = made(&client, |clip| clip.segments[1].prompt = other.into())?;
+    let output = tempfile::tempfile()?;
+    let mut work = client.generate_clip(request(&output)?)?;
+    step_to(&mut work, 50)?;
+    work.steering().set_prompt(other)?;
+    finish(work)?;
+    let steered = content(output)?;
+    assert!(steered == wanted);
+    let shot = FRAMES as usize * FRAME_BYTES;
+    assert!(steered[..shot] == planned[..shot]);
+    assert!(steered[shot..] != planned[shot..]);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_by_name() -> Result<()> {
+    let daemon = daemon()?;
+    let client = daemon.client()?;
+    let refused = |change: &dyn Fn(&mut GenerateClip)| -> Result<String> {
+        let output = tempfile::tempfile()?;
+        let mut request = request(&output)?;
+        request.steps = Some(2);
+        change(&mut request);
+        match finish(client.generate_clip(request)?) {
+            Ok(_) => anyhow::bail!("it was made"),
+            Err(error) => match error.downcast::<ClientError>()? {
+                ClientError::Refused(status) => match status {
+                    Status::Invalid { field, .. } => Ok(field),
+                    other => anyhow::bail!("another refusal: {other:?}"),
+                },
+                other => Err(other.into()),
+            },
+        }
+    };
+    let file = |bytes: &[u8]| -> Result<std::os::fd::OwnedFd> {
+        let mut file = tempfile::tempfile()?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.rewind()?;
+        Ok(file.into())
+    };
+    // Says that it is 60,000 pixels wide and high.
+    let mut lying = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/README.md"))?;
+    lying.truncate(64);
+    lying[..16].copy_from_slice(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
+    lying[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    assert_eq!(refused(&|clip| clip.width = Some(33))?, "width");
+    assert_eq!(refused(&|clip| clip.height = Some(16_384))?, "clip.height");
+    assert_eq!(
+        refused(&|clip| clip.scheduler = Some("magic".into()))?,
+        "scheduler"
+    );
+    for bytes in [&b"no picture"[..], &lying] {
+        let field = refused(&|clip| clip.first_image = file(bytes).ok())?;
+        assert_eq!(field, "first_image");
+    }
+    let field = refused(&|clip| {
+        clip.source = file(b"no clip").ok();
+        clip.strength = Some(0.5);
+    })?;
+    assert_eq!(field, "source");
+    // Nothing of it troubles the next one.
+    let (frames, _) = made(&client, |clip| clip.steps = Some(2))?;
+    assert_eq!(frames.len(), 2 * FRAMES as usize * FRAME_BYTES);
+    Ok(())
+}
