@@ -3,6 +3,8 @@
 #[path = "../../proto/c/tests/common/mod.rs"]
 #[allow(dead_code, reason = "the tests of the header use more of it")]
 mod build;
+#[path = "c_client/clips.rs"]
+mod clips;
 #[path = "faults/common.rs"]
 #[allow(dead_code, reason = "the tests of faults use more of it")]
 mod common;

@@ -43,7 +43,7 @@ fn the_examples_build_as_the_readme_says() -> Result<()> {
         .lines()
         .filter(|line| line.starts_with("cc ") || line.starts_with("c++ "))
         .collect();
-    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert_eq!(lines.len(), 6, "{lines:?}");
     let has = Command::new("pkg-config").arg("--version").output();
     if has.is_err() {
         eprintln!("skipped: pkg-config is not installed");
@@ -51,7 +51,14 @@ fn the_examples_build_as_the_readme_says() -> Result<()> {
     }
     let folder = workshop.path().join("examples");
     std::fs::create_dir(&folder)?;
-    for name in ["chat.c", "tensor.c", "search.c", "speech.cpp"] {
+    for name in [
+        "chat.c",
+        "tensor.c",
+        "search.c",
+        "film.c",
+        "speech.cpp",
+        "seen.cpp",
+    ] {
         std::fs::copy(
             crate_folder().join("examples").join(name),
             folder.join(name),
@@ -62,7 +69,7 @@ fn the_examples_build_as_the_readme_says() -> Result<()> {
         shell.args(["-e", "-c", line]).current_dir(&folder);
         done(shell.env("PKG_CONFIG_PATH", workshop.path().join("lib/pkgconfig")))?;
     }
-    for program in ["chat", "tensor", "search"] {
+    for program in ["chat", "tensor", "search", "film", "seen"] {
         let mut command = workshop.command(&folder.join(program));
         let output = command.output()?;
         assert_eq!(output.status.code(), Some(2), "{output:?}");

@@ -39,6 +39,9 @@ int main(int argc, char **argv) {
   args.input_fd = input;
   REFUSES(mote_transform_clip(client, &args, &transform, &error), "output_fd");
   args.output_fd = open(argv[3], O_RDWR | O_CREAT | O_TRUNC, 0600);
+  args.tile_side_max = UINT64_MAX;
+  REFUSES(mote_transform_clip(client, &args, &transform, &error), "tile_side_max");
+  args.tile_side_max = 0;
   args.output_format = 0;
   REFUSES(mote_transform_clip(client, &args, &transform, &error), "output_format");
   args.output_format = MOTE_CLIP_MP4_AV1;
