@@ -5,6 +5,7 @@ mod device;
 mod faulty;
 mod load;
 mod onnx;
+mod operators;
 mod probe;
 mod profile;
 mod run;
