@@ -17,10 +17,12 @@ mod latent;
 mod linear;
 mod mlp;
 mod moe;
+mod moe_own;
 mod outer;
 mod routing;
 
 pub use cache::CacheStorage;
+pub use moe::ExpertLayout;
 
 use crate::{
     ImportError,
@@ -41,6 +43,8 @@ pub struct Precision {
     pub head: Storage,
     /// Routed experts.
     pub experts: Storage,
+    /// How the matrices of a Mixture of Experts lie in the file.
+    pub layout: ExpertLayout,
     /// Keys and values between runs; not part of the weights.
     pub cache: CacheStorage,
 }
@@ -52,6 +56,7 @@ impl Precision {
             weights: storage,
             head: storage,
             experts: storage,
+            layout: ExpertLayout::default(),
             cache: CacheStorage::F32,
         }
     }

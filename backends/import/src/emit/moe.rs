@@ -1,11 +1,13 @@
-//! The Mixture-of-Experts block: router, routed experts in one fused operator, shared
-//! expert. Everything that depends on the operator used is in this file.
+//! The Mixture-of-Experts block: in one operator of Mote's own (`moe_own`), or by ONNX Runtime's:
+//! router, routed experts in one fused operator, shared expert. Everything that depends on those is in
+//! this file.
 
 use super::{
     Precision,
     attention::reshape,
     linear::{ACCURACY_LEVEL, Kind, as_singles, blocks_per_row},
     mlp::swiglu,
+    moe_own,
     routing::{Choice, choice},
 };
 use crate::{
@@ -17,6 +19,17 @@ use crate::{
     recipe::MoeShape,
 };
 
+/// How the matrices of a Mixture of Experts lie in the file, which says what can run it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExpertLayout {
+    /// As the kernels of this project read them, in place, for its own operator `org.moted:MoeFeedForward`.
+    /// Only Mote runs it, on the CPU. Experts stored as floats lie as in `Stock`.
+    #[default]
+    Kernels,
+    /// For ONNX Runtime's own operators `MoE` and `QMoE`, which prepare copies when they load.
+    Stock,
+}
+
 /// Adds `block` over `input` and returns its output.
 pub(super) fn block(
     graph: &mut GraphWriter<'_, '_>,
@@ -24,6 +37,9 @@ pub(super) fn block(
     input: &str,
     (block, precision): (MoeLayer<'_>, Precision),
 ) -> Result<String, ImportError> {
+    if let Some(bits) = moe_own::bits(&block, precision) {
+        return moe_own::block(graph, (prefix, input), block, bits);
+    }
     let (shape, routing) = (block.shape, block.routing);
     let logits = router(graph, prefix, input, block.router.as_ref())?;
     let bias = block.router_bias.as_deref();
