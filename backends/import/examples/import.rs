@@ -11,7 +11,7 @@
 use std::{error::Error, time::Instant};
 
 use mote_import::{
-    CacheStorage, Carve, Element, ExpertLayout, ImportOptions, Licence, Precision,
+    CacheStorage, Carve, Element, ImportOptions, Layout, Licence, Precision,
     SMOLLM2_135M_MOE_RECIPE, Storage, Target, import,
 };
 
@@ -33,8 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         });
     }
     let (target, layout) = match target.strip_suffix(":stock") {
-        Some(target) => (target, ExpertLayout::Stock),
-        None => (target.as_str(), ExpertLayout::Kernels),
+        Some(target) => (target, Layout::Stock),
+        None => (target.as_str(), Layout::Kernels),
     };
     let (target, cache) = target.split_once(':').unwrap_or((target, "f32"));
     let own = |weights, head| {

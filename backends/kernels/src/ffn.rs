@@ -11,9 +11,9 @@ use std::{ops::Range, sync::atomic::AtomicBool};
 use thiserror::Error;
 
 /// Rows that are worked on at once, which bounds what is kept between the steps.
-const ROWS_MAX: usize = 256;
+pub(crate) const ROWS_MAX: usize = 256;
 /// Rows that go through the kernels together.
-const TOGETHER: usize = 8;
+pub(crate) const TOGETHER: usize = 8;
 /// Tiles whose products make one block of activations: gate and up, twice.
 const TILES_PER_BLOCK: usize = 2 * BLOCK / TILE_ROWS;
 /// Most experts of a block.
@@ -154,13 +154,38 @@ struct Member {
 /// Memory that is kept between calls, so that each need not ask for it.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    inputs: Vec<Quantised>,
+    pub(crate) inputs: Vec<Quantised>,
     activations: Vec<Quantised>,
     scores: Vec<f32>,
     choices: Vec<(u32, f32)>,
     members: Vec<Member>,
     groups: Vec<Group>,
-    marks: Vec<AtomicBool>,
+    pub(crate) marks: Vec<AtomicBool>,
+}
+
+impl Scratch {
+    /// Quantises rows of `width` numbers.
+    pub(crate) fn quantise(
+        &mut self,
+        kernels: &Kernels,
+        (input, width): (&[f32], usize),
+        threads: &impl Parallel,
+    ) {
+        let rows = input.len() / width;
+        let Self { inputs, marks, .. } = self;
+        inputs.resize(input.len() / BLOCK, Quantised::ZERO);
+        if rows == 1 {
+            // Not worth the threads' while.
+            return (kernels.quantise)(input, inputs);
+        }
+        marks.resize_with(marks.len().max(rows), AtomicBool::default);
+        let panels = Panels::new(inputs, 1, &mut marks[..rows]);
+        threads.run(rows, &|row| {
+            if let Some(mut panel) = panels.take(row) {
+                (kernels.quantise)(&input[row * width..][..width], panel.row(0));
+            }
+        });
+    }
 }
 
 impl<'a> MoeFfn<'a> {

@@ -1,9 +1,11 @@
-//! Kernels of our own, for what no library that Mote loads computes both fast and in place: a whole
-//! Mixture-of-Experts feed-forward block on the CPU, over quantised weights that are read where
-//! they lie, as in a mapped file. Nothing is prepared at load, and there is no second copy.
+//! Kernels of our own, for what no library that Mote loads computes both fast and in place: products
+//! with quantised matrices, and whole Mixture-of-Experts feed-forward blocks, on the CPU, over weights
+//! that are read where they lie, as in a mapped file. Nothing is prepared at load, and there is no
+//! second copy.
 //!
 //! * `layout`: how quantised matrices lie in memory, and how they are laid out.
 //! * `ffn`: the block: [`MoeFfn`].
+//! * `product`: one matrix alone: [`Product`].
 //! * `routing`: which experts work on a token.
 //! * `isa`: products of quantised matrices and vectors, per instruction set: AVX-512 with VNNI,
 //!   AVX2, NEON with and without dot products, and portable code. The choice is made at run time.
@@ -29,10 +31,12 @@ mod float;
 mod isa;
 mod layout;
 mod parallel;
+mod product;
 mod routing;
 
 pub use ffn::{EXPERTS_MAX, Expert, FfnError, MoeFfn, Scratch, Shared, Weights};
 pub use isa::Kernels;
 pub use layout::{BLOCK, Bits, LayoutError, TILE_ROWS, pack_tile, tile_bytes};
 pub use parallel::{Alone, Parallel};
+pub use product::Product;
 pub use routing::{Groups, Routing, Score};

@@ -1,9 +1,9 @@
-//! Whole blocks through the public door: against a plain reference, and bit by bit across
+//! Products and whole blocks through the public door: against a plain reference, and bit by bit across
 //! instruction sets, threads and batches.
 
 use mote_kernels::{
-    Alone, BLOCK, Bits, Expert, FfnError, Groups, Kernels, LayoutError, MoeFfn, Parallel, Routing,
-    Score, Scratch, Shared, TILE_ROWS, Weights, pack_tile, tile_bytes,
+    Alone, BLOCK, Bits, Expert, FfnError, Groups, Kernels, LayoutError, MoeFfn, Parallel, Product,
+    Routing, Score, Scratch, Shared, TILE_ROWS, Weights, pack_tile, tile_bytes,
 };
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -400,6 +400,47 @@ proptest! {
             let rows = block.input.chunks(block.shape.hidden);
             let alone: Vec<f32> = rows.flat_map(|row| block.compute(kernels, row, &Twice)).collect();
             prop_assert!(alone == expected, "{}, row by row", kernels.name);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_product_is_one_and_the_same_everywhere(
+        seed in 1..u64::MAX,
+        (tiles, blocks, rows) in (1usize..6, 1usize..7, 0usize..20),
+        eight in any::<bool>(),
+    ) {
+        let mut random = Random(seed);
+        let sizes = [tiles * TILE_ROWS, blocks * BLOCK];
+        let bits = if eight { Bits::Eight } else { Bits::Four };
+        let stored = Stored::new(&mut random, bits, sizes);
+        let input = random.floats(rows * sizes[1]);
+        let product = Product::new(bits, sizes, &stored.bytes).expect("sizes fit");
+        prop_assert_eq!(product.widths(), [sizes[1], sizes[0]]);
+        let compute = |kernels: &Kernels, input: &[f32]| {
+            let mut output = vec![f32::NAN; input.len() / sizes[1] * sizes[0]];
+            product.compute(kernels, (input, &mut output), &mut Scratch::default(), &Threads(2));
+            output
+        };
+        let output = compute(Kernels::best(), &input);
+        for kernels in Kernels::all() {
+            prop_assert!(compute(kernels, &input) == output, "{}", kernels.name);
+            let rows = input.chunks(sizes[1]);
+            let alone: Vec<f32> = rows.flat_map(|row| compute(kernels, row)).collect();
+            prop_assert!(alone == output, "{}, row by row", kernels.name);
+        }
+        for (row, output) in input.chunks(sizes[1]).zip(output.chunks(sizes[0])) {
+            let exact: Vec<f64> = row.iter().map(|&value| value.into()).collect();
+            let expected = stored.product(0..sizes[0], &quantised(&exact));
+            let largest = stored.values.iter().fold(0.0f64, |most, value| most.max(value.abs()));
+            for (found, expected) in output.iter().zip(&expected) {
+                // A few inputs may be rounded to the other side.
+                let apart = (f64::from(*found) - expected).abs();
+                prop_assert!(apart <= 3.0 / 127.0 * largest, "{found} {expected}");
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Matrix products with stored weights.
 
+use mote_kernels::TILE_ROWS;
+
 use crate::{
     ImportError,
     checkpoint::Rows,
@@ -10,6 +12,17 @@ use crate::{
 /// Level 4 computes on 8-bit activations, the fastest path of the kernels; measured to
 /// decode a quarter faster than level 0.
 pub(super) const ACCURACY_LEVEL: usize = 4;
+
+/// How quantised matrices lie in the file, which says what can run the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// As the kernels of this project read them, in place, for its own operators (`org.moted`). Only
+    /// Mote runs them, on the CPU. The tensor that is an embedding, too, lies as in `Stock`.
+    #[default]
+    Kernels,
+    /// For ONNX Runtime's own operators, which prepare copies when they load.
+    Stock,
+}
 
 /// What a matrix is stored as.
 pub(super) enum Kind {
@@ -54,12 +67,27 @@ pub(super) fn linear_node(
             let tensor = as_singles(graph, tensor, width);
             Ok(Node::standard("MatMul", name).inputs(&[input, &tensor]))
         }
+        Kind::Codes(bits) if is_tiled(graph, weight) => {
+            let tensor = format!("{name}.weight.tiles");
+            graph.matrix_tiled(&tensor, (weight, bits), 1)?;
+            Ok(Node::own("TiledMatMul", name)
+                .inputs(&[input, &tensor])
+                .int("bits", bits.count())
+                .int("columns", weight.columns()))
+        }
         Kind::Codes(bits) => {
             store_matmul_weight(graph, &tensor, weight, bits)?;
             let shape = (weight.rows(), weight.columns());
             Ok(matmul_n_bits(name, [input, &tensor], shape, bits))
         }
     }
+}
+
+/// Whether `weight` is laid out for our own kernels.
+fn is_tiled(graph: &GraphWriter<'_, '_>, weight: &dyn Rows) -> bool {
+    graph.layout == Layout::Kernels
+        && weight.rows().is_multiple_of(TILE_ROWS)
+        && weight.columns().is_multiple_of(BLOCK)
 }
 
 /// Adds `input × weightᵀ + bias` under `name` and returns its output.

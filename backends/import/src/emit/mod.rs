@@ -22,7 +22,7 @@ mod outer;
 mod routing;
 
 pub use cache::CacheStorage;
-pub use moe::ExpertLayout;
+pub use linear::Layout;
 
 use crate::{
     ImportError,
@@ -43,8 +43,8 @@ pub struct Precision {
     pub head: Storage,
     /// Routed experts.
     pub experts: Storage,
-    /// How the matrices of a Mixture of Experts lie in the file.
-    pub layout: ExpertLayout,
+    /// How quantised matrices lie in the file.
+    pub layout: Layout,
     /// Keys and values between runs; not part of the weights.
     pub cache: CacheStorage,
 }
@@ -56,7 +56,7 @@ impl Precision {
             weights: storage,
             head: storage,
             experts: storage,
-            layout: ExpertLayout::default(),
+            layout: Layout::default(),
             cache: CacheStorage::F32,
         }
     }
@@ -91,6 +91,7 @@ pub(crate) fn emit(
     graph: &mut GraphWriter<'_, '_>,
 ) -> Result<(), ImportError> {
     let config = blueprint.source.config();
+    graph.layout = blueprint.precision.layout;
     declare_io(blueprint, graph);
     graph.monitor.enter(Stage::Outer);
     let embedding = outer::embedding(blueprint, graph)?;

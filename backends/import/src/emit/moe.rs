@@ -19,17 +19,6 @@ use crate::{
     recipe::MoeShape,
 };
 
-/// How the matrices of a Mixture of Experts lie in the file, which says what can run it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ExpertLayout {
-    /// As the kernels of this project read them, in place, for its own operator `org.moted:MoeFeedForward`.
-    /// Only Mote runs it, on the CPU. Experts stored as floats lie as in `Stock`.
-    #[default]
-    Kernels,
-    /// For ONNX Runtime's own operators `MoE` and `QMoE`, which prepare copies when they load.
-    Stock,
-}
-
 /// Adds `block` over `input` and returns its output.
 pub(super) fn block(
     graph: &mut GraphWriter<'_, '_>,

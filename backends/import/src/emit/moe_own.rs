@@ -1,7 +1,7 @@
 //! The Mixture-of-Experts block as one operator of Mote's own, which `mote-ort` registers and
 //! `mote-kernels` computes: router, choice, routed experts, shared expert, sum.
 
-use super::{ExpertLayout, Precision, linear::blocks_per_row};
+use super::{Layout, Precision, linear::blocks_per_row};
 use crate::{
     ImportError,
     checkpoint::{Alternating, Rows, Score},
@@ -28,7 +28,7 @@ pub(super) fn bits(block: &MoeLayer<'_>, precision: Precision) -> Option<Bits> {
     let tall = block.shape.expert_neurons;
     let fits = whole(tall) && whole(block.shape.shared_neurons) && whole(block.router.columns());
     let experts = precision.experts.code_bits()?;
-    (fits && precision.layout == ExpertLayout::Kernels).then_some(Bits { experts, shared })
+    (fits && precision.layout == Layout::Kernels).then_some(Bits { experts, shared })
 }
 
 /// Adds `block` over `input` and returns its output.

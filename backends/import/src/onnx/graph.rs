@@ -9,7 +9,7 @@ use super::{
     },
 };
 use crate::{
-    ImportError,
+    ImportError, Layout,
     checkpoint::{Rows, read_all},
     folder::StagedFile,
     progress::Monitor,
@@ -120,6 +120,8 @@ pub(crate) enum Shape<'a> {
 pub(crate) struct GraphWriter<'a, 'b> {
     graph: GraphProto,
     data: ExternalData,
+    /// How quantised matrices lie.
+    pub layout: Layout,
     /// Progress and cancellation.
     pub monitor: &'a mut Monitor<'b>,
 }
@@ -132,6 +134,7 @@ impl<'a, 'b> GraphWriter<'a, 'b> {
                 ..GraphProto::default()
             },
             data,
+            layout: Layout::default(),
             monitor,
         }
     }
@@ -299,7 +302,7 @@ impl<'a, 'b> GraphWriter<'a, 'b> {
     ) -> Result<(), ImportError> {
         let offset = self.data.begin()?;
         let width = bits.of_kernels();
-        let layout = |source| ImportError::Layout {
+        let unfit = |source| ImportError::Layout {
             tensor: name.to_owned(),
             source,
         };
@@ -316,11 +319,11 @@ impl<'a, 'b> GraphWriter<'a, 'b> {
                         tensor: name.to_owned(),
                     });
                 }
-                pack_tile(width, (&codes, &scales), &mut tiles).map_err(layout)?;
+                pack_tile(width, (&codes, &scales), &mut tiles).map_err(unfit)?;
             }
             data.write(&tiles)
         })?;
-        let bytes = tile_bytes(width, rows.columns()).map_err(layout)?;
+        let bytes = tile_bytes(width, rows.columns()).map_err(unfit)?;
         let dims = [experts, rows.rows() / experts / TILE_ROWS, bytes];
         let tensor = self.data.end(offset, name, DataType::Uint8, &dims);
         self.graph.initializer.push(tensor);

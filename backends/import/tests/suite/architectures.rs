@@ -10,7 +10,7 @@ use std::{
 use mote_api::{
     Backend, LoadRequest, Manifest, Model, OutputTarget, Session, Tensor, TextSpec, Threads,
 };
-use mote_import::{ExpertLayout, ImportOptions, Precision, Storage, Target, import};
+use mote_import::{ImportOptions, Layout, Precision, Storage, Target, import};
 use mote_ort::OrtBackend;
 use mote_pipeline::{KvPool, TextJob, TextModel, TextPrompt, TextRequest, TextStep};
 use safetensors::SafeTensors;
@@ -296,11 +296,13 @@ fn logits_of_several_positions_are_those_of_each_alone() {
     }
 }
 
-/// Experts as our own operator reads them are the same numbers as for ONNX Runtime's: what is
+/// Weights as our own operators read them are the same numbers as for ONNX Runtime's: what is
 /// computed differs by the order of sums, and where that makes another expert be chosen.
 #[test]
-fn experts_give_the_same_in_either_layout() {
+fn weights_give_the_same_in_either_layout() {
     let names = [
+        "llama-3",
+        "qwen3",
         "granitemoe",
         "granitemoeshared",
         "mixtral",
@@ -315,7 +317,7 @@ fn experts_give_the_same_in_either_layout() {
         .flat_map(|name| [(name, Storage::Int8), (name, Storage::Int4)])
     {
         let golden = Golden::read(name);
-        let [ours, stock] = [ExpertLayout::Kernels, ExpertLayout::Stock].map(|layout| {
+        let [ours, stock] = [Layout::Kernels, Layout::Stock].map(|layout| {
             let precision = Precision {
                 layout,
                 ..Precision::uniform(storage)

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs, path::PathBuf};
 
 use mote_import::{
-    Carve, Digest, ExpertLayout, ImportOptions, ImportReport, Licence, Precision, Storage, Target,
+    Carve, Digest, ImportOptions, ImportReport, Layout, Licence, Precision, Storage, Target,
     import,
     onnx::proto::{DataLocation, DataType, ModelProto, NodeProto},
 };
@@ -30,7 +30,7 @@ impl Imported {
     /// With experts as ONNX Runtime's own operators take them.
     fn new(storage: Storage, experts_per_token: Option<usize>) -> Self {
         let stock = Precision {
-            layout: ExpertLayout::Stock,
+            layout: Layout::Stock,
             ..Precision::uniform(storage)
         };
         Self::with(stock, experts_per_token)

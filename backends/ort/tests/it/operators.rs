@@ -5,8 +5,8 @@ use crate::onnx::{Attribute, Dim::Is, Dim::Named, FLOAT, Graph, UINT8};
 use crate::{ModelFile, backend, load_bytes};
 use mote_api::{Backend, Model, Session, Tensor, Threads};
 use mote_kernels::{
-    Alone, BLOCK, Bits, Expert, Kernels, MoeFfn, Routing, Score, Scratch, Shared, TILE_ROWS,
-    Weights, pack_tile,
+    Alone, BLOCK, Bits, Expert, Kernels, MoeFfn, Product, Routing, Score, Scratch, Shared,
+    TILE_ROWS, Weights, pack_tile,
 };
 use std::sync::Arc;
 
@@ -334,4 +334,75 @@ fn a_tensor_that_begins_amid_a_number_does_not_harm() {
         }
         Err(error) => assert!(format!("{error:?}").contains("aligned"), "{error:?}"),
     }
+}
+
+#[test]
+fn a_product_with_a_tiled_matrix_is_computed_in_place() {
+    let weight = matrix(11, Bits::Four, [32, HIDDEN]);
+    let sizes = tiles(1, 32, &weight);
+    let graph = |inputs: &[&str], attributes: &[(&str, Attribute)], sizes: &[u64]| {
+        Graph::new()
+            .node_of_ours("TiledMatMul", inputs, &["y"], attributes)
+            .bytes("weight", sizes, &weight)
+            .input(
+                "x",
+                FLOAT,
+                &[Named("batch"), Named("tokens"), Named("width")],
+            )
+            .output(
+                "y",
+                FLOAT,
+                &[Named("batch"), Named("tokens"), Named("rows")],
+            )
+    };
+    let four = ("bits", Attribute::Int(4));
+    let columns = |columns| ("columns", Attribute::Int(columns));
+    let attributes = [four, columns(HIDDEN as i64)];
+    let model = load_bytes(&graph(&["x", "weight"], &attributes, &sizes).encode());
+    let model = model.expect("a good model");
+    let product = Product::new(Bits::Four, [32, HIDDEN], &weight).expect("sizes fit");
+    for rows in [0, 1, 7, 300] {
+        let input = floats(12, rows * HIDDEN);
+        let mut expected = vec![0.0; rows * 32];
+        let portable = Kernels::all().pop().expect("one runs everywhere");
+        let scratch = &mut Scratch::default();
+        product.compute(portable, (&input, &mut expected), scratch, &Alone);
+        let mut session = model.session().expect("a session");
+        let tensor = Tensor::from_slice(&[1, rows, HIDDEN], &input).expect("small");
+        session.bind_input(0, &tensor).expect("fits");
+        session.run().expect("computes");
+        let output = session.output(0).expect("computed");
+        assert_eq!(output.shape(), [1, rows, 32]);
+        assert!(
+            output.read::<f32>().expect("f32") == expected,
+            "{rows} rows"
+        );
+    }
+    let error = run(&model, [1, 1, 64], &[0.5; 64]).expect_err("must be refused");
+    assert!(error.contains("wide"), "{error}");
+
+    let inputs = ["x", "weight"];
+    for attributes in [
+        [four, columns(64)],
+        [four, columns(0)],
+        [four, columns(-32)],
+        [four, columns(i64::MAX)],
+        [("bits", Attribute::Int(8)), attributes[1]],
+        [("bits", Attribute::Int(3)), attributes[1]],
+    ] {
+        refusal(graph(&inputs, &attributes, &sizes));
+    }
+    let [one, high, bytes] = sizes;
+    for sizes in [
+        vec![high, one, bytes],
+        vec![high, bytes],
+        vec![1, 1, high * bytes],
+    ] {
+        refusal(graph(&inputs, &attributes, &sizes));
+    }
+    refusal(graph(&["x", "late"], &attributes, &sizes).input(
+        "late",
+        UINT8,
+        &[Is(1), Is(2), Is(bytes)],
+    ));
 }
