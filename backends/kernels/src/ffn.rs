@@ -10,14 +10,16 @@ use crate::{
 use std::{ops::Range, sync::atomic::AtomicBool};
 use thiserror::Error;
 
-/// Rows that are worked on at once, which bounds what is kept between the steps.
+/// Rows that are worked on at once: enough to use weights well that are read once for all.
 pub(crate) const ROWS_MAX: usize = 256;
+/// Blocks of activations that are kept between the two passes, where a single row has not more.
+const ACTIVATIONS_MAX: usize = 1 << 20;
 /// Rows that go through the kernels together.
 pub(crate) const TOGETHER: usize = 8;
 /// Tiles whose products make one block of activations: gate and up, twice.
 const TILES_PER_BLOCK: usize = 2 * BLOCK / TILE_ROWS;
 /// Most experts of a block.
-pub const EXPERTS_MAX: usize = 1 << 16;
+pub const EXPERTS_MAX: usize = 1 << 12;
 
 /// The two matrices of an expert, or of several one below the other.
 #[derive(Debug, Clone, Copy)]
@@ -256,12 +258,18 @@ impl<'a> MoeFfn<'a> {
             input.len() == output.len() && input.len().is_multiple_of(hidden),
             "input and output have the same rows"
         );
-        let some = ROWS_MAX * hidden;
+        let some = self.rows_at_once() * hidden;
         for (input, output) in input.chunks(some).zip(output.chunks_mut(some)) {
             self.prepare(kernels, input, scratch, threads);
             self.activate(kernels, scratch, threads);
             self.sum_up(kernels, output, scratch, threads);
         }
+    }
+
+    fn rows_at_once(&self) -> usize {
+        let shared = self.shared.map_or(0, |shared| shared.down.blocks());
+        let blocks = self.routing.chosen * self.experts.down.blocks() + shared;
+        (ACTIVATIONS_MAX / blocks).clamp(1, ROWS_MAX)
     }
 
     /// Quantises the rows and gives them to experts.
