@@ -198,6 +198,25 @@ impl<'a> Tile<'a> {
     }
 }
 
+impl Tile<'_> {
+    /// Reads the numbers of `row` in `block`.
+    pub fn read(&self, block: usize, row: usize, out: &mut [f32; BLOCK]) {
+        let [codes, scales] = self.offsets(block).map(|offset| &self.bytes[offset..]);
+        let scale = f16::from_le_bytes([scales[row * 2], scales[row * 2 + 1]]).to_f32();
+        for (column, out) in out.iter_mut().enumerate() {
+            let (chunk, within) = (column / CHUNK, column % CHUNK);
+            let at = |chunk: usize| codes[(chunk * TILE_ROWS + row) * CHUNK + within];
+            let half = BLOCK / CHUNK / 2;
+            let code = match self.bits {
+                Bits::Eight => at(chunk).cast_signed(),
+                Bits::Four if chunk < half => (at(chunk) & 15).cast_signed() - 8,
+                Bits::Four => (at(chunk - half) >> 4).cast_signed() - 8,
+            };
+            *out = f32::from(code) * scale;
+        }
+    }
+}
+
 /// Lays one tile out: appends to `out` what `codes` (`[TILE_ROWS, columns]`, signed) and `scales`
 /// (`[TILE_ROWS, columns / BLOCK]`, rounded to f16) are in memory.
 pub fn pack_tile(

@@ -32,6 +32,22 @@ impl<'a> Product<'a> {
         [self.weight.blocks() * BLOCK, self.rows]
     }
 
+    /// Writes the row `index` of the matrix to `out`.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not as wide.
+    pub fn row(&self, index: usize, out: &mut [f32]) {
+        assert!(
+            index < self.rows && out.len() == self.weight.blocks() * BLOCK,
+            "a row of the matrix"
+        );
+        let tile = self.weight.tile(index / TILE_ROWS);
+        let blocks = out.as_chunks_mut().0;
+        for (block, out) in blocks.iter_mut().enumerate() {
+            tile.read(block, index % TILE_ROWS, out);
+        }
+    }
+
     /// Computes all rows of `input` `[n, columns]` into `output` `[n, rows]`. What a row gives
     /// depends on nothing but the row.
     ///

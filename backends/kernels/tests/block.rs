@@ -420,6 +420,11 @@ proptest! {
         let input = random.floats(rows * sizes[1]);
         let product = Product::new(bits, sizes, &stored.bytes).expect("sizes fit");
         prop_assert_eq!(product.widths(), [sizes[1], sizes[0]]);
+        for (index, expected) in stored.values.chunks(sizes[1]).enumerate() {
+            let mut row = vec![f32::NAN; sizes[1]];
+            product.row(index, &mut row);
+            prop_assert!(row.iter().zip(expected).all(|(found, value)| f64::from(*found) == *value));
+        }
         let compute = |kernels: &Kernels, input: &[f32]| {
             let mut output = vec![f32::NAN; input.len() / sizes[1] * sizes[0]];
             product.compute(kernels, (input, &mut output), &mut Scratch::default(), &Threads(2));

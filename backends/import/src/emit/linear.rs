@@ -17,7 +17,7 @@ pub(super) const ACCURACY_LEVEL: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
     /// As the kernels of this project read them, in place, for its own operators (`org.moted`). Only
-    /// Mote runs them, on the CPU. The tensor that is an embedding, too, lies as in `Stock`.
+    /// Mote runs them, on the CPU.
     #[default]
     Kernels,
     /// For ONNX Runtime's own operators, which prepare copies when they load.
@@ -68,12 +68,8 @@ pub(super) fn linear_node(
             Ok(Node::standard("MatMul", name).inputs(&[input, &tensor]))
         }
         Kind::Codes(bits) if is_tiled(graph, weight) => {
-            let tensor = format!("{name}.weight.tiles");
-            graph.matrix_tiled(&tensor, (weight, bits), 1)?;
-            Ok(Node::own("TiledMatMul", name)
-                .inputs(&[input, &tensor])
-                .int("bits", bits.count())
-                .int("columns", weight.columns()))
+            let tensor = store_tiles(graph, &tensor, weight, bits)?;
+            Ok(tiled("TiledMatMul", name, [input, &tensor], (weight, bits)))
         }
         Kind::Codes(bits) => {
             store_matmul_weight(graph, &tensor, weight, bits)?;
@@ -84,10 +80,35 @@ pub(super) fn linear_node(
 }
 
 /// Whether `weight` is laid out for our own kernels.
-fn is_tiled(graph: &GraphWriter<'_, '_>, weight: &dyn Rows) -> bool {
+pub(super) fn is_tiled(graph: &GraphWriter<'_, '_>, weight: &dyn Rows) -> bool {
     graph.layout == Layout::Kernels
         && weight.rows().is_multiple_of(TILE_ROWS)
         && weight.columns().is_multiple_of(BLOCK)
+}
+
+/// Stores `weight` for our own kernels; returns the tensor's name.
+pub(super) fn store_tiles(
+    graph: &mut GraphWriter<'_, '_>,
+    tensor: &str,
+    weight: &dyn Rows,
+    bits: CodeBits,
+) -> Result<String, ImportError> {
+    let tensor = format!("{tensor}.tiles");
+    graph.matrix_tiled(&tensor, (weight, bits), 1)?;
+    Ok(tensor)
+}
+
+/// A node of our own over one matrix that is laid out for our kernels.
+pub(super) fn tiled(
+    op_type: &str,
+    name: &str,
+    inputs: [&str; 2],
+    (weight, bits): (&dyn Rows, CodeBits),
+) -> Node {
+    Node::own(op_type, name)
+        .inputs(&inputs)
+        .int("bits", bits.count())
+        .int("columns", weight.columns())
 }
 
 /// Adds `input × weightᵀ + bias` under `name` and returns its output.

@@ -3,7 +3,7 @@
 //! mapped data file.
 //!
 //! * `moe`: `MoeFeedForward`, a whole Mixture-of-Experts block.
-//! * `product`: `TiledMatMul`, the product with one quantised matrix.
+//! * `product`: `TiledMatMul`, the product with one quantised matrix, and `TiledGather`, rows of one.
 //!
 //! A model file may be hostile: whatever does not fit is an error before anything is computed.
 
@@ -21,13 +21,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 const DOMAIN: &str = "org.moted";
 /// The name of the input that comes with each run.
 const INPUT: &str = "input";
+/// What the output is called.
+const OUTPUT: &str = "the output";
 
 /// The operators, to be registered with a session, which must not outlive them.
 pub(crate) fn domain() -> Result<OperatorDomain, ort::Error> {
     let scratch = SharedScratch::default();
     OperatorDomain::new(DOMAIN)?
         .add(moe::MoeFeedForward(scratch.clone()))?
-        .add(product::TiledMatMul(scratch))
+        .add(product::TiledMatMul(scratch))?
+        .add(product::TiledGather)
 }
 
 /// What all nodes of a session use in turn.
@@ -77,25 +80,37 @@ fn on_rows(
     if width != Some(wide) {
         return Err(refused(INPUT, "is not as wide as the weights"));
     }
-    let mut shape = shape.to_vec();
-    if let Some(last) = shape.last_mut() {
-        *last = i64::try_from(tall).unwrap_or(i64::MAX);
-    }
-    let output = run.output(0, shape)?.ok_or_else(missing)?;
-    if input.is_empty() {
+    let outer = &shape[..shape.len() - 1];
+    into_output(run, (outer, tall), input.len() / wide * tall, |output| {
+        // What a panic left there is overwritten before it is read.
+        let scratch = &mut scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
+        compute((input, output), scratch, &Threads(run));
+    })
+}
+
+/// Lets `compute` write the first output, f32 `[outer.., width]`, of `count` numbers, if it has any.
+fn into_output(
+    run: &ComputeContext,
+    (outer, width): (&[i64], usize),
+    count: usize,
+    compute: impl FnOnce(&mut [f32]),
+) -> ort::Result<()> {
+    let mut shape = outer.to_vec();
+    shape.push(i64::try_from(width).unwrap_or(i64::MAX));
+    let output = run.output(0, shape)?;
+    let output = output.ok_or_else(|| refused(OUTPUT, "is missing"))?;
+    if count == 0 {
         return Ok(());
     }
     let mut output = output.downcast::<TensorValueType<f32>>()?;
     if !is_good::<f32>(output.data_ptr()) {
-        return Err(refused("the output", "is not aligned"));
+        return Err(refused(OUTPUT, "is not aligned"));
     }
     let (_, output) = output.try_extract_tensor_mut::<f32>()?;
-    if output.len() != input.len() / wide * tall {
-        return Err(refused("the output", "is not as large as it must be"));
+    if output.len() != count {
+        return Err(refused(OUTPUT, "is not as large as it must be"));
     }
-    // What a panic left there is overwritten before it is read.
-    let scratch = &mut scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
-    compute((input, output), scratch, &Threads(run));
+    compute(output);
     Ok(())
 }
 

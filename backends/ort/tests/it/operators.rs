@@ -1,9 +1,9 @@
 //! The operators of our own: as what they compute with computes alone, and refused where
 //! a file does not fit.
 
-use crate::onnx::{Attribute, Dim::Is, Dim::Named, FLOAT, Graph, UINT8};
+use crate::onnx::{Attribute, Dim::Is, Dim::Named, FLOAT, Graph, INT64, UINT8};
 use crate::{ModelFile, backend, load_bytes};
-use mote_api::{Backend, Model, Session, Tensor, Threads};
+use mote_api::{Backend, Model, RunError, Session, Tensor, Threads};
 use mote_kernels::{
     Alone, BLOCK, Bits, Expert, Kernels, MoeFfn, Product, Routing, Score, Scratch, Shared,
     TILE_ROWS, Weights, pack_tile,
@@ -405,4 +405,42 @@ fn a_product_with_a_tiled_matrix_is_computed_in_place() {
         UINT8,
         &[Is(1), Is(2), Is(bytes)],
     ));
+}
+
+#[test]
+fn rows_of_a_tiled_matrix_are_looked_up() {
+    let weight = matrix(11, Bits::Eight, [32, HIDDEN]);
+    let columns = ("columns", Attribute::Int(HIDDEN as i64));
+    let attributes = [("bits", Attribute::Int(8)), columns];
+    let graph = Graph::new()
+        .node_of_ours("TiledGather", &["ids", "weight"], &["y"], &attributes)
+        .bytes("weight", &tiles(1, 32, &weight), &weight)
+        .input("ids", INT64, &[Named("batch"), Named("tokens")])
+        .output(
+            "y",
+            FLOAT,
+            &[Named("batch"), Named("tokens"), Is(HIDDEN as u64)],
+        );
+    let model = load_bytes(&graph.encode()).expect("a good model");
+    let product = Product::new(Bits::Eight, [32, HIDDEN], &weight).expect("sizes fit");
+    let look_up = |ids: &[i64]| {
+        let mut session = model.session().expect("a session");
+        let tensor = Tensor::from_slice(&[1, ids.len()], ids).expect("small");
+        session.bind_input(0, &tensor).expect("fits");
+        session.run()?;
+        let output = session.output(0)?;
+        assert_eq!(output.shape(), [1, ids.len(), HIDDEN]);
+        Ok::<_, RunError>(output.read::<f32>().expect("f32"))
+    };
+    for ids in [vec![], vec![31], vec![0, 17, 0, 16]] {
+        let mut expected = vec![0.0; ids.len() * HIDDEN];
+        for (id, row) in ids.iter().zip(expected.chunks_mut(HIDDEN)) {
+            product.row(*id as usize, row);
+        }
+        assert!(look_up(&ids).expect("computes") == expected, "{ids:?}");
+    }
+    for id in [32, -1, i64::MAX, i64::MIN] {
+        let error = look_up(&[0, id]).expect_err("must be refused");
+        assert!(format!("{error:?}").contains("not there"), "{error:?}");
+    }
 }
