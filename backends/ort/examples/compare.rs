@@ -165,10 +165,11 @@ fn main() -> Fallible<()> {
         divergence += kl(&a, &b, positions) / steps as f64;
     }
     for model in &mut models {
+        let first_ms = model.times_ms[0];
         model.times_ms.sort_by(f64::total_cmp);
         let at = |part: f64| model.times_ms[(part * (steps - 1) as f64) as usize];
         println!(
-            "{}: min {:.2} ms, tenth {:.2}, median {:.2}",
+            "{}: first {first_ms:.2} ms, min {:.2}, tenth {:.2}, median {:.2}",
             model.name,
             at(0.0),
             at(0.1),
