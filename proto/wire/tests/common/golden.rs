@@ -1,6 +1,7 @@
 //! The messages behind the golden frames. Entries are added, never changed.
 
 use super::failures::failures;
+use super::golden_clips::clip_requests;
 use super::sealed;
 use mote_wire::limits::Limits;
 use mote_wire::types::*;
@@ -12,6 +13,7 @@ pub enum Message {
 
 pub fn messages() -> Vec<(&'static str, Message)> {
     let requests = control_requests().into_iter().chain(work_requests());
+    let requests = requests.chain(clip_requests(&options));
     let replies = work_replies().into_iter().chain(report_replies());
     requests
         .map(|(name, request)| (name, Message::Request(request)))
@@ -335,105 +337,6 @@ fn work_requests() -> Vec<(&'static str, Request)> {
                 Sampling::default(),
                 &[],
             ),
-        ),
-        (
-            "request_transform_clip",
-            Request::TransformClip(TransformClip {
-                model: "rife".into(),
-                factor: 4,
-                output_format: ClipFormat::PngStream,
-                frames_max: Some(100),
-                width_max: Some(640),
-                height_max: Some(360),
-                frame_rate: Some(25),
-                encoder_speed: Some(0),
-                preview_every: Some(8),
-                tile_side_max: None,
-                options: options(),
-                input: sealed(1),
-                output: sealed(1),
-                contact_sheet: Some(sealed(1)),
-            }),
-        ),
-        (
-            "request_restore_clip",
-            Request::TransformClip(TransformClip {
-                model: "animesr".into(),
-                factor: 0,
-                output_format: ClipFormat::Webp,
-                frames_max: None,
-                width_max: None,
-                height_max: None,
-                frame_rate: None,
-                encoder_speed: None,
-                preview_every: None,
-                tile_side_max: Some(256),
-                options: options(),
-                input: sealed(1),
-                output: sealed(1),
-                contact_sheet: None,
-            }),
-        ),
-        (
-            "request_generate_clip",
-            Request::GenerateClip(Box::new(GenerateClip {
-                segments: vec![
-                    ClipSegment {
-                        prompt: "a red square moves left".into(),
-                        frames: Some(17),
-                    },
-                    ClipSegment {
-                        prompt: "円が回る".into(),
-                        frames: None,
-                    },
-                ],
-                negative_prompt: "blur".into(),
-                guidance: Some(3.5),
-                seed: Some(7),
-                steps: Some(4),
-                width: Some(64),
-                height: Some(48),
-                frame_rate: Some(8),
-                scheduler: Some("euler".into()),
-                strength: Some(0.75),
-                output_format: ClipFormat::WebmAv1,
-                encoder_speed: Some(8),
-                preview_every: Some(1),
-                send_frames: true,
-                options: options(),
-                contact_sheet: Some(sealed(1)),
-                first_image: Some(sealed(1)),
-                source: Some(sealed(1)),
-                checkpoint: Some(sealed(1)),
-                ..GenerateClip::new("shapes", "", sealed(1))
-            })),
-        ),
-        (
-            "request_label_clip",
-            Request::LabelClip(LabelClip {
-                model: "detector".into(),
-                frames_max: Some(250),
-                every: Some(5),
-                frame_rate: Some(25),
-                labels_max: Some(3),
-                score_min: Some(0.25),
-                options: options(),
-                input: sealed(1),
-            }),
-        ),
-        (
-            "request_pause",
-            Request::Pause {
-                target: 7,
-                paused: true,
-            },
-        ),
-        (
-            "request_steer_clip",
-            Request::SteerClip(SteerClip {
-                target: 7,
-                prompt: "a blue circle grows".into(),
-            }),
         ),
         (
             "request_embed",

@@ -1,10 +1,12 @@
 //! What the tests of the wire share.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
+pub mod clips;
 pub mod describe;
 pub mod failures;
 pub mod generate;
 pub mod golden;
+pub mod golden_clips;
 pub mod raw;
 pub mod text;
 
