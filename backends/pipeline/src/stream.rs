@@ -271,6 +271,11 @@ impl StreamSession {
         inputs: &[NamedTensor],
         outputs: &[NamedTarget],
     ) -> Result<PushId, PipelineError> {
+        if self.prepared.len() >= PREPARED_MAX && self.recent.len() > 1 {
+            // Those that the caller asked for come first.
+            let oldest = self.recent.remove(0);
+            self.prepared.retain(|prepared| prepared.id != oldest);
+        }
         if self.prepared.len() >= PREPARED_MAX {
             let why = format!("{PREPARED_MAX} pushes are prepared already");
             return Err(PipelineError::invalid("inputs", why));

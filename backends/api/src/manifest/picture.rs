@@ -207,7 +207,7 @@ mod tests {
             std: [1.0, 1.0, 2.0],
             ..usual
         };
-        assert_eq!(manifest.inputs, [said.clone()]);
+        assert_eq!(manifest.inputs, std::slice::from_ref(&said));
         let manifest = parse(&format!("{INPUT}{MORE}")).expect("holds");
         let all = InputHint {
             order: ChannelOrder::Bgr,

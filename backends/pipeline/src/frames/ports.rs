@@ -122,6 +122,8 @@ pub(crate) struct CheckedTarget {
     name: String,
     frame: Frame,
     picture: Picture,
+    /// What the output must turn out to be.
+    shape: Vec<usize>,
     /// The frame's own memory, where the output is bound to it.
     tensor: Option<Tensor>,
 }
@@ -289,6 +291,7 @@ impl FramePorts {
             name: target.name.clone(),
             frame,
             picture,
+            shape,
             tensor,
         })
     }
@@ -302,7 +305,7 @@ impl FramePorts {
         if target.tensor.is_some() {
             return Ok(0);
         }
-        if output.shape() != picture.shape(output.shape().len()) {
+        if output.shape() != target.shape {
             let why = format!("the output is {:?}", output.shape());
             let error = PipelineError::invalid("width", why);
             return Err(within("frame_outputs", &target.name, error));
