@@ -614,7 +614,6 @@ fn frames_are_written_only_where_nothing_else_lies() {
     let tensors = std::slice::from_ref(&tensor);
     assert_eq!(refused(push(&buffer, &[at(64)], tensors)), field("planes"));
     assert_eq!(refused(push(&buffer, &[at(0)], tensors)), field("name"));
-    drop(push);
     let over_input = FramesPush {
         frames: &[source(&buffer, &at(0))],
         frame_outputs: &[target(&buffer, &at(36))],

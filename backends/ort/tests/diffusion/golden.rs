@@ -88,7 +88,7 @@ fn clips_equal_those_of_diffusers() {
     for case in &cases {
         let made = frames(&model(case), request_of(case));
         let error = difference(&made, case);
-        println!("{}: {error:.6} beyond rounding", case["name"]);
+        eprintln!("{}: {error:.6} beyond rounding", case["name"]);
         assert!(error <= ERROR_MAX, "{}: {error}", case["name"]);
     }
 }

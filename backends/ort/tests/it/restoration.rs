@@ -100,7 +100,7 @@ fn assert_equal(made: &[Planes], golden: &Golden) {
     assert_eq!(have.len(), golden.sampled.len());
     let differences = have.iter().zip(&golden.sampled).map(|(a, b)| (a - b).abs());
     let worst = differences.fold(0.0, f32::max);
-    println!("{} frames, largest difference {worst:.1e}", made.len());
+    eprintln!("{} frames, largest difference {worst:.1e}", made.len());
     assert!(worst <= ERROR_MAX, "{worst}");
 }
 
@@ -161,7 +161,7 @@ fn animesr_in_tiles_shows_no_seams() {
     for (at, (whole, tiled)) in whole.iter().zip(&tiled).enumerate() {
         let pairs = whole.values.iter().zip(&tiled.values);
         let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        println!("frame {at}: largest difference {worst:.1e}");
+        eprintln!("frame {at}: largest difference {worst:.1e}");
         // Half of what 8 bits can tell.
         assert!(worst <= 0.5 / 255.0, "frame {at}: {worst}");
     }
@@ -221,7 +221,7 @@ fn a_stream_of_a_hundred_frames_takes_no_more_memory_than_one_of_twenty() {
         }
     }
     let late = resident_bytes();
-    println!("{early} bytes after 20 frames, {late} after {given}");
+    eprintln!("{early} bytes after 20 frames, {late} after {given}");
     assert_eq!(given, 100);
     // A frame takes 39 kB as it goes in and out, 80 of them 3 MB.
     assert!(late < early + GROWTH_MAX, "{early} to {late}");

@@ -61,14 +61,14 @@ pub(crate) struct Levels {
 
 impl Levels {
     pub fn of(range: ColorRange) -> Self {
-        let (black, white) = match range {
+        let (black, white): (f64, f64) = match range {
             ColorRange::Limited => (16.0, 235.0),
             ColorRange::Full => (0.0, 255.0),
         };
         Self {
-            black,
-            gain: (255.0 / (f64::from(white) - f64::from(black))) as f32,
-            inverse: ((f64::from(white) - f64::from(black)) / 255.0) as f32,
+            black: black as f32,
+            gain: (255.0 / (white - black)) as f32,
+            inverse: ((white - black) / 255.0) as f32,
         }
     }
 
