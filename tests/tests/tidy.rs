@@ -24,6 +24,7 @@ const BACKENDS: &[&str] = &[
     "mote-pipeline",
     "mote-media",
     "mote-fake",
+    "mote-kernels",
 ];
 const TOP_LEVEL: &[&str] = &[
     "Cargo.toml",
@@ -138,6 +139,9 @@ fn dependencies_point_one_way() -> Result<()> {
     for package in BACKENDS.iter().chain(&["mote-api", "mote-import"]) {
         forbid(package, &["mote-wire", "mote-client", "moted", "tokio"]);
     }
+    // Kernels know nobody, and need no library that infers.
+    forbid("mote-kernels", &["mote-api"]);
+    forbid("mote-kernels", INFERENCE);
     // A pipeline runs on any backend, so it knows none.
     forbid("mote-pipeline", INFERENCE);
     // The command line talks to the daemon like everybody else.

@@ -1,6 +1,7 @@
 //! Imports a checkpoint from the command line and prints what it took:
-//! `import SOURCE FOLDER dense|moe[:K] int8|int4|int4-all|f32[:f16|:i8]|hf-f32|hf-f16|hf-bf16|gguf`,
-//! where what follows the colon is how the first four keep keys and values.
+//! `import SOURCE FOLDER dense|moe[:K] int8|int4|int4-all|f32[:f16|:i8][:stock]|hf-f32|hf-f16|hf-bf16|gguf`,
+//! where what follows the colon is how the first four keep keys and values, and `:stock` makes them lay
+//! experts out for ONNX Runtime's own operators.
 
 #![allow(
     clippy::print_stdout,
@@ -10,8 +11,8 @@
 use std::{error::Error, time::Instant};
 
 use mote_import::{
-    CacheStorage, Carve, Element, ImportOptions, Licence, Precision, SMOLLM2_135M_MOE_RECIPE,
-    Storage, Target, import,
+    CacheStorage, Carve, Element, ImportOptions, Layout, Licence, Precision,
+    SMOLLM2_135M_MOE_RECIPE, Storage, Target, import,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -31,10 +32,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             experts_per_token: count.strip_prefix(':').map(str::parse).transpose()?,
         });
     }
+    let (target, layout) = match target.strip_suffix(":stock") {
+        Some(target) => (target, Layout::Stock),
+        None => (target.as_str(), Layout::Kernels),
+    };
     let (target, cache) = target.split_once(':').unwrap_or((target, "f32"));
     let own = |weights, head| {
         Target::Mote(Precision {
             head,
+            layout,
             cache: match cache {
                 "f16" => CacheStorage::F16,
                 "i8" => CacheStorage::Int8,

@@ -59,6 +59,14 @@ pub enum ImportError {
         /// The tensor written.
         tensor: String,
     },
+    /// A matrix has sizes that kernels do not take.
+    #[error("{tensor:?} cannot be laid out")]
+    Layout {
+        /// The tensor written.
+        tensor: String,
+        /// Why not.
+        source: mote_kernels::LayoutError,
+    },
     /// A weight is larger than the largest half.
     #[error("weights of {tensor:?} are too large for 16 bits")]
     HalfOverflow {

@@ -38,7 +38,7 @@ mod tokenizer_folder;
 pub use correction::CORRECTION_RANK_MAX;
 pub use digest::{Digest, DigestParseError};
 pub use embedding::Pooling;
-pub use emit::{CacheStorage, Precision};
+pub use emit::{CacheStorage, Layout, Precision};
 pub use error::{ImportError, ImportOption, Obstacle};
 pub use folder::FileReport;
 pub use hugging_face::Element;

@@ -62,6 +62,29 @@ impl CodeBits {
         }
     }
 
+    /// The same width as the kernels call it.
+    pub fn of_kernels(self) -> mote_kernels::Bits {
+        match self {
+            Self::Eight => mote_kernels::Bits::Eight,
+            Self::Four => mote_kernels::Bits::Four,
+        }
+    }
+
+    /// Like [`quantise`](Self::quantise), but appends one code per element, its zero at 0.
+    pub fn quantise_signed(self, values: &[f32], codes: &mut Vec<i8>, scales: &mut Vec<f32>) {
+        let mut stored = Vec::with_capacity(values.len());
+        self.quantise(values, &mut stored, scales);
+        let signed = |code: u8, zero: u8| code.wrapping_sub(zero).cast_signed();
+        match self {
+            Self::Eight => codes.extend(stored.iter().map(|&code| signed(code, 128))),
+            Self::Four => codes.extend(
+                stored
+                    .iter()
+                    .flat_map(|&pair| [signed(pair & 15, 8), signed(pair >> 4, 8)]),
+            ),
+        }
+    }
+
     /// Appends the codes and scales of `values`, whose length is a multiple of [`BLOCK`].
     pub fn quantise(self, values: &[f32], codes: &mut Vec<u8>, scales: &mut Vec<f32>) {
         debug_assert!(

@@ -492,8 +492,7 @@ fn webm_that_lies_is_refused() {
     assert_small_requests();
 }
 
-/// The sequence header of a small file says 4096 × 2304, which is within the limits: memory is taken for a picture of
-/// that size only when one comes.
+/// A container that says another size than its stream: its pictures are refused, not fitted.
 #[test]
 fn av1_of_another_size_than_announced_is_refused() {
     let limits = Limits {

@@ -2,6 +2,7 @@
 
 use crate::compiled::{self, Keeps};
 use crate::failure::{backend_error, chain, forget_logged, load_error};
+use crate::operators;
 use crate::profile;
 use crate::providers::Provider;
 use crate::sys::{self, DeviceValue, Place, Produced, RawSession, Side, TensorInfo, ValueRef};
@@ -90,7 +91,7 @@ impl Engine {
             }
         }
         let builder = Self::builder(environment, row, request)?;
-        let session = RawSession::from_file(environment, &builder, &request.file);
+        let session = RawSession::from_file(environment, builder, &request.file);
         Self::of(session, row, request)?.allowed(row, request)
     }
 
@@ -102,7 +103,7 @@ impl Engine {
         model: &[u8],
     ) -> Result<Self, LoadError> {
         let builder = Self::builder(environment, row, request)?;
-        let session = RawSession::from_bytes(environment, &builder, model);
+        let session = RawSession::from_bytes(environment, builder, model);
         Self::of(session, row, request)?.allowed(row, request)
     }
 
@@ -123,7 +124,7 @@ impl Engine {
             }
         };
         let builder = Self::builder(environment, row, request);
-        let session = |builder| RawSession::from_file(environment, &builder, &found.model);
+        let session = |builder| RawSession::from_file(environment, builder, &found.model);
         let loaded = builder.and_then(|builder| Self::of(session(builder), row, request));
         match loaded {
             // Each group is one node now.
@@ -163,7 +164,7 @@ impl Engine {
                     LoadError::Session(backend_error("set a session option", &error))
                 })?;
             }
-            let session = RawSession::from_file(environment, &builder, &request.file);
+            let session = RawSession::from_file(environment, builder, &request.file);
             Self::of(session, row, request)
         };
         match compile() {
@@ -391,7 +392,8 @@ fn options(
             .with_config_entry(SPIN_LIMIT.0, SPIN_LIMIT.1)?
             .with_config_entry(SPIN_WITHIN_RUNS.0, SPIN_WITHIN_RUNS.1)?
             .with_memory_pattern(false)?
-            .with_config_entry(RECORD_ASSIGNMENT.0, RECORD_ASSIGNMENT.1)?;
+            .with_config_entry(RECORD_ASSIGNMENT.0, RECORD_ASSIGNMENT.1)?
+            .with_operators(operators::domain()?)?;
         for (name, &size) in &request.dimensions {
             let size = i64::try_from(size).unwrap_or(i64::MAX);
             builder = builder.with_dimension_override(name, size)?;

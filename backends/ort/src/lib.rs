@@ -11,6 +11,7 @@
 //! * `compiled`: what providers compile, kept between loads.
 //! * `profile`: the library's own account of its runs.
 //! * `engine`: one compiled ONNX Runtime session and the turn that its runs take.
+//! * `operators`: operators of our own, which every session knows.
 //! * `model`, `session`, `cancel`: the traits.
 //! * `states`, `mover`: state in memory of a device, and how it is filled and read.
 //! * `failure`: what the library's messages mean, as typed errors.
@@ -41,6 +42,7 @@ mod failure;
 mod migraphx;
 mod model;
 mod mover;
+mod operators;
 mod options;
 mod plugins;
 mod probe;

@@ -139,11 +139,13 @@ pub(crate) struct RawSession {
     session: NonNull<OrtSession>,
     inputs: Names,
     outputs: Names,
+    /// Operators of our own belong to the options, and must live as long as the session.
+    _options: SessionBuilder,
     _environment: Environment,
 }
 
 // SAFETY: an OrtSession is immutable after creation except in Run, which takes a turn; nothing in
-// it belongs to a thread. `Names` is never changed after creation.
+// it belongs to a thread. `Names` is never changed after creation, and the options are kept only.
 unsafe impl Send for RawSession {}
 // SAFETY: as above.
 unsafe impl Sync for RawSession {}
@@ -160,7 +162,7 @@ impl RawSession {
     /// Loads and compiles a model file.
     pub(crate) fn from_file(
         environment: &Environment,
-        options: &SessionBuilder,
+        options: SessionBuilder,
         file: &Path,
     ) -> Result<Self, ort::Error> {
         let file = CString::new(file.as_os_str().as_bytes())?;
@@ -175,13 +177,13 @@ impl RawSession {
                 &mut session,
             )
         })?;
-        Self::finish(environment, session)
+        Self::finish(environment, options, session)
     }
 
     /// Loads and compiles a model in memory; the library copies what it keeps.
     pub(crate) fn from_bytes(
         environment: &Environment,
-        options: &SessionBuilder,
+        options: SessionBuilder,
         model: &[u8],
     ) -> Result<Self, ort::Error> {
         let mut session = null_mut();
@@ -195,14 +197,19 @@ impl RawSession {
                 &mut session,
             )
         })?;
-        Self::finish(environment, session)
+        Self::finish(environment, options, session)
     }
 
-    fn finish(environment: &Environment, session: *mut OrtSession) -> Result<Self, ort::Error> {
+    fn finish(
+        environment: &Environment,
+        options: SessionBuilder,
+        session: *mut OrtSession,
+    ) -> Result<Self, ort::Error> {
         let mut this = Self {
             session: not_null(session)?,
             inputs: Names::default(),
             outputs: Names::default(),
+            _options: options,
             _environment: environment.clone(),
         };
         for index in 0..this.count(Side::Input)? {

@@ -212,6 +212,10 @@ pub struct Import {
     /// nothing, i8 takes a quarter and changes answers about as much as 8-bit weights do
     #[arg(long, value_enum, default_value_t = CacheArg::F32, conflicts_with = "embedding")]
     pub cache: CacheArg,
+    /// How quantised weights lie: for operators of Mote's own, which read them in place on the processor, or
+    /// as ONNX Runtime's own have them, which devices compute, too
+    #[arg(long, value_enum, default_value_t = LayoutArg::Kernels)]
+    pub layout: LayoutArg,
     /// Tokens of prompt and answer together [default: 2048, or what the checkpoint allows]
     #[arg(long)]
     pub context_tokens: Option<usize>,
@@ -225,6 +229,14 @@ pub struct Import {
     /// Replace a model of this name
     #[arg(long)]
     pub replace: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LayoutArg {
+    /// For the processor: faster, and loaded without a copy
+    Kernels,
+    /// For devices and other programs
+    Stock,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

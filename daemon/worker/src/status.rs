@@ -147,6 +147,10 @@ pub fn of_pipeline(error: &PipelineError) -> Status {
             file: "mote.toml".into(),
             why: format!("tensor {tensor}: {why}"),
         },
+        PipelineError::PipelineClass { .. } | PipelineError::Part { .. } => Status::ModelCorrupt {
+            file: "model_index.json".into(),
+            why: chain(error),
+        },
         _ => Status::ComputeFailed {
             operation: "pipeline".into(),
             cause: chain(error),

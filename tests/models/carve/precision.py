@@ -4,8 +4,8 @@
     python precision.py F32_FOLDER OTHER_FOLDER ...
 
 Reads the held-out text (heldout.jsonl) with each, as prompts are read: in chunks over a cache. The
-folders are what `mote import` makes of one checkpoint with different `--bits`, `--head-bits` and
-`--cache`.
+folders are what the importer makes of one checkpoint with different bits and caches, laid out for ONNX
+Runtime's own operators: `cargo run --release -p mote-import --example import -- GGUF FOLDER moe int4:f32:stock`.
 """
 
 import json

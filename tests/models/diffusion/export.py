@@ -88,15 +88,15 @@ def write(module, inputs, outputs, dynamic, file):
                 attribute.ints[:] = [axis % rank for axis in attribute.ints]
     onnx.checker.check_model(model)
     onnx.save(model, str(file))
-    compare(module, inputs, file)
+    with torch.no_grad():
+        compare(inputs, module(*inputs.values()), file)
 
 
-def compare(module, inputs, file):
-    """That ONNX Runtime computes with the file what torch does with the module."""
+def compare(inputs, want, file):
+    """That ONNX Runtime computes with the file what torch did."""
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     (have,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    with torch.no_grad():
-        want = module(*inputs.values()).numpy()
+    want = want.numpy()
     difference = float(abs(have - want).max())
     size = float(abs(want).max())
     assert difference <= 1e-4 * max(size, 1.0), f"{file}: {difference} of {size}"
@@ -180,6 +180,31 @@ def export_ltx_transformer(transformer, folder, channels, caption, text_tokens=8
     write(LtxTransformer(transformer), inputs, ["sample"], dynamic, file)
 
 
+def rotate(hidden_states, cos, sin):
+    """Wan's rotary embedding: diffusers writes into slices, which the exporter fixes to one size."""
+    first, second = hidden_states.unflatten(3, (-1, 2)).unbind(4)
+    cos, sin = cos[..., 0::2], sin[..., 1::2]
+    turned = [first * cos - second * sin, first * sin + second * cos]
+    return torch.stack(turned, dim=4).flatten(3)
+
+
+class WanAttention:
+    """What `WanAttnProcessor` computes, without pictures among the text."""
+
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None
+    ):
+        of = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(of))
+        query, key, value = (t.unflatten(2, (attn.heads, -1)) for t in (query, key, attn.to_v(of)))
+        if rotary_emb is not None:
+            query, key = rotate(query, *rotary_emb), rotate(key, *rotary_emb)
+        heads = (t.transpose(1, 2) for t in (query, key, value))
+        mixed = torch.nn.functional.scaled_dot_product_attention(*heads)
+        mixed = mixed.transpose(1, 2).flatten(2, 3)
+        return attn.to_out[1](attn.to_out[0](mixed))
+
+
 class WanTransformer(torch.nn.Module):
     def __init__(self, transformer):
         super().__init__()
@@ -197,14 +222,16 @@ class WanTransformer(torch.nn.Module):
 def export_wan_transformer(transformer, folder, expand_timesteps=False, text_tokens=8):
     """`expand_timesteps`: a timestep for each token, as Wan 2.2 TI2V wants."""
     config = transformer.config
-    b, f, h, w = 2, 2, 4, 6
-    tokens = f * h * w // (config.patch_size[1] * config.patch_size[2])
-    shape = (b, tokens) if expand_timesteps else (b,)
-    inputs = dict(
-        hidden_states=torch.randn(b, config.in_channels, f, h, w),
-        timestep=torch.full(shape, 500.0),
-        encoder_hidden_states=torch.randn(b, text_tokens, config.text_dim),
-    )
+
+    def inputs(b, f, h, w, s):
+        tokens = f * h * w // (config.patch_size[1] * config.patch_size[2])
+        shape = (b, tokens) if expand_timesteps else (b,)
+        return dict(
+            hidden_states=torch.randn(b, config.in_channels, f, h, w),
+            timestep=torch.full(shape, 500.0),
+            encoder_hidden_states=torch.randn(b, s, config.text_dim),
+        )
+
     video = {0: "batch", 2: "frames", 3: "height", 4: "width"}
     dynamic = dict(
         hidden_states=video,
@@ -213,7 +240,15 @@ def export_wan_transformer(transformer, folder, expand_timesteps=False, text_tok
         sample=video,
     )
     file = pathlib.Path(folder) / FILE
-    write(WanTransformer(transformer), inputs, ["sample"], dynamic, file)
+    module = WanTransformer(transformer)
+    other = inputs(1, 3, 8, 4, text_tokens + 1)
+    with torch.no_grad():
+        want = module(*other.values())
+    processors = transformer.attn_processors
+    transformer.set_attn_processor(WanAttention())
+    write(module, inputs(2, 2, 4, 6, text_tokens), ["sample"], dynamic, file)
+    transformer.set_attn_processor(processors)
+    compare(other, want, file)
 
 
 class Decoder(torch.nn.Module):

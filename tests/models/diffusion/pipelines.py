@@ -6,13 +6,12 @@ which folder and class, and in which file of `golden/` the clip is: u16 little-e
 backends/pipeline/src/diffusion/noise.rs), computed here with numpy and handed to diffusers.
 
     pip install torch diffusers transformers onnx numpy
-    python pipelines.py        # made with torch 2.15, diffusers 0.42.1, transformers 5.24, onnx 1.23.2
+    python pipelines.py [ltx] [wan]    # made with torch 2.15, diffusers 0.42.1, transformers 5.24, onnx 1.23.2
 """
 
 import contextlib
 import json
 import pathlib
-import shutil
 import sys
 import unittest.mock
 
@@ -188,10 +187,12 @@ def to_u16(frames):
 
 
 class Goldens:
-    def __init__(self):
-        self.cases = []
-        shutil.rmtree(HERE / "golden", ignore_errors=True)
-        (HERE / "golden").mkdir()
+    def __init__(self, made):
+        """Cases of folders in `made` are made anew, and the others kept."""
+        file = HERE / "golden.json"
+        cases = json.loads(file.read_text()) if file.exists() else []
+        self.cases = [case for case in cases if case["folder"] not in made]
+        (HERE / "golden").mkdir(exist_ok=True)
 
     def add(self, name, folder, clip, **request):
         """`clip`: `[f, h, w, 3]` in 0..1."""
@@ -364,13 +365,13 @@ def encoded(vae, pictures):
     return (latents - mean) / std
 
 
-def main():
+def main(names):
     print(f"seed {SEED}")
-    goldens = Goldens()
-    ltx(goldens)
-    wan(goldens)
+    goldens = Goldens(names)
+    for name in names:
+        dict(ltx=ltx, wan=wan)[name](goldens)
     goldens.write()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or ["ltx", "wan"])

@@ -66,3 +66,89 @@ fn a_clip_gets_a_frame_between_each_two() -> Result<()> {
     assert!(sheet.starts_with(PNG_SIGNATURE));
     Ok(())
 }
+
+/// Frames of the test clip made four times as wide and high, as raw pixels.
+fn enlarged(frames: u64, tile_side_max: Option<u32>) -> Result<(Vec<u8>, mote_client::Receipt)> {
+    let client = client()?;
+    let bikes = prepared("MOTE_CACHE")?.join("files/sample-clips/bikes.mp4");
+    let folder = tempfile::tempdir()?;
+    let clip = folder.path().join("out.rgb");
+    let request = TransformClip {
+        model: "animesr".into(),
+        factor: 0,
+        output_format: ClipFormat::RawRgb8,
+        frames_max: Some(frames),
+        width_max: Some(64),
+        height_max: None,
+        frame_rate: None,
+        encoder_speed: None,
+        preview_every: None,
+        tile_side_max,
+        options: ONNXRUNTIME.required(),
+        input: File::open(bikes)?.into(),
+        output: written(&clip)?.into(),
+        contact_sheet: None,
+    };
+    for event in client.transform_clip(request)? {
+        if let ClipEvent::Done(done) = event? {
+            return Ok((std::fs::read(clip)?, done.receipt));
+        }
+    }
+    anyhow::bail!("a clip ends with its receipt")
+}
+
+#[test]
+fn frames_are_enlarged_and_tiles_leave_no_seam() -> Result<()> {
+    const FRAMES: u64 = 4;
+    let (whole, receipt) = enlarged(FRAMES, None)?;
+    ONNXRUNTIME.check("animesr", &receipt);
+    assert_eq!((receipt.frames_in, receipt.frames_out), (FRAMES, FRAMES));
+    // 64 x 26 pixels, four times as wide and high.
+    assert_eq!(whole.len() as u64, FRAMES * 256 * 104 * 3);
+    let (tiled, receipt) = enlarged(FRAMES, Some(112))?;
+    assert!(receipt.steps >= FRAMES);
+    let most = whole.iter().zip(&tiled).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(most.is_some_and(|most| most <= 2), "{most:?}");
+    Ok(())
+}
+
+#[test]
+fn a_model_is_asked_for_what_it_can_do() -> Result<()> {
+    let client = client()?;
+    let refused = |model: &str, factor| -> Result<mote_client::Status> {
+        let request = TransformClip {
+            model: model.into(),
+            factor,
+            output_format: ClipFormat::Gif,
+            frames_max: Some(2),
+            width_max: None,
+            height_max: None,
+            frame_rate: None,
+            encoder_speed: None,
+            preview_every: None,
+            tile_side_max: None,
+            options: ONNXRUNTIME.required(),
+            input: File::open(prepared("MOTE_CACHE")?.join("files/sample-clips/bikes.mp4"))?.into(),
+            output: tempfile::tempfile()?.into(),
+            contact_sheet: None,
+        };
+        for event in client.transform_clip(request)? {
+            match event {
+                Err(mote_client::ClientError::Refused(status)) => return Ok(status),
+                other => drop(other?),
+            }
+        }
+        anyhow::bail!("it was done")
+    };
+    for (model, factor, field) in [
+        ("rife", 0, "factor"),
+        ("animesr", 2, "factor"),
+        ("magika", 2, "model"),
+    ] {
+        let status = refused(model, factor)?;
+        let is_named =
+            matches!(&status, mote_client::Status::Invalid { field: named, .. } if named == field);
+        assert!(is_named, "{model}: {status:?}");
+    }
+    Ok(())
+}

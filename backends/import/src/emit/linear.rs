@@ -1,5 +1,7 @@
 //! Matrix products with stored weights.
 
+use mote_kernels::TILE_ROWS;
+
 use crate::{
     ImportError,
     checkpoint::Rows,
@@ -10,6 +12,17 @@ use crate::{
 /// Level 4 computes on 8-bit activations, the fastest path of the kernels; measured to
 /// decode a quarter faster than level 0.
 pub(super) const ACCURACY_LEVEL: usize = 4;
+
+/// How quantised matrices lie in the file, which says what can run the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// As the kernels of this project read them, in place, for its own operators (`org.moted`). Only
+    /// Mote runs them, on the CPU.
+    #[default]
+    Kernels,
+    /// For ONNX Runtime's own operators, which prepare copies when they load.
+    Stock,
+}
 
 /// What a matrix is stored as.
 pub(super) enum Kind {
@@ -54,12 +67,48 @@ pub(super) fn linear_node(
             let tensor = as_singles(graph, tensor, width);
             Ok(Node::standard("MatMul", name).inputs(&[input, &tensor]))
         }
+        Kind::Codes(bits) if is_tiled(graph, weight) => {
+            let tensor = store_tiles(graph, &tensor, weight, bits)?;
+            Ok(tiled("TiledMatMul", name, [input, &tensor], (weight, bits)))
+        }
         Kind::Codes(bits) => {
             store_matmul_weight(graph, &tensor, weight, bits)?;
             let shape = (weight.rows(), weight.columns());
             Ok(matmul_n_bits(name, [input, &tensor], shape, bits))
         }
     }
+}
+
+/// Whether `weight` is laid out for our own kernels.
+pub(super) fn is_tiled(graph: &GraphWriter<'_, '_>, weight: &dyn Rows) -> bool {
+    graph.layout == Layout::Kernels
+        && weight.rows().is_multiple_of(TILE_ROWS)
+        && weight.columns().is_multiple_of(BLOCK)
+}
+
+/// Stores `weight` for our own kernels; returns the tensor's name.
+pub(super) fn store_tiles(
+    graph: &mut GraphWriter<'_, '_>,
+    tensor: &str,
+    weight: &dyn Rows,
+    bits: CodeBits,
+) -> Result<String, ImportError> {
+    let tensor = format!("{tensor}.tiles");
+    graph.matrix_tiled(&tensor, (weight, bits), 1)?;
+    Ok(tensor)
+}
+
+/// A node of our own over one matrix that is laid out for our kernels.
+pub(super) fn tiled(
+    op_type: &str,
+    name: &str,
+    inputs: [&str; 2],
+    (weight, bits): (&dyn Rows, CodeBits),
+) -> Node {
+    Node::own(op_type, name)
+        .inputs(&inputs)
+        .int("bits", bits.count())
+        .int("columns", weight.columns())
 }
 
 /// Adds `input × weightᵀ + bias` under `name` and returns its output.

@@ -17,10 +17,12 @@ mod latent;
 mod linear;
 mod mlp;
 mod moe;
+mod moe_own;
 mod outer;
 mod routing;
 
 pub use cache::CacheStorage;
+pub use linear::Layout;
 
 use crate::{
     ImportError,
@@ -41,6 +43,8 @@ pub struct Precision {
     pub head: Storage,
     /// Routed experts.
     pub experts: Storage,
+    /// How quantised matrices lie in the file.
+    pub layout: Layout,
     /// Keys and values between runs; not part of the weights.
     pub cache: CacheStorage,
 }
@@ -52,6 +56,7 @@ impl Precision {
             weights: storage,
             head: storage,
             experts: storage,
+            layout: Layout::default(),
             cache: CacheStorage::F32,
         }
     }
@@ -86,6 +91,7 @@ pub(crate) fn emit(
     graph: &mut GraphWriter<'_, '_>,
 ) -> Result<(), ImportError> {
     let config = blueprint.source.config();
+    graph.layout = blueprint.precision.layout;
     declare_io(blueprint, graph);
     graph.monitor.enter(Stage::Outer);
     let embedding = outer::embedding(blueprint, graph)?;

@@ -1,11 +1,13 @@
-//! The Mixture-of-Experts block: router, routed experts in one fused operator, shared
-//! expert. Everything that depends on the operator used is in this file.
+//! The Mixture-of-Experts block: in one operator of Mote's own (`moe_own`), or by ONNX Runtime's:
+//! router, routed experts in one fused operator, shared expert. Everything that depends on those is in
+//! this file.
 
 use super::{
     Precision,
     attention::reshape,
     linear::{ACCURACY_LEVEL, Kind, as_singles, blocks_per_row},
     mlp::swiglu,
+    moe_own,
     routing::{Choice, choice},
 };
 use crate::{
@@ -24,6 +26,9 @@ pub(super) fn block(
     input: &str,
     (block, precision): (MoeLayer<'_>, Precision),
 ) -> Result<String, ImportError> {
+    if let Some(bits) = moe_own::bits(&block, precision) {
+        return moe_own::block(graph, (prefix, input), block, bits);
+    }
     let (shape, routing) = (block.shape, block.routing);
     let logits = router(graph, prefix, input, block.router.as_ref())?;
     let bias = block.router_bias.as_deref();

@@ -2,7 +2,10 @@
 
 use super::{
     Blueprint,
-    linear::{Kind, as_singles, linear_node, matmul_n_bits, store_matmul_weight},
+    linear::{
+        Kind, as_singles, is_tiled, linear_node, matmul_n_bits, store_matmul_weight, store_tiles,
+        tiled,
+    },
 };
 use crate::{
     ImportError,
@@ -30,6 +33,11 @@ pub(super) fn embedding(
             let found =
                 graph.node(Node::standard("Gather", "embedding").inputs(&[EMBEDDING, "input_ids"]));
             as_singles(graph, found, width)
+        }
+        Kind::Codes(bits) if is_tiled(graph, &rows) => {
+            let tensor = store_tiles(graph, EMBEDDING, &rows, bits)?;
+            let inputs = ["input_ids", &tensor];
+            graph.node(tiled("TiledGather", "embedding", inputs, (&rows, bits)))
         }
         Kind::Codes(bits) => {
             store_matmul_weight(graph, EMBEDDING, &rows, bits)?;
@@ -104,6 +112,13 @@ pub(super) fn head(
             transposed_product(input, &embedding)
         }
         Kind::Codes(bits) => {
+            let rows = SourceRows::new(blueprint.source, Role::Embedding)?;
+            if is_tiled(graph, &rows) {
+                let tensor = format!("{EMBEDDING}.tiles");
+                let node = tiled("TiledMatMul", "head", [input, &tensor], (&rows, bits));
+                graph.node(node.outputs(&[LOGITS]));
+                return Ok(());
+            }
             let shape = (config.vocab, config.hidden);
             matmul_n_bits("head", [input, EMBEDDING], shape, bits)
         }

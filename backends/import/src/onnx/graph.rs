@@ -1,7 +1,7 @@
 //! Builds a graph in memory while its large tensors stream to the data file.
 
 use super::{
-    CONTRIB_DOMAIN, ExternalData, INLINE_BYTES_MAX, IR_VERSION, OPSET_VERSION,
+    CONTRIB_DOMAIN, ExternalData, INLINE_BYTES_MAX, IR_VERSION, OPSET_VERSION, OWN_DOMAIN,
     proto::{
         AttributeProto, AttributeType, DataType, Dimension, DimensionProto, GraphProto, ModelProto,
         NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
@@ -9,12 +9,13 @@ use super::{
     },
 };
 use crate::{
-    ImportError,
+    ImportError, Layout,
     checkpoint::{Rows, read_all},
     folder::StagedFile,
     progress::Monitor,
     quantise::CodeBits,
 };
+use mote_kernels::{TILE_ROWS, pack_tile, tile_bytes};
 
 /// Largest piece of a matrix that is converted at once, in elements.
 const BLOCK_ELEMENTS_MAX: usize = 1 << 18;
@@ -52,6 +53,13 @@ impl Node {
     pub fn contrib(op_type: &str, name: &str) -> Self {
         let mut node = Self::standard(op_type, name);
         node.0.domain = Some(CONTRIB_DOMAIN.to_owned());
+        node
+    }
+
+    /// A node of our own operator set.
+    pub fn own(op_type: &str, name: &str) -> Self {
+        let mut node = Self::standard(op_type, name);
+        node.0.domain = Some(OWN_DOMAIN.to_owned());
         node
     }
 
@@ -112,6 +120,8 @@ pub(crate) enum Shape<'a> {
 pub(crate) struct GraphWriter<'a, 'b> {
     graph: GraphProto,
     data: ExternalData,
+    /// How quantised matrices lie.
+    pub layout: Layout,
     /// Progress and cancellation.
     pub monitor: &'a mut Monitor<'b>,
 }
@@ -124,6 +134,7 @@ impl<'a, 'b> GraphWriter<'a, 'b> {
                 ..GraphProto::default()
             },
             data,
+            layout: Layout::default(),
             monitor,
         }
     }
@@ -281,18 +292,66 @@ impl<'a, 'b> GraphWriter<'a, 'b> {
         self.constant_f32(&format!("{name}.scales"), scales_dims, &scales)
     }
 
+    /// Streams `rows` of `experts` equal matrices quantised, laid out for our own kernels: u8
+    /// `[experts, tiles, bytes of a tile]`. Each matrix is whole tiles high.
+    pub fn matrix_tiled(
+        &mut self,
+        name: &str,
+        (rows, bits): (&dyn Rows, CodeBits),
+        experts: usize,
+    ) -> Result<(), ImportError> {
+        let offset = self.data.begin()?;
+        let width = bits.of_kernels();
+        let unfit = |source| ImportError::Layout {
+            tensor: name.to_owned(),
+            source,
+        };
+        let (mut codes, mut scales, mut tiles) = (Vec::new(), Vec::new(), Vec::new());
+        let Self { data, monitor, .. } = self;
+        for_each_block_of(TILE_ROWS, rows, monitor, |values| {
+            tiles.clear();
+            for values in values.chunks(TILE_ROWS * rows.columns()) {
+                codes.clear();
+                scales.clear();
+                bits.quantise_signed(values, &mut codes, &mut scales);
+                if !scales.iter().all(|scale| scale.is_finite()) {
+                    return Err(ImportError::ScaleOverflow {
+                        tensor: name.to_owned(),
+                    });
+                }
+                pack_tile(width, (&codes, &scales), &mut tiles).map_err(unfit)?;
+            }
+            data.write(&tiles)
+        })?;
+        let bytes = tile_bytes(width, rows.columns()).map_err(unfit)?;
+        let dims = [experts, rows.rows() / experts / TILE_ROWS, bytes];
+        let tensor = self.data.end(offset, name, DataType::Uint8, &dims);
+        self.graph.initializer.push(tensor);
+        Ok(())
+    }
+
     /// Ends the graph: the model, and the data file its tensors are in.
     pub fn finish(self) -> (ModelProto, StagedFile) {
         let opset = |domain: &str, version| OperatorSetIdProto {
             domain: Some(domain.to_owned()),
             version: Some(version),
         };
+        let mut opset_import = vec![opset("", OPSET_VERSION), opset(CONTRIB_DOMAIN, 1)];
+        // A runtime that does not know the domain need not hear of it.
+        if self
+            .graph
+            .node
+            .iter()
+            .any(|node| node.domain() == OWN_DOMAIN)
+        {
+            opset_import.push(opset(OWN_DOMAIN, 1));
+        }
         let model = ModelProto {
             ir_version: Some(IR_VERSION),
             producer_name: Some(env!("CARGO_PKG_NAME").to_owned()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             graph: Some(self.graph),
-            opset_import: vec![opset("", OPSET_VERSION), opset(CONTRIB_DOMAIN, 1)],
+            opset_import,
         };
         (model, self.data.finish())
     }
@@ -345,9 +404,20 @@ fn value_info(name: &str, kind: DataType, shape: &[Shape<'_>]) -> ValueInfoProto
 pub(crate) fn for_each_block(
     rows: &dyn Rows,
     monitor: &mut Monitor<'_>,
+    take: impl FnMut(&[f32]) -> Result<(), ImportError>,
+) -> Result<(), ImportError> {
+    for_each_block_of(1, rows, monitor, take)
+}
+
+/// Like [`for_each_block`], but each block is a multiple of `unit` rows high, the last perhaps not.
+fn for_each_block_of(
+    unit: usize,
+    rows: &dyn Rows,
+    monitor: &mut Monitor<'_>,
     mut take: impl FnMut(&[f32]) -> Result<(), ImportError>,
 ) -> Result<(), ImportError> {
-    let rows_per_block = (BLOCK_ELEMENTS_MAX / rows.columns().max(1)).max(1);
+    let units = BLOCK_ELEMENTS_MAX / rows.columns().max(1) / unit;
+    let rows_per_block = units.max(1) * unit;
     let mut block = vec![0.0; rows_per_block.min(rows.rows()) * rows.columns()];
     let mut first = 0;
     while first < rows.rows() {

@@ -16,6 +16,8 @@ pub const IR_VERSION: i64 = 10;
 pub const OPSET_VERSION: i64 = 21;
 /// Domain of ONNX Runtime's own operators.
 pub const CONTRIB_DOMAIN: &str = "com.microsoft";
+/// Domain of operators of our own.
+pub const OWN_DOMAIN: &str = "org.moted";
 /// Alignment of tensors in the external data file, in bytes: a page, so that they can be mapped.
 pub const DATA_ALIGNMENT_BYTES: u64 = 4096;
 /// Tensors below this size stay in the model file, in bytes.

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, fs, path::PathBuf};
 
 use mote_import::{
-    Carve, Digest, ImportOptions, ImportReport, Licence, Precision, Storage, Target, import,
+    Carve, Digest, ImportOptions, ImportReport, Layout, Licence, Precision, Storage, Target,
+    import,
     onnx::proto::{DataLocation, DataType, ModelProto, NodeProto},
 };
 use prost::Message;
@@ -26,7 +27,16 @@ struct Imported {
 }
 
 impl Imported {
+    /// With experts as ONNX Runtime's own operators take them.
     fn new(storage: Storage, experts_per_token: Option<usize>) -> Self {
+        let stock = Precision {
+            layout: Layout::Stock,
+            ..Precision::uniform(storage)
+        };
+        Self::with(stock, experts_per_token)
+    }
+
+    fn with(precision: Precision, experts_per_token: Option<usize>) -> Self {
         eprintln!("seed {SEED}");
         let folder = tempdir().expect("temporary folders can be made");
         let checkpoint = Checkpoint::new();
@@ -38,7 +48,7 @@ impl Imported {
             text: "a licence".to_owned(),
         };
         options.context_tokens = Some(256);
-        options.target = Target::Mote(Precision::uniform(storage));
+        options.target = Target::Mote(precision);
         options.carve = experts_per_token.map(|count| Carve {
             recipe: recipe.bytes().into(),
             experts_per_token: Some(count),
@@ -326,6 +336,99 @@ fn four_bit_weights_take_half_the_bytes() {
         assert_eq!(eight.1.len(), 2 * four.1.len(), "{name}");
         assert_eq!(eight.0.last(), four.0.last().map(|dim| dim * 2).as_ref());
     }
+}
+
+/// Rows of a matrix as our own kernels read it, dequantised; `mote_kernels` says how it lies.
+fn untiled(bytes: &[u8], columns: usize, bits: usize) -> Vec<Vec<f32>> {
+    let codes_bytes = 16 * 32 * bits / 8;
+    let blocks = columns / 32;
+    let record = 2 * (codes_bytes + 32);
+    let tile = blocks.div_ceil(2) * record;
+    let value = |row: usize, column: usize| {
+        let (block, within) = (column / 32, column % 32);
+        let start = row / 16 * tile + block / 2 * record;
+        let codes = &bytes[start + block % 2 * codes_bytes..];
+        let at = |chunk: usize| codes[(chunk * 16 + row % 16) * 4 + within % 4];
+        let code = match (bits, within / 4) {
+            (8, chunk) => f32::from(at(chunk).cast_signed()),
+            (_, chunk @ 0..4) => f32::from(at(chunk) & 15) - 8.0,
+            (_, chunk) => f32::from(at(chunk - 4) >> 4) - 8.0,
+        };
+        let scale = &bytes[start + 2 * codes_bytes + (block % 2 * 16 + row % 16) * 2..];
+        code * half::f16::from_le_bytes([scale[0], scale[1]]).to_f32()
+    };
+    let row = |row| (0..columns).map(|column| value(row, column)).collect();
+    (0..bytes.len() / tile * 16).map(row).collect()
+}
+
+#[test]
+fn our_own_operator_gets_the_same_weights_in_another_order() {
+    let stock = Imported::new(Storage::Int8, Some(1));
+    let ours = Imported::with(Precision::uniform(Storage::Int8), Some(1));
+    assert!(
+        stock
+            .nodes()
+            .iter()
+            .all(|node| node.domain() != "org.moted")
+    );
+    let node = ours.node("MoeFeedForward");
+    assert_eq!(node.domain(), "org.moted");
+    assert_eq!(
+        node.input[1..5],
+        ["router.weight", "gate_up.tiles", "down.tiles", ""].map(|name| if name.is_empty() {
+            String::new()
+        } else {
+            format!("layers.0.moe.{name}")
+        })
+    );
+    for (name, value) in [
+        ("k", 1),
+        ("expert_bits", 8),
+        ("shared_bits", 8),
+        ("normalised", 1),
+        ("sigmoid", 0),
+    ] {
+        assert_eq!(attribute(node, name).0, Some(value), "{name}");
+    }
+
+    let expected = stock.dequantised("layers.1.moe.gate_up", HIDDEN);
+    let (dims, bytes) = ours.constant("layers.1.moe.gate_up.tiles");
+    assert_eq!(dims[..2], [EXPERTS as i64, 2 * EXPERT as i64 / 16]);
+    for (row, found) in untiled(bytes, HIDDEN, 8).iter().enumerate() {
+        // Sixteen rows of gate, sixteen of up; there, row by row.
+        let (pair, part, neuron) = (row / 32, row / 16 % 2, row % 16);
+        assert_eq!(
+            *found,
+            expected[(pair * 16 + neuron) * 2 + part],
+            "row {row}"
+        );
+    }
+    let (_, bytes) = ours.constant("layers.1.moe.down.tiles");
+    assert_eq!(
+        untiled(bytes, EXPERT, 8),
+        stock.dequantised("layers.1.moe.down", EXPERT)
+    );
+    let (_, bytes) = ours.constant("layers.1.moe.shared.down.tiles");
+    assert_eq!(
+        untiled(bytes, SHARED, 8),
+        stock.dequantised("layers.1.moe.shared.down.weight", SHARED)
+    );
+}
+
+#[test]
+fn our_own_operators_four_bits_are_those_of_the_others() {
+    let stock = Imported::new(Storage::Int4, Some(1));
+    let ours = Imported::with(Precision::uniform(Storage::Int4), Some(1));
+    let (_, codes) = stock.constant("layers.0.moe.down.codes");
+    let (_, scales) = stock.floats("layers.0.moe.down.scales");
+    let expected: Vec<f32> = codes
+        .iter()
+        .flat_map(|pair| [pair & 15, pair >> 4])
+        .enumerate()
+        .map(|(index, code)| (f32::from(code) - 8.0) * scales[index / 32])
+        .collect();
+    let (_, bytes) = ours.constant("layers.0.moe.down.tiles");
+    assert_eq!(untiled(bytes, EXPERT, 4).concat(), expected);
 }
 
 #[test]

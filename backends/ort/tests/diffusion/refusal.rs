@@ -213,7 +213,11 @@ fn pictures_need_a_model_that_takes_them() {
 fn parts_that_do_not_fit_are_refused_by_name() {
     let refusal = |folder: &Folder| {
         let error = folder.open_with(|_| {}).err().expect("must be refused");
-        error.to_string()
+        let cause = std::error::Error::source(&error);
+        format!(
+            "{error}: {}",
+            cause.map_or_else(String::new, ToString::to_string)
+        )
     };
     let folder = || Folder::of("ltx");
     let message = refusal(folder().with_class("HunyuanVideoPipeline"));
@@ -240,7 +244,6 @@ fn parts_that_do_not_fit_are_refused_by_name() {
     };
     let message = refusal(folder().edit("vae_decoder/config.json", channels));
     assert!(message.contains("latent_sample"), "{message}");
-    // Another denoiser's text encoder gives vectors of another width.
     let zero = |config: &mut serde_json::Value| config["spatial_compression_ratio"] = json!(0);
     assert!(refusal(folder().edit("vae_decoder/config.json", zero)).contains("malformed"));
     let unknown = |config: &mut serde_json::Value| config["no_such_option"] = json!(1);

@@ -6,6 +6,7 @@ mod faulty;
 mod labelling;
 mod load;
 mod onnx;
+mod operators;
 mod probe;
 mod profile;
 mod restoration;

@@ -3,6 +3,7 @@
 
 /// Element types of onnx.proto.
 pub const FLOAT: u64 = 1;
+pub const UINT8: u64 = 2;
 pub const INT64: u64 = 7;
 pub const STRING: u64 = 8;
 pub const BOOL: u64 = 9;
@@ -12,6 +13,8 @@ pub const BFLOAT16: u64 = 16;
 
 const IR_VERSION: u64 = 10;
 const OPSET: u64 = 17;
+/// The domain of Mote's own operators.
+const OURS: &str = "org.moted";
 /// `AttributeProto.AttributeType`.
 const ATTRIBUTE_FLOAT: u64 = 1;
 const ATTRIBUTE_INT: u64 = 2;
@@ -108,6 +111,37 @@ impl Graph {
         Self(self.0.bytes(1, &node.0))
     }
 
+    /// A node of Mote's own domain with attributes.
+    pub fn node_of_ours(
+        self,
+        operator: &str,
+        from: &[&str],
+        to: &[&str],
+        attributes: &[(&str, Attribute)],
+    ) -> Self {
+        let with = |node: Message, (name, value): &(&str, Attribute)| {
+            node.bytes(5, &attribute(name, value).0)
+        };
+        let node = attributes.iter().fold(node(operator, from, to), with);
+        Self(self.0.bytes(1, &node.text(7, OURS).0))
+    }
+
+    /// A constant of bytes.
+    pub fn bytes(self, name: &str, dims: &[u64], bytes: &[u8]) -> Self {
+        let tensor = tensor(name, dims, UINT8).bytes(9, bytes);
+        Self(self.0.bytes(5, &tensor.0))
+    }
+
+    /// A constant whose bytes lie in another file, from `offset` on.
+    pub fn external_at(self, name: &str, dims: &[u64], (file, offset): (&str, u64)) -> Self {
+        let entry = |key: &str, value: &str| Message::default().text(1, key).text(2, value);
+        let tensor = tensor(name, dims, FLOAT)
+            .bytes(13, &entry("location", file).0)
+            .bytes(13, &entry("offset", &offset.to_string()).0)
+            .int(14, EXTERNAL);
+        Self(self.0.bytes(5, &tensor.0))
+    }
+
     pub fn constant(self, name: &str, dims: &[u64], values: &[f32]) -> Self {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let tensor = tensor(name, dims, FLOAT).bytes(9, &raw);
@@ -150,12 +184,20 @@ impl Graph {
     pub fn encode(self) -> Vec<u8> {
         let graph = self.0.text(2, "g");
         let opset = |domain: &str, version| Message::default().text(1, domain).int(2, version);
-        Message::default()
+        let model = Message::default()
             .int(1, IR_VERSION)
             .bytes(7, &graph.0)
             .bytes(8, &opset("", OPSET).0)
-            .bytes(8, &opset("com.microsoft", 1).0)
+            .bytes(8, &opset("com.microsoft", 1).0);
+        // What is in every model is in the one that is in git, too.
+        match graph
             .0
+            .windows(OURS.len())
+            .any(|bytes| bytes == OURS.as_bytes())
+        {
+            true => model.bytes(8, &opset(OURS, 1).0).0,
+            false => model.0,
+        }
     }
 }
 

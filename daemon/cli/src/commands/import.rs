@@ -1,13 +1,13 @@
 //! `mote import`.
 
-use crate::args::{AlsoFormat, Bits, CacheArg, Import, PoolingArg};
+use crate::args::{AlsoFormat, Bits, CacheArg, Import, LayoutArg, PoolingArg};
 use crate::fetch::{self, Pins};
 use crate::interrupt;
 use crate::ui::{Ui, bytes_text};
 use anyhow::{Context, Result, bail, ensure};
 use mote_api::{Manifest, Paths};
 use mote_import::{
-    CacheStorage, Carve, Element, Embedding, ImportOptions, ImportReport, Licence, Pooling,
+    CacheStorage, Carve, Element, Embedding, ImportOptions, ImportReport, Layout, Licence, Pooling,
     Precision, Progress, Stage, Storage, Target,
 };
 use serde::Serialize;
@@ -197,6 +197,10 @@ fn precision(args: &Import) -> Precision {
             CacheArg::F32 => CacheStorage::F32,
             CacheArg::F16 => CacheStorage::F16,
             CacheArg::I8 => CacheStorage::Int8,
+        },
+        layout: match args.layout {
+            LayoutArg::Kernels => Layout::Kernels,
+            LayoutArg::Stock => Layout::Stock,
         },
         ..Precision::uniform(storage(args.bits))
     }
