@@ -2,6 +2,8 @@
 
 #[path = "dbus/access.rs"]
 mod access;
+#[path = "dbus/clips.rs"]
+mod clips;
 #[allow(dead_code, reason = "the tests of faults use more of it")]
 #[path = "faults/common.rs"]
 mod common;

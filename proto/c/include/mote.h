@@ -956,7 +956,8 @@ typedef struct mote_generate_clip_args {
   int32_t reference_image_fd; /* and of what is to be seen */
   int32_t source_fd;          /* a clip to begin from */
   int32_t checkpoint_fd; /* opened for reading and writing, keeps the work so far: the same request with
-                            what an earlier one left there goes on from that, to the same frames */
+                            what an earlier one left there goes on from that, to the same frames. It is
+                            emptied when the clip is done */
   uint32_t flags;        /* 0 */
 } mote_generate_clip_args_t;
 

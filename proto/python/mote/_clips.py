@@ -259,14 +259,14 @@ class Clips:
         ``first_image``, ``last_image`` and ``reference_image`` are PNG files, and ``source`` is a clip, of which
         ``strength`` (above 0, at most 1) is made anew: their paths, or their bytes.
 
-        ``checkpoint`` is a file that keeps the work so far. It stays when the work ends early: the same request
-        goes on from it, to the same frames.
+        ``checkpoint`` is a file that keeps the work so far. When that ends early, the same request goes on from
+        it, to the same frames; it is empty when the clip is done.
 
         ``format`` as in ``transform_clip``. ``on_progress`` is called with ``stage`` (``denoise``: steps), ``done``,
         ``total`` and ``remaining_ms``; ``on_preview`` after about every ``preview_every``-th step, with what the
         clip is expected to become: ``png``, ``width``, ``height`` and ``frame_index``, the steps done;
-        ``on_frame`` with each frame, in order, as soon as it is decoded: u8 ``[height, width, 3]``. What they
-        raise ends the work. ``job`` pauses, resumes, steers and cancels it. Files appear complete or not at all.
+        ``on_frame`` with each frame, in order, as soon as it is decoded: u8 ``[height, width, 3]`` (from the
+        first one again where a worker died and ``receipt.retries`` tells so). What they raise ends the work. ``job`` pauses, resumes, steers and cancels it. Files appear complete or not at all.
         """
         body = _schema.message("GenerateClip")(
             model=model,

@@ -619,4 +619,4 @@ def test_the_examples_of_the_readme_run(socket_path, monkeypatch, capsys, tmp_pa
         exec(compile(block, str(README), "exec"), names)
     said = capsys.readouterr().out
     assert "onnxruntime" in said and "frame 10: 320×" in said and "job_ended magika" in said
-    assert "left after two steps\n" in said and "frames of (64, 64, 3)" in said and "0.00 s: " in said
+    assert "left it there\n" in said and "frames of (64, 64, 3)" in said and "0.00 s: " in said

@@ -400,12 +400,16 @@ def test_a_paused_clip_halts_and_goes_on_to_the_same_frames(daemon):
             threading.Timer(0.2, job.resume).start()
         done.append(progress.done)
 
-    halted = daemon.generate_clip(CLIP_MODEL, "a blue disc grows", seed=3, format="rgb8", on_progress=halt, job=job)
+    halted = daemon.generate_clip(
+        CLIP_MODEL, "a blue disc grows", seed=3, format="rgb8", on_progress=halt, job=job
+    )
     assert done and bytes(halted.data) == bytes(whole.data)
 
 
 def test_a_clip_that_was_left_goes_on_from_its_checkpoint(daemon, tmp_path):
-    whole = daemon.generate_clip(CLIP_MODEL, "a green digit turns", seed=5, format="rgb8")
+    # Steps enough that there are some left when the cancel comes.
+    asked = {"model": CLIP_MODEL, "prompt": "a green digit turns", "seed": 5, "steps": 24, "format": "rgb8"}
+    whole = daemon.generate_clip(**asked)
     job, kept = mote.ClipJob(), tmp_path / "kept"
 
     def leave(preview):
@@ -413,10 +417,8 @@ def test_a_clip_that_was_left_goes_on_from_its_checkpoint(daemon, tmp_path):
             job.cancel()
 
     with pytest.raises(mote.Cancelled):
-        daemon.generate_clip(
-            CLIP_MODEL, "a green digit turns", seed=5, format="rgb8", checkpoint=kept, on_preview=leave, job=job
-        )
-    resumed = daemon.generate_clip(CLIP_MODEL, "a green digit turns", seed=5, format="rgb8", checkpoint=kept)
+        daemon.generate_clip(**asked, checkpoint=kept, on_preview=leave, job=job)
+    resumed = daemon.generate_clip(**asked, checkpoint=kept)
     assert resumed.receipt.resumed_steps >= 1
     assert bytes(resumed.data) == bytes(whole.data)
 

@@ -151,6 +151,8 @@ int main(int argc, char **argv) {
   args.model = "shapes-clip";
   args.segments = shots;
   args.segment_count = 1;
+  /* Enough that there are some left when it is halted or cancelled. */
+  args.steps = 24;
   args.seed = 7;
   args.has_seed = 1;
   args.send_frames = 1;

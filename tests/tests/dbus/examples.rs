@@ -49,6 +49,13 @@ fn the_examples_run() -> Result<()> {
     let python = std::env::var("MOTE_PYTHON").unwrap_or_else(|_| "python3".into());
     let printed = run(&stage, &python, &[&file("chat.py"), "use:chat", QUESTION])?;
     assert!(printed.trim_end().ends_with("on onnxruntime"), "{printed}");
+    let folder = tempfile::tempdir()?;
+    let clip = folder.path().join("square.mp4").display().to_string();
+    let shot = "a red square moves left";
+    let words = [&*file("clip.py"), "shapes-clip", &clip, shot];
+    let printed = run(&stage, &python, &words)?;
+    assert!(printed.starts_with("17 frames in "), "{printed}");
+    assert!(std::fs::read(clip)?[4..].starts_with(b"ftyp"));
     if is_installed("gjs") {
         let printed = run(&stage, "gjs", &[&file("chat.js"), "use:chat", QUESTION])?;
         assert!(printed.trim_end().ends_with("on onnxruntime"), "{printed}");

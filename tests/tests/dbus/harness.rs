@@ -135,6 +135,18 @@ impl Stage {
         Self::start(setup, tempfile::tempdir()?)
     }
 
+    /// With the models for clips that are checked in.
+    pub fn clips() -> Result<Self> {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let setup = Setup {
+            stores: vec![models.join("diffusion"), models.join("labels")],
+            runtimes: vec![mote_tests::prepared("MOTE_RUNTIMES")?],
+            choose: Some("ranked"),
+            ..Setup::default()
+        };
+        Self::start(setup, tempfile::tempdir()?)
+    }
+
     fn start(mut setup: Setup, store: tempfile::TempDir) -> Result<Self> {
         let bus = Bus::start()?;
         setup.bus = Some(bus.address());
