@@ -283,7 +283,8 @@ impl RestorationSpec {
         if self.overlap >= self.frames_in() {
             return refuse("overlap", "is not less than the window".into());
         }
-        if self.gives == WindowGives::Middle && (self.overlap != 0 || self.window.is_multiple_of(2)) {
+        if self.gives == WindowGives::Middle && (self.overlap != 0 || self.window.is_multiple_of(2))
+        {
             let why = "takes an odd window, and has no overlap".into();
             return refuse("gives", why);
         }
