@@ -23,7 +23,7 @@ VOCABULARY, TEXT_WIDTH, PROMPT_TOKENS = 17, 256, 32
 WIDTH, HEADS, LAYERS = 384, 6, 4
 # Of the autoencoder; frames and pixels along a side per latent.
 CHANNELS, RATIO, DECODER_WIDTH = 32, 8, 64
-SIZE, FRAMES, STEPS = 192, 17, 4
+SIZE, FRAMES, STEPS = 128, 17, 4
 
 MANIFEST = f"""format = 1
 name = "bench-clip"
