@@ -232,10 +232,9 @@ fn another_thread_pauses_resumes_and_steers() {
         server.reply(said, Reply::Ok);
         server.reply(id, done("shapes-clip"));
         // To one that is over, and nothing comes of it.
-        let (said, request) = server.next();
+        // Nobody waits for what a daemon would say to it.
+        let (_, request) = server.next();
         assert!(matches!(request, Request::Pause { target, .. } if target == id));
-        let none = Status::invalid("target_request_id", "there is no such request");
-        server.reply(said, Reply::Failed(none));
         server.expect_end();
     });
     let mut work = client.generate_clip(request()).expect("sent");

@@ -116,7 +116,13 @@ fn a_camera_loop_at_1280_by_720_copies_nothing() -> Result<()> {
             let buffer = &mut ring[number % 3];
             buffer.with_slice_mut(|bytes| draw(number, bytes));
             let result = push(&mut stream, camera(buffer), (&memory, &half))?;
-            assert_eq!(result.bytes_copied, 0, "frame {number} on {place:?}");
+            // tract keeps its tensors to itself, and says so.
+            let copied = result.bytes_copied;
+            assert_eq!(
+                copied > 0,
+                place.backend == TRACT.backend,
+                "{number}: {copied}"
+            );
             assert_eq!(result.bytes_converted, FLOATS_BYTES, "frame {number}");
             // The same model fed with the tensor that the frame should have become.
             let wanted = buffer.with_slice(colours);
@@ -129,7 +135,7 @@ fn a_camera_loop_at_1280_by_720_copies_nothing() -> Result<()> {
         }
         let receipt = stream.close()?;
         place.check("halve", &receipt);
-        assert_eq!(receipt.bytes_copied, 0);
+        assert_eq!(receipt.bytes_copied > 0, place.backend == TRACT.backend);
         assert_eq!(receipt.bytes_converted, FRAMES as u64 * FLOATS_BYTES);
     }
     Ok(())

@@ -76,7 +76,8 @@ pub(crate) fn from_planes(planes: &[f32], padded: Padded, width: usize, height: 
     rgb8
 }
 
-fn to_byte(value: f32) -> u8 {
+/// A number in 0..=1 as 8 bits: clamped, rounded, halves to even. NaN becomes 0.
+pub(crate) fn to_byte(value: f32) -> u8 {
     let scaled = value.clamp(0.0, 1.0) * 255.0;
     // The conversion makes 0 of NaN.
     ((scaled + ROUNDER) - ROUNDER) as u8

@@ -8,6 +8,7 @@ mod planes;
 mod restore;
 mod window;
 
+pub(crate) use convert::to_byte;
 pub use filter::{FilterStep, FrameFilter};
 pub use interpolator::{FACTORS, Interpolator};
 pub use labels::{

@@ -1,7 +1,7 @@
 //! Between pictures and what an autoencoder takes and gives.
 
 use crate::PipelineError;
-use crate::clip::Rgb;
+use crate::clip::{Rgb, to_byte};
 use mote_api::FRAME_PIXELS_MAX;
 
 const CHANNELS: usize = 3;
@@ -59,13 +59,13 @@ pub(super) fn from_planes(
     (height, width): (usize, usize),
 ) -> Rgb {
     let mut rgb8 = vec![0; CHANNELS * height * width];
-    for c in 0..CHANNELS {
+    let [red, green, blue] = [0, 1, 2].map(|c| {
         let start = (c * frames + frame) * height * width;
-        let plane = &planes[start..start + height * width];
-        for (pixel, &value) in rgb8.chunks_exact_mut(CHANNELS).zip(plane) {
-            // The conversion makes 0 of NaN.
-            pixel[c] = ((value * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
-        }
+        &planes[start..start + height * width]
+    });
+    let pixels = rgb8.as_chunks_mut::<CHANNELS>().0.iter_mut();
+    for (((pixel, r), g), b) in pixels.zip(red).zip(green).zip(blue) {
+        *pixel = [r, g, b].map(|value| to_byte(value * 0.5 + 0.5));
     }
     Rgb {
         width,
