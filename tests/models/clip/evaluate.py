@@ -105,20 +105,21 @@ def main():
     scenes, captions = [scene for scene, _ in prompts], [caption for _, caption in prompts]
     rng = np.random.default_rng(NOISE_SEED)
     true = shapes.render(scenes, np.stack([shapes.tracks(scene, rng) for scene in scenes]))
-    made = {"true clips": true}
+    made = {"true clips": lambda: true}
     if options.graphs:
-        made["exported graphs, 4 steps"] = generate_by_graphs(options.graphs, captions)
+        made["exported graphs, 4 steps"] = lambda: generate_by_graphs(options.graphs, captions)
     elif options.vae:
         vae = use_average(Autoencoder(), options.vae)
-        with torch.no_grad():
-            made["true clips, autoencoder"] = torch.cat([vae.decode(vae.encode(part)) for part in true.split(20)])
+        made["true clips, autoencoder"] = lambda: torch.cat([vae.decode(vae.encode(part)) for part in true.split(20)])
     if options.trained:
-        made["trained, 20 guided steps"] = generate(options.trained, vae, captions, 20, options.guidance)
-        made["trained, 4 guided steps"] = generate(options.trained, vae, captions, STEPS, options.guidance)
-        made["trained, 4 steps, no guidance"] = generate(options.trained, vae, captions, STEPS, 1)
+        for name, steps, guidance in (("20 guided steps", 20, options.guidance), ("4 guided steps", STEPS, options.guidance),
+                                      ("4 steps, no guidance", STEPS, 1)):
+            made[f"trained, {name}"] = lambda how=(steps, guidance): generate(options.trained, vae, captions, *how)
     if options.few:
-        made["distilled, 4 steps"] = generate(options.few, vae, captions, STEPS, 1)
-    for name, clips in made.items():
+        made["distilled, 4 steps"] = lambda: generate(options.few, vae, captions, STEPS, 1)
+    for name, make in made.items():
+        with torch.no_grad():
+            clips = make()
         shares, seen = agreement(clips, scenes, checker)
         show(name, shares)
         if options.misses:
