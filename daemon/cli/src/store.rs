@@ -232,3 +232,15 @@ fn copy_file(source: &Path, target: &Path, bar: &indicatif::ProgressBar) -> Resu
         bar.inc(read as u64);
     }
 }
+
+/// A model that comes with Mote: installed beside it, or in the source tree it was built from.
+pub fn bundled(name: &str) -> Result<PathBuf> {
+    let installed = Path::new("/usr/share/mote/models").join(name);
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/models")
+        .join(name);
+    [installed, tree]
+        .into_iter()
+        .find(|path| path.exists())
+        .with_context(|| format!("model {name} did not come with this installation"))
+}

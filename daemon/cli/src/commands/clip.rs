@@ -6,11 +6,12 @@ use crate::output::{PendingFile, PendingFolder, keep_all, parent_of};
 use crate::picture;
 use crate::pngs;
 use crate::receipt::receipt_text;
+use crate::store;
 use crate::ui::Ui;
 use crate::work::options;
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
-use mote_client::{Client, ClipEvent, ClipWork};
+use mote_client::{Client, ClientError, ClipEvent, ClipWork, Status};
 use mote_wire::types::{
     ClipFormat, ClipSegment, Done, GenerateClip, Progress, Stage, TransformClip,
 };
@@ -25,6 +26,17 @@ const SHOWN_EVERY: u32 = 8;
 
 /// Transforms a clip file, or makes a clip of words.
 pub fn clip(client: &Client, args: &Clip, ui: &Ui) -> Result<()> {
+    if args.model == "default"
+        && let Err(ClientError::Refused(Status::ModelNotFound { .. })) =
+            client.inspect(DEFAULT_MODEL)
+    {
+        let source = store::bundled(DEFAULT_MODEL)?;
+        let source = source.canonicalize().unwrap_or(source);
+        bail!(
+            "{DEFAULT_MODEL} is not installed; install it with: mote models install {}",
+            source.display()
+        );
+    }
     let results = Results::create(args)?;
     let done = match args.generate.prompt.is_empty() {
         true => transform(client, args, &results, ui)?,

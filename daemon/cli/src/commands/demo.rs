@@ -1,6 +1,7 @@
 //! `mote demo`: everything once, on real input, through a daemon of its own.
 
 use crate::args::{Bits, CacheArg, Clip, Demo, GenerateClipArgs, Import, LayoutArg, Work};
+use crate::commands::clip::DEFAULT_MODEL;
 use crate::commands::import::{self, DEFAULT_CHECKPOINT, MOE_RECIPE};
 use crate::commands::{clip, generate};
 use crate::daemon::{self, Daemon};
@@ -15,13 +16,15 @@ use mote_api::Paths;
 use mote_client::Client;
 use mote_wire::types::{ChatMessage, Prompt, WorkOptions};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
 
 const RUNTIME: &str = "onnxruntime-cpu";
 /// The fetched item with clips.
 pub const CLIPS: &str = "sample-clips";
 /// The clip of it that is shown.
 pub const CLIP_FILE: &str = "bikes.mp4";
+/// What the clip of words shows.
+const FILM_PROMPT: &str = "a red square moves left";
+const FILM_SEED: u64 = 7;
 const ANSWER_TOKENS_MAX: u32 = 96;
 /// RIFE takes a fraction of a second for a frame of this width on a small machine.
 const CLIP_WIDTH: u32 = 448;
@@ -30,6 +33,7 @@ const CLIP_WIDTH: u32 = 448;
 struct Shown {
     text: Option<generate::Answer>,
     clip: Option<mote_wire::types::Receipt>,
+    film: Option<mote_wire::types::Receipt>,
     file_kind: Option<String>,
     missing: Vec<String>,
 }
@@ -47,6 +51,9 @@ pub fn demo(args: &Demo, ui: &Ui) -> Result<()> {
         text(&daemon.client, args, &mut shown, ui)?;
     }
     smooth(&daemon.client, args, &paths, &mut shown, ui)?;
+    if has_runtime(&paths)? {
+        film(&daemon.client, args, &mut shown, ui)?;
+    }
     drop(daemon);
     for missing in &shown.missing {
         ui.note(format!("missing: {missing}"));
@@ -64,9 +71,9 @@ fn has_runtime(paths: &Paths) -> Result<bool> {
 
 /// Fetches, imports and installs what is not there. What cannot be had is noted, not fatal.
 fn prepare(args: &Demo, paths: &Paths, shown: &mut Shown, ui: &Ui) -> Result<()> {
-    for name in ["rife", "magika"] {
+    for name in ["rife", "magika", DEFAULT_MODEL] {
         if !paths.stores[0].join(name).exists() {
-            let source = bundled(name)?;
+            let source = store::bundled(name)?;
             store::install(&source, None, false, ui)?;
         }
     }
@@ -114,18 +121,6 @@ fn prepare(args: &Demo, paths: &Paths, shown: &mut Shown, ui: &Ui) -> Result<()>
     }
     interrupt::check()?;
     Ok(())
-}
-
-/// A model that comes with Mote: installed beside it, or in the source tree it was built from.
-fn bundled(name: &str) -> Result<PathBuf> {
-    let installed = Path::new("/usr/share/mote/models").join(name);
-    let tree = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/models")
-        .join(name);
-    [installed, tree]
-        .into_iter()
-        .find(|path| path.exists())
-        .with_context(|| format!("model {name} did not come with this installation"))
 }
 
 fn heading(ui: &Ui, text: &str) {
@@ -209,6 +204,47 @@ fn smooth(client: &Client, args: &Demo, paths: &Paths, shown: &mut Shown, ui: &U
     ui.note(receipt_text(&done.receipt));
     explain(client, "rife", ui)?;
     shown.clip = Some(done.receipt);
+    Ok(())
+}
+
+/// A clip of words, by the model that comes with Mote.
+fn film(client: &Client, args: &Demo, shown: &mut Shown, ui: &Ui) -> Result<()> {
+    heading(ui, "a clip of words");
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot create {}", args.out.display()))?;
+    let request = Clip {
+        model: DEFAULT_MODEL.into(),
+        input: None,
+        out: args.out.join("film.mp4"),
+        generate: GenerateClipArgs {
+            prompt: vec![FILM_PROMPT.into()],
+            seed: Some(FILM_SEED),
+            ..GenerateClipArgs::default()
+        },
+        factor: None,
+        tile_side_max: None,
+        contact_sheet: Some(args.out.join("film-sheet.png")),
+        show: false,
+        frames_max: None,
+        width_max: None,
+        height_max: None,
+        frame_rate: None,
+        speed: None,
+        force: true,
+        receipt: true,
+        work: Work::default(),
+    };
+    ui.note(format!("> {FILM_PROMPT}\n"));
+    let results = clip::Results::create(&request)?;
+    let done = clip::generate(client, &request, &results, ui)?;
+    results.keep()?;
+    ui.note(format!(
+        "{} frames in {}\n",
+        done.receipt.frames_out,
+        request.out.display()
+    ));
+    ui.note(receipt_text(&done.receipt));
+    shown.film = Some(done.receipt);
     Ok(())
 }
 
