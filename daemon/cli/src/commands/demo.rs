@@ -1,7 +1,6 @@
 //! `mote demo`: everything once, on real input, through a daemon of its own.
 
 use crate::args::{Bits, CacheArg, Clip, Demo, GenerateClipArgs, Import, LayoutArg, Work};
-use crate::commands::clip::DEFAULT_MODEL;
 use crate::commands::import::{self, DEFAULT_CHECKPOINT, MOE_RECIPE};
 use crate::commands::{clip, generate};
 use crate::daemon::{self, Daemon};
@@ -22,9 +21,6 @@ const RUNTIME: &str = "onnxruntime-cpu";
 pub const CLIPS: &str = "sample-clips";
 /// The clip of it that is shown.
 pub const CLIP_FILE: &str = "bikes.mp4";
-/// What the clip of words shows.
-const FILM_PROMPT: &str = "a red square moves left";
-const FILM_SEED: u64 = 7;
 const ANSWER_TOKENS_MAX: u32 = 96;
 /// RIFE takes a fraction of a second for a frame of this width on a small machine.
 const CLIP_WIDTH: u32 = 448;
@@ -33,7 +29,6 @@ const CLIP_WIDTH: u32 = 448;
 struct Shown {
     text: Option<generate::Answer>,
     clip: Option<mote_wire::types::Receipt>,
-    film: Option<mote_wire::types::Receipt>,
     file_kind: Option<String>,
     missing: Vec<String>,
 }
@@ -51,9 +46,6 @@ pub fn demo(args: &Demo, ui: &Ui) -> Result<()> {
         text(&daemon.client, args, &mut shown, ui)?;
     }
     smooth(&daemon.client, args, &paths, &mut shown, ui)?;
-    if has_runtime(&paths)? {
-        film(&daemon.client, args, &mut shown, ui)?;
-    }
     drop(daemon);
     for missing in &shown.missing {
         ui.note(format!("missing: {missing}"));
@@ -71,7 +63,7 @@ fn has_runtime(paths: &Paths) -> Result<bool> {
 
 /// Fetches, imports and installs what is not there. What cannot be had is noted, not fatal.
 fn prepare(args: &Demo, paths: &Paths, shown: &mut Shown, ui: &Ui) -> Result<()> {
-    for name in ["rife", "magika", DEFAULT_MODEL] {
+    for name in ["rife", "magika"] {
         if !paths.stores[0].join(name).exists() {
             let source = store::bundled(name)?;
             store::install(&source, None, false, ui)?;
@@ -204,47 +196,6 @@ fn smooth(client: &Client, args: &Demo, paths: &Paths, shown: &mut Shown, ui: &U
     ui.note(receipt_text(&done.receipt));
     explain(client, "rife", ui)?;
     shown.clip = Some(done.receipt);
-    Ok(())
-}
-
-/// A clip of words, by the model that comes with Mote.
-fn film(client: &Client, args: &Demo, shown: &mut Shown, ui: &Ui) -> Result<()> {
-    heading(ui, "a clip of words");
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot create {}", args.out.display()))?;
-    let request = Clip {
-        model: DEFAULT_MODEL.into(),
-        input: None,
-        out: args.out.join("film.mp4"),
-        generate: GenerateClipArgs {
-            prompt: vec![FILM_PROMPT.into()],
-            seed: Some(FILM_SEED),
-            ..GenerateClipArgs::default()
-        },
-        factor: None,
-        tile_side_max: None,
-        contact_sheet: Some(args.out.join("film-sheet.png")),
-        show: false,
-        frames_max: None,
-        width_max: None,
-        height_max: None,
-        frame_rate: None,
-        speed: None,
-        force: true,
-        receipt: true,
-        work: Work::default(),
-    };
-    ui.note(format!("> {FILM_PROMPT}\n"));
-    let results = clip::Results::create(&request)?;
-    let done = clip::generate(client, &request, &results, ui)?;
-    results.keep()?;
-    ui.note(format!(
-        "{} frames in {}\n",
-        done.receipt.frames_out,
-        request.out.display()
-    ));
-    ui.note(receipt_text(&done.receipt));
-    shown.film = Some(done.receipt);
     Ok(())
 }
 
