@@ -26,6 +26,7 @@ use std::marker::PhantomData;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::ptr::{NonNull, null, null_mut};
+use std::sync::{Mutex, PoisonError};
 
 /// `ONNX_TYPE_TENSOR`.
 pub(crate) const ONNX_TYPE_TENSOR: c_int = 1;
@@ -158,6 +159,20 @@ impl Drop for RawSession {
     }
 }
 
+/// Makes a process's first session while no other is made: with it the library enters the domain of our
+/// operators into a map of its own, and fails where two find it missing at once.
+fn first_alone<T>(make: impl FnOnce() -> Result<T, ort::Error>) -> Result<T, ort::Error> {
+    static HAS_DOMAIN: Mutex<bool> = Mutex::new(false);
+    let mut has_domain = HAS_DOMAIN.lock().unwrap_or_else(PoisonError::into_inner);
+    if *has_domain {
+        drop(has_domain);
+        return make();
+    }
+    let made = make();
+    *has_domain = made.is_ok();
+    made
+}
+
 impl RawSession {
     /// Loads and compiles a model file.
     pub(crate) fn from_file(
@@ -167,15 +182,17 @@ impl RawSession {
     ) -> Result<Self, ort::Error> {
         let file = CString::new(file.as_os_str().as_bytes())?;
         let mut session = null_mut();
-        // SAFETY: environment and options are live objects of this library, `file` is a
-        // NUL-terminated path, `session` is an out-parameter.
-        check(unsafe {
-            (ort::api().CreateSession)(
-                environment.ptr(),
-                file.as_ptr(),
-                options.ptr(),
-                &mut session,
-            )
+        first_alone(|| {
+            // SAFETY: environment and options are live objects of this library, `file` is a
+            // NUL-terminated path, `session` is an out-parameter.
+            check(unsafe {
+                (ort::api().CreateSession)(
+                    environment.ptr(),
+                    file.as_ptr(),
+                    options.ptr(),
+                    &mut session,
+                )
+            })
         })?;
         Self::finish(environment, options, session)
     }
@@ -187,15 +204,17 @@ impl RawSession {
         model: &[u8],
     ) -> Result<Self, ort::Error> {
         let mut session = null_mut();
-        // SAFETY: as in `from_file`; `model` is a live slice of the length given.
-        check(unsafe {
-            (ort::api().CreateSessionFromArray)(
-                environment.ptr(),
-                model.as_ptr().cast(),
-                model.len(),
-                options.ptr(),
-                &mut session,
-            )
+        first_alone(|| {
+            // SAFETY: as in `from_file`; `model` is a live slice of the length given.
+            check(unsafe {
+                (ort::api().CreateSessionFromArray)(
+                    environment.ptr(),
+                    model.as_ptr().cast(),
+                    model.len(),
+                    options.ptr(),
+                    &mut session,
+                )
+            })
         })?;
         Self::finish(environment, options, session)
     }
