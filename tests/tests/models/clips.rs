@@ -140,6 +140,14 @@ fn a_model_is_asked_for_what_it_can_do() -> Result<()> {
         }
         anyhow::bail!("it was done")
     };
+    let output = tempfile::tempfile()?;
+    let asked = mote_client::GenerateClip::new("rife", "a boat", output.into());
+    let refusal = client.generate_clip(asked)?.find_map(Result::err);
+    let refusal = refusal.context("frames between frames are no clip of words")?;
+    assert!(
+        refusal.to_string().contains("not for clip-generation"),
+        "{refusal}"
+    );
     for (model, factor, field) in [
         ("rife", 0, "factor"),
         ("animesr", 2, "factor"),

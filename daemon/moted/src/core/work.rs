@@ -32,15 +32,20 @@ pub fn options(work: &Work) -> &WorkOptions {
     }
 }
 
-/// Refuses, before anything is loaded, to embed with a model that is there for something else, and
-/// the other way round. Any model may be run on its tensors; what else does not fit is found out by
+/// Refuses, before anything is loaded, to embed, to make clips and to label them with a model that is there
+/// for something else, and to write text with one that embeds. Any model may be run on its tensors; what else does not fit is found out by
 /// the worker.
 ///
 /// # Errors
 /// [`Status::Invalid`] for `model`.
 pub fn check_task(work: &Work, task: Task) -> Result<(), Status> {
     let why = match (work, task) {
-        (Work::Embed(_), Task::Embedding) | (Work::Infer(_), _) => return Ok(()),
+        (Work::Embed(_), Task::Embedding)
+        | (Work::GenerateClip(_), Task::ClipGeneration)
+        | (Work::LabelClip(_), Task::ClipLabelling)
+        | (Work::Infer(_), _) => return Ok(()),
+        (Work::GenerateClip(_), task) => format!("it is for {task}, not for clip-generation"),
+        (Work::LabelClip(_), task) => format!("it is for {task}, not for clip-labelling"),
         (Work::Embed(_), task) => format!("it is for {task}, not for embedding"),
         (_, Task::Embedding) => "it is for embedding: it gives vectors, not text or clips".into(),
         _ => return Ok(()),

@@ -24,6 +24,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Bytes of the frames of a clip that another is made of.
+const SOURCE_BYTES_MAX: usize = 512 << 20;
 /// Name of the tensor that a frame is sent as.
 const FRAME_NAME: &str = "frame";
 
@@ -282,8 +284,16 @@ fn frames_of(file: OwnedFd, frames_max: u64) -> Result<Vec<Rgb>, Status> {
         other => other,
     };
     let mut input = Input::open(file, Some(frames_max), None).map_err(refused)?;
-    let mut frames = Vec::new();
+    let (mut frames, mut bytes) = (Vec::new(), 0);
     while let Some(frame) = input.next().map_err(refused)? {
+        bytes += frame.rgb8.len();
+        if bytes > SOURCE_BYTES_MAX {
+            return Err(Status::LimitExceeded {
+                what: "bytes of the source's frames".into(),
+                have: bytes as u64,
+                limit: SOURCE_BYTES_MAX as u64,
+            });
+        }
         frames.push(frame);
     }
     match frames.is_empty() {
