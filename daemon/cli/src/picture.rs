@@ -11,16 +11,14 @@ const COLUMNS_MAX: u32 = 64;
 /// Bytes of a picture that is drawn.
 const PNG_BYTES_MAX: usize = 16 << 20;
 
-/// A PNG file as lines of text, with the cursor where it was; empty where the terminal cannot show it.
-pub fn drawn(png: &[u8]) -> Result<String> {
+/// Whether the terminal shows pictures, as far as it says.
+pub fn can_draw() -> bool {
     let colours = std::env::var("COLORTERM").unwrap_or_default();
-    if !stderr().is_terminal() || !matches!(colours.as_str(), "truecolor" | "24bit") {
-        return Ok(String::new());
-    }
-    text(png)
+    stderr().is_terminal() && matches!(colours.as_str(), "truecolor" | "24bit")
 }
 
-fn text(png: &[u8]) -> Result<String> {
+/// A PNG file as lines of text.
+pub fn text(png: &[u8]) -> Result<String> {
     anyhow::ensure!(png.len() <= PNG_BYTES_MAX, "a preview is too large");
     let picture = image::load_from_memory_with_format(png, image::ImageFormat::Png)
         .context("cannot read a preview")?

@@ -26,6 +26,8 @@ _FORMATS = {"mp4": 1, "gif": 2, "png": 3, "webm": 4, "webp": 5, "rgb8": 6, "y4m"
 # Models of this task give one frame for each; others give frames between frames.
 _RESTORATION = "frame-restoration"
 _INTERPOLATION_FACTOR = 2
+# Pixels of a side of a frame.
+_SIDE_MAX = 16_384
 
 Path = Union[str, "os.PathLike[str]"]
 Picture = Union[Path, bytes, bytearray, memoryview]
@@ -36,8 +38,8 @@ class ClipJob:
     """What work on a clip is told while it goes on: hand one over as ``job``, and call its methods from another
     thread or from within a callback.
 
-    None of them waits. What is said ahead of the work is told to it when it begins; work that is over hears
-    nothing.
+    It is of one work. None of its methods waits, so that nobody hears of a refusal. What is said ahead of the
+    work is told to it when it begins; work that is over hears nothing.
     """
 
     def __init__(self) -> None:
@@ -71,8 +73,7 @@ class ClipJob:
 
     def _begin(self, call: Call) -> None:
         with self._lock:
-            before = None if self._call is None else self._call()
-            if before is not None and before.is_open:
+            if self._call is not None:
                 raise ValueError("the job is that of other work already")
             self._call, early = weakref.ref(call), self._early
             self._early = []
@@ -141,7 +142,8 @@ class Labelling:
 
     def __next__(self) -> FrameLabels:
         while (answer := self._call.next()) is not None:
-            kind, message, _ = answer
+            kind, message, fds = answer
+            _close(fds)
             if kind == "labels":
                 return _frame_labels(message)
             if kind == "done":
@@ -265,8 +267,9 @@ class Clips:
         ``format`` as in ``transform_clip``. ``on_progress`` is called with ``stage`` (``denoise``: steps), ``done``,
         ``total`` and ``remaining_ms``; ``on_preview`` after about every ``preview_every``-th step, with what the
         clip is expected to become: ``png``, ``width``, ``height`` and ``frame_index``, the steps done;
-        ``on_frame`` with each frame, in order, as soon as it is decoded: u8 ``[height, width, 3]`` (from the
-        first one again where a worker died and ``receipt.retries`` tells so). What they raise ends the work. ``job`` pauses, resumes, steers and cancels it. Files appear complete or not at all.
+        ``on_frame`` with each frame, in order, as soon as it is decoded: u8 ``[height, width, 3]``, each once, also
+        where a worker died. What they raise ends the work. ``job`` pauses, resumes, steers and cancels it. Files
+        appear complete or not at all.
         """
         body = _schema.message("GenerateClip")(
             model=model,
@@ -408,13 +411,26 @@ def _follow(call: Call, told: dict[str, Callable[[Any], None] | None]):
         kind, message, fds = call.next()
         if kind == "done":
             return message.receipt
-        # Read in any case: descriptors that came are closed by that.
-        content = _frame(message, fds) if kind == "frame" else message
+        if kind == "frame":
+            # Read in any case: its descriptor is closed by that.
+            content = _frame(message, fds)
+        else:
+            _close(fds)
+            content = message
         if (tell := told.get(kind)) is not None:
             tell(content)
 
 
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
 def _frame(message, fds: list[int]) -> np.ndarray:
+    shape = list(message.frame.shape)
+    if len(shape) != 3 or shape[2] != 3 or not all(0 < side <= _SIDE_MAX for side in shape[:2]):
+        _close(fds)
+        raise ProtocolError(f"the daemon sent {shape} for a frame")
     frame = _memory.read(message.frame, fds, {})
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ProtocolError(f"the daemon sent {frame.dtype} {frame.shape} for a frame")

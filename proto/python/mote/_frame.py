@@ -79,7 +79,9 @@ class Frame:
 
 
 def add(message, name: str, frame: Frame, buffer: int, offset: int) -> None:
-    """Adds a frame whose array begins at ``offset`` of a registered buffer to a list of a request."""
+    """Adds a frame whose array begins at ``offset`` of a registered buffer to a list of a request. What does not
+    lie within its array is refused: the daemon sees the buffer, and would read or write the neighbour."""
+    _check(frame)
     width, height = frame.tensor_size or (0, 0)
     entry = message.add(
         name=name,
@@ -99,20 +101,36 @@ def add(message, name: str, frame: Frame, buffer: int, offset: int) -> None:
         entry.planes.add(offset=offset + start, stride=stride)
 
 
-def _dense_planes(frame: Frame) -> list[tuple[int, int]]:
+def _rows(frame: Frame) -> list[tuple[int, int]]:
+    """Rows, and bytes of a row, of each plane."""
     if frame.format in _PLANES:
-        shapes = _PLANES[frame.format]
-        rows = [
+        return [
             (frame.height // down, frame.width // across * int(np.prod(rest, dtype=int)))
-            for across, down, rest in shapes
+            for across, down, rest in _PLANES[frame.format]
         ]
-    else:
-        row = frame.width * frame.array.itemsize
-        channels = frame.array.nbytes // (row * frame.height)
-        planar = frame.format.endswith("nchw")
-        rows = [(frame.height, row)] * channels if planar else [(frame.height, row * channels)]
+    dtype = _FLOATS.get(frame.format)
+    if dtype is None:
+        raise ValueError(f"{frame.format!r} is none of {', '.join([*_PLANES, *_FLOATS])}")
+    if frame.array.dtype != dtype:
+        raise ValueError(f"a frame of {frame.format} is in an array of {frame.array.dtype}")
+    row = frame.width * frame.array.itemsize
+    channels = frame.array.nbytes // max(row * frame.height, 1)
+    planar = frame.format.endswith("nchw")
+    return [(frame.height, row)] * channels if planar else [(frame.height, row * channels)]
+
+
+def _check(frame: Frame) -> None:
+    rows = _rows(frame)
+    planes = _dense_planes(frame) if frame.planes is None else frame.planes
+    for (count, row), (start, stride) in zip(rows, planes):
+        end = start + (count - 1) * stride + row
+        if start < 0 or stride < 0 or end > frame.array.nbytes:
+            raise ValueError(f"a plane ends at byte {end} of an array of {frame.array.nbytes}")
+
+
+def _dense_planes(frame: Frame) -> list[tuple[int, int]]:
     planes, at = [], 0
-    for count, stride in rows:
+    for count, stride in _rows(frame):
         planes.append((at, stride))
         at += count * stride
     return planes

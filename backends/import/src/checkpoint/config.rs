@@ -2,6 +2,7 @@
 
 use super::{LayerRole, Role, Rope};
 use crate::recipe::MoeShape;
+use mote_kernels::{Groups, Score};
 
 /// The dimensions and constants of a decoder with rotary attention, RMS norms and SwiGLU
 /// feed-forward blocks, dense or Mixtures of Experts.
@@ -184,26 +185,6 @@ impl Routing {
     pub fn is_plain(&self) -> bool {
         self.score == Score::Softmax && !self.bias && self.groups.is_none()
     }
-}
-
-/// What makes scores of the router's logits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Score {
-    /// Over all experts.
-    Softmax,
-    /// Each on its own.
-    Sigmoid,
-}
-
-/// Groups of neighbouring experts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Groups {
-    /// How many there are; divides the number of experts.
-    pub count: usize,
-    /// How many are chosen.
-    pub chosen: usize,
-    /// Best experts whose scores add up to a group's.
-    pub judged_by: usize,
 }
 
 impl ModelConfig {

@@ -13,13 +13,13 @@ use thiserror::Error;
 
 use crate::{gguf::GgufError, safetensors::SafetensorsError};
 pub use config::{
-    Attention, Experts, Groups, Latent, ModelConfig, Multipliers, QueryKeyNorm, Routing, Score,
-    SlidingWindow,
+    Attention, Experts, Latent, ModelConfig, Multipliers, QueryKeyNorm, Routing, SlidingWindow,
 };
 pub use gguf::open_gguf;
 pub use hugging_face::{
     CONFIG_FILE, open_hugging_face, open_hugging_face_without_head, read_config,
 };
+pub use mote_kernels::{Groups, Score};
 pub(crate) use place::stored_row;
 pub use place::{Checkpoint, TensorStore};
 pub use rope::{Rope, RopeScaling};

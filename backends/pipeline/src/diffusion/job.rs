@@ -75,7 +75,24 @@ enum Stage {
     Denoise(Box<Segment>),
     Decode(usize),
     /// Hands out frames of this segment.
-    Frames(usize, VecDeque<Rgb>),
+    Frames(usize, Decoded),
+}
+
+/// What a decoder made of a segment.
+struct Decoded {
+    /// `[3, frames, height, width]`.
+    planes: Vec<f32>,
+    frames: usize,
+    /// Height and width.
+    size: (usize, usize),
+    /// Frames that belong to the clip and are not handed out yet.
+    left: std::ops::Range<usize>,
+}
+
+impl Decoded {
+    fn frame(&self, index: usize) -> Rgb {
+        pixels::from_planes(&self.planes, (self.frames, index), self.size)
+    }
 }
 
 /// What is to be encoded.
@@ -210,16 +227,16 @@ impl GenerationJob {
             Stage::Encode(segment, pictures, left) => self.encode(segment, pictures, left),
             Stage::Denoise(segment) => self.denoise(segment),
             Stage::Decode(index) => match self.decode(index) {
-                Ok(frames) => (Stage::Frames(index, frames), Ok(None)),
+                Ok(decoded) => (Stage::Frames(index, decoded), Ok(None)),
                 Err(error) => (Stage::Decode(index), Err(error)),
             },
-            Stage::Frames(index, mut frames) => match frames.pop_front() {
+            Stage::Frames(index, mut decoded) => match decoded.left.next() {
                 None => (Stage::Segment(index + 1), Ok(None)),
                 Some(frame) => {
                     let is_skipped = self.skip > 0;
                     self.skip -= u32::from(is_skipped);
-                    let step = (!is_skipped).then_some(GenerationStep::Frame(frame));
-                    (Stage::Frames(index, frames), Ok(step))
+                    let step = (!is_skipped).then(|| GenerationStep::Frame(decoded.frame(frame)));
+                    (Stage::Frames(index, decoded), Ok(step))
                 }
             },
         }
@@ -446,8 +463,8 @@ impl GenerationJob {
         (Stage::Decode(index), Ok(Some(step)))
     }
 
-    /// The frames of a segment that belong to the clip.
-    fn decode(&mut self, index: usize) -> Result<VecDeque<Rgb>, PipelineError> {
+    /// A run of the decoder over a segment that is done.
+    fn decode(&mut self, index: usize) -> Result<Decoded, PipelineError> {
         let plan = &self.planned.segments[index];
         let (geometry, wanted) = (plan.geometry, plan.frames.clone());
         let video = self.as_video(&self.finished[index], &geometry);
@@ -456,12 +473,16 @@ impl GenerationJob {
             let why = format!("came out with {frames} frames, not {}", geometry.frames);
             return Err(PipelineError::graph("sample", why));
         }
-        let size = (geometry.height, geometry.width);
-        let made: VecDeque<Rgb> = wanted
-            .map(|frame| pixels::from_planes(&planes, (frames, frame), size))
-            .collect();
-        self.last_frame = made.back().cloned();
-        Ok(made)
+        let decoded = Decoded {
+            planes,
+            frames,
+            size: (geometry.height, geometry.width),
+            left: wanted,
+        };
+        let goes_on = index + 1 < self.planned.segments.len();
+        let last = decoded.left.clone().last().filter(|_| goes_on);
+        self.last_frame = last.map(|frame| decoded.frame(frame));
+        Ok(decoded)
     }
 
     /// Latents as the scheduler works on them, as `[c, f, h, w]`.

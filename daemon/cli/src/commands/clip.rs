@@ -77,7 +77,7 @@ pub fn transform(client: &Client, args: &Clip, results: &Results, ui: &Ui) -> Re
         height_max: args.height_max,
         frame_rate: args.frame_rate,
         encoder_speed: args.speed,
-        preview_every: args.show.then_some(SHOWN_EVERY),
+        preview_every: shows(args, ui).then_some(SHOWN_EVERY),
         tile_side_max: args.tile_side_max,
         options: options(&args.work),
         input: open_input(input)?,
@@ -114,7 +114,7 @@ pub fn generate(client: &Client, args: &Clip, results: &Results, ui: &Ui) -> Res
         strength: given.strength,
         output_format: results.format,
         encoder_speed: args.speed,
-        preview_every: args.show.then_some(1),
+        preview_every: shows(args, ui).then_some(1),
         options: options(&args.work),
         contact_sheet: results.sheet.as_ref().map(descriptor).transpose()?,
         first_image: open(&given.first_image)?,
@@ -143,6 +143,17 @@ fn open_checkpoint(path: &Path) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Whether previews are wanted and can be drawn.
+fn shows(args: &Clip, ui: &Ui) -> bool {
+    if args.show && !picture::can_draw() {
+        ui.note(
+            "this terminal does not say that it has 24-bit colours (COLORTERM): nothing is shown",
+        );
+        return false;
+    }
+    args.show
+}
+
 fn follow(work: ClipWork, ui: &Ui) -> Result<Done> {
     let bar = ui.count_bar("load", 0);
     let _watch = interrupt::Watch::start(work.canceller())?;
@@ -150,8 +161,12 @@ fn follow(work: ClipWork, ui: &Ui) -> Result<Done> {
         match event.map_err(interrupt::or_interrupted)? {
             ClipEvent::Progress(progress) => show_progress(&bar, &progress),
             ClipEvent::Preview(preview) => {
-                let drawn = picture::drawn(&preview.png)?;
-                bar.suspend(|| ui.aside(&drawn));
+                // A picture that cannot be drawn is no reason to end the work.
+                let drawn = picture::text(&preview.png);
+                bar.suspend(|| match drawn {
+                    Ok(drawn) => ui.aside(&drawn),
+                    Err(error) => ui.note(format!("a preview is not shown: {error:#}")),
+                });
             }
             ClipEvent::Done(done) => {
                 bar.finish_and_clear();

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::limits::CLIP_CREDIT;
 use crate::names::Kind;
 use crate::options::{Options, invalid};
+use mote_wire::limits::PROMPT_BYTES_MAX;
 use mote_wire::types::{ClipFormat, ClipSegment, GenerateClip, LabelClip, Request, TransformClip};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -140,6 +141,17 @@ impl Caller {
     pub(super) fn steer_job(&mut self, call: &Call, token: &str) -> Answer {
         let (prompt, options): (String, Given) = call.arguments()?;
         Options::new(options)?.finish()?;
+        // Nobody waits for what the daemon says to it.
+        if self.generates_clip(token) == Some(false) {
+            return Err(invalid("job", "it makes no clip of words").into());
+        }
+        if prompt.len() > PROMPT_BYTES_MAX {
+            return Err(Failure::over(
+                "bytes of prompt",
+                prompt.len(),
+                PROMPT_BYTES_MAX,
+            ));
+        }
         self.tell_job(token, Told::Steer(prompt))?;
         call.answer(&())
     }

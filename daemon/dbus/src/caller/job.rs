@@ -30,6 +30,8 @@ pub struct Entry {
     view: watch::Receiver<View>,
     cancel: Arc<Notify>,
     told: mpsc::Sender<Told>,
+    /// Whether it makes a clip of words.
+    generates_clip: bool,
 }
 
 /// What is known of a job.
@@ -163,6 +165,7 @@ impl Caller {
             view,
             cancel: Arc::new(Notify::new()),
             told: orders,
+            generates_clip: matches!(request, Request::GenerateClip(_)),
         };
         self.state.jobs.insert(token.clone(), entry);
         let path = self.path(Kind::Job, &token);
@@ -233,6 +236,11 @@ impl Caller {
             job.run().await;
             Outcome::Nothing
         });
+    }
+
+    /// Whether a job makes a clip of words; `None` when there is none of this name.
+    pub(super) fn generates_clip(&self, token: &str) -> Option<bool> {
+        Some(self.state.jobs.get(token)?.generates_clip)
     }
 
     /// Passes on what the caller says to a job; one that has ended hears nothing.

@@ -1,6 +1,6 @@
 //! A clip file in, a clip file with more or better frames out, at most one run of the model a step.
 
-use super::clip_files::{Input, Results, output_of, preview};
+use super::clip_files::{Input, Results, output_of, preview, remaining_ms};
 use super::{Job, Pools, Progressed, micros};
 use crate::load::LoadedModel;
 use crate::status::{self, Failure};
@@ -87,15 +87,12 @@ impl ClipJob {
 
     fn progress(&self) -> Progress {
         let (done, total) = (self.results.written, self.frames_out_expected);
-        let remaining_ms = total.map(|total| {
-            let per_frame_ms = self.started.elapsed().as_millis() as u64 / done.max(1);
-            per_frame_ms.saturating_mul(total.saturating_sub(done))
-        });
+        let left = total.map(|total| total.saturating_sub(done));
         Progress {
             stage: Stage::Transform,
             done,
             total,
-            remaining_ms,
+            remaining_ms: left.map(|left| remaining_ms(self.started, done, left)),
         }
     }
 

@@ -205,6 +205,12 @@ impl Results {
     }
 }
 
+/// Expected time to the end of work that began at `began` and has done so much since.
+pub fn remaining_ms(began: Instant, done: u64, left: u64) -> u64 {
+    let each_ms = began.elapsed().as_millis() as u64 / done.max(1);
+    each_ms.saturating_mul(left)
+}
+
 /// A picture as a frame of a file.
 pub fn frame_of(rgb: Rgb) -> Frame {
     Frame {

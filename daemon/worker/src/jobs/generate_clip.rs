@@ -4,7 +4,7 @@
 //! finds it there and goes on to the same frames.
 
 use super::checkpoint::CheckpointFile;
-use super::clip_files::{Input, Results, output_of, picture, preview};
+use super::clip_files::{Input, Results, frame_of, output_of, picture, preview, remaining_ms};
 use super::{Job, Pools, Progressed, micros};
 use crate::load::LoadedModel;
 use crate::status::{self, Failure};
@@ -169,7 +169,7 @@ impl GenerateClipJob {
         if self.preview_every.is_some_and(is_due) {
             let seen = self.job.preview();
             if let Some(frame) = seen.map_err(|error| status::of_step(&error))? {
-                let frame = super::clip_files::frame_of(frame);
+                let frame = frame_of(frame);
                 said.push(JobReply::Preview(preview(&frame, self.done)?));
             }
         }
@@ -194,13 +194,13 @@ impl GenerateClipJob {
 
     fn progress(&self) -> Progress {
         let total = u64::from(self.job.plan().steps);
-        let taken = self.done.saturating_sub(self.resumed).max(1);
-        let per_step_ms = self.began.elapsed().as_millis() as u64 / taken;
+        let taken = self.done.saturating_sub(self.resumed);
+        let left = total.saturating_sub(self.done);
         Progress {
             stage: Stage::Denoise,
             done: self.done,
             total: Some(total),
-            remaining_ms: Some(per_step_ms.saturating_mul(total.saturating_sub(self.done))),
+            remaining_ms: Some(remaining_ms(self.began, taken, left)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A clip file in, what is seen in it out, one run of the model a step.
 
-use super::clip_files::Input;
+use super::clip_files::{Input, remaining_ms};
 use super::{Job, Pools, Progressed, micros};
 use crate::load::LoadedModel;
 use crate::status::{self, Failure};
@@ -81,15 +81,12 @@ impl LabelJob {
     fn progress(&self) -> Progress {
         let total = self.input.frames.map(|frames| frames.div_ceil(self.every));
         let done = self.labelled;
-        let remaining_ms = total.map(|total| {
-            let per_frame_ms = self.started.elapsed().as_millis() as u64 / done.max(1);
-            per_frame_ms.saturating_mul(total.saturating_sub(done))
-        });
+        let left = total.map(|total| total.saturating_sub(done));
         Progress {
             stage: Stage::Label,
             done,
             total,
-            remaining_ms,
+            remaining_ms: left.map(|left| remaining_ms(self.started, done, left)),
         }
     }
 

@@ -101,12 +101,6 @@ impl Scheduler for Ddim {
         self.schedule.taken()
     }
 
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, _: usize, _: &mut [f32]) {}
-
     fn step(
         &mut self,
         index: usize,
@@ -137,10 +131,6 @@ impl Scheduler for Ddim {
     fn add_noise(&self, index: usize, sample: &mut [f32], noise: &[f32]) {
         let signal = self.steps[index].alpha_product;
         mix(sample, noise, signal.sqrt(), (1.0 - signal).sqrt());
-    }
-
-    fn history(&self) -> Vec<Vec<f32>> {
-        Vec::new()
     }
 
     fn restore(&mut self, index: usize, history: Vec<Vec<f32>>) -> Result<(), SchedulerError> {

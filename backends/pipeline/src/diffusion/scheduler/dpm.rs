@@ -317,12 +317,6 @@ impl Scheduler for DpmSolver {
         self.inner.schedule.taken()
     }
 
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, _: usize, _: &mut [f32]) {}
-
     fn step(
         &mut self,
         index: usize,

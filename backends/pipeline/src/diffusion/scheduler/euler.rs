@@ -166,10 +166,6 @@ impl Scheduler for Euler {
         mix(sample, noise, 1.0, self.schedule.sigma(index));
     }
 
-    fn history(&self) -> Vec<Vec<f32>> {
-        Vec::new()
-    }
-
     fn restore(&mut self, index: usize, history: Vec<Vec<f32>>) -> Result<(), SchedulerError> {
         self.schedule.check_restored(index)?;
         check_no_history(index, &history)

@@ -213,12 +213,6 @@ impl Scheduler for FlowMatchEuler {
         self.schedule.taken()
     }
 
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, _: usize, _: &mut [f32]) {}
-
     fn step(
         &mut self,
         index: usize,
@@ -248,10 +242,6 @@ impl Scheduler for FlowMatchEuler {
     fn add_noise(&self, index: usize, sample: &mut [f32], noise: &[f32]) {
         let sigma = self.sigma(index);
         mix(sample, noise, 1.0 - sigma, sigma);
-    }
-
-    fn history(&self) -> Vec<Vec<f32>> {
-        Vec::new()
     }
 
     fn restore(&mut self, index: usize, history: Vec<Vec<f32>>) -> Result<(), SchedulerError> {

@@ -109,12 +109,6 @@ impl Scheduler for Lcm {
         self.schedule.taken()
     }
 
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, _: usize, _: &mut [f32]) {}
-
     fn step(
         &mut self,
         index: usize,
@@ -146,10 +140,6 @@ impl Scheduler for Lcm {
     fn add_noise(&self, index: usize, sample: &mut [f32], noise: &[f32]) {
         let signal = self.steps[index].alpha_product;
         mix(sample, noise, signal.sqrt(), (1.0 - signal).sqrt());
-    }
-
-    fn history(&self) -> Vec<Vec<f32>> {
-        Vec::new()
     }
 
     fn restore(&mut self, index: usize, history: Vec<Vec<f32>>) -> Result<(), SchedulerError> {

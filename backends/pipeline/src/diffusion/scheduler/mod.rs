@@ -49,11 +49,13 @@ pub trait Scheduler: Send {
     /// What the denoiser is told at each step, falling (rising where `invert_sigmas` is set).
     fn timesteps(&self) -> &[f64];
 
-    /// What the first sample's noise of deviation 1 is multiplied with.
-    fn init_noise_sigma(&self) -> f64;
+    /// What the first sample's noise of deviation 1 is multiplied with; 1 for most methods.
+    fn init_noise_sigma(&self) -> f64 {
+        1.0
+    }
 
-    /// Makes a copy of the sample what the denoiser is given.
-    fn scale_model_input(&self, index: usize, sample: &mut [f32]);
+    /// Makes a copy of the sample what the denoiser is given; most methods give it as it is.
+    fn scale_model_input(&self, _index: usize, _sample: &mut [f32]) {}
 
     /// `sample` becomes that of the next step, after the denoiser's `output` for it. Stochastic
     /// methods fill a buffer with `noise` of deviation 1, once a step at most. After an error
@@ -78,7 +80,9 @@ pub trait Scheduler: Send {
 
     /// What is kept between steps besides the sample, for checkpoints: tensors of its length,
     /// earlier outputs of multistep methods, none of others.
-    fn history(&self) -> Vec<Vec<f32>>;
+    fn history(&self) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
 
     /// Goes on with step `index`, from the history at that time.
     ///
