@@ -688,3 +688,12 @@ fn no_configuration_panics() {
     eprintln!("{opened} opened");
     assert!(opened > 1_000, "{opened}");
 }
+
+#[test]
+fn methods_are_known_by_class_and_by_a_short_name() {
+    for kind in SchedulerKind::ALL {
+        assert_eq!(kind.class().parse::<SchedulerKind>().unwrap(), kind);
+        assert_eq!(kind.short().parse::<SchedulerKind>().unwrap(), kind);
+    }
+    assert!("no such method".parse::<SchedulerKind>().is_err());
+}

@@ -166,7 +166,7 @@ pub fn load(
         Some(spec) => {
             let main = Arc::clone(&model);
             let made = GenerationModel::open(&folder, spec, main, parts).map_err(opened)?;
-            Some(Arc::new(made))
+            Some(Arc::new(made.with_identity(&command.model_digest)))
         }
     };
     let labels = match &manifest.labels {

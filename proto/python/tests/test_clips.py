@@ -4,6 +4,7 @@ import gc
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -392,18 +393,26 @@ def test_a_clip_shows_what_it_is_asked_for_and_is_the_same_each_time(daemon, tmp
 
 def test_a_paused_clip_halts_and_goes_on_to_the_same_frames(daemon):
     whole = daemon.generate_clip(CLIP_MODEL, "a blue disc grows", seed=3, format="rgb8")
-    job, done = mote.ClipJob(), []
+    job, done, resumed = mote.ClipJob(), [], []
 
-    def halt(progress):
-        if progress.stage == "denoise" and not done:
-            job.pause()
-            threading.Timer(0.2, job.resume).start()
-        done.append(progress.done)
+    def resume():
+        resumed.append(time.monotonic())
+        job.resume()
 
+    def note(progress):
+        if progress.stage == "denoise" and progress.done > 0:
+            done.append(time.monotonic())
+
+    # Said before it begins, so that it is halted before its first step is done.
+    job.pause()
+    threading.Timer(0.7, resume).start()
     halted = daemon.generate_clip(
-        CLIP_MODEL, "a blue disc grows", seed=3, format="rgb8", on_progress=halt, job=job
+        CLIP_MODEL, "a blue disc grows", seed=3, format="rgb8", on_progress=note, job=job
     )
-    assert done and bytes(halted.data) == bytes(whole.data)
+    assert bytes(halted.data) == bytes(whole.data)
+    # One step may have been under way.
+    assert len([at for at in done if at < resumed[0]]) <= 1
+    assert len([at for at in done if at >= resumed[0]]) >= 3
 
 
 def test_a_clip_that_was_left_goes_on_from_its_checkpoint(daemon, tmp_path):
@@ -443,7 +452,8 @@ def test_a_generated_clip_is_labelled(daemon):
     assert [frame.frame_index for frame in told] == [0, 4, 8, 12, 16]
     assert labelling.receipt.frames_in == FRAMES
     boxes = [box for frame in told for box in frame.boxes]
-    assert all(0 <= box.x0 <= box.x1 <= SIDE and 0 <= box.score <= 1 for box in boxes)
+    assert all(0 <= box.x0 <= box.x1 <= SIDE and 0 <= box.y0 <= box.y1 <= SIDE for box in boxes)
+    assert all(0 <= box.score <= 1 and box.label for box in boxes)
     times = [frame.time_us for frame in told]
     assert times == sorted(times) and times[0] == 0
 

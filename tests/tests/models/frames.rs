@@ -162,7 +162,12 @@ fn frames_that_are_tensors_already_are_bound_and_neither_copied_nor_converted() 
         let half: Vec<f64> = wanted.iter().map(|value| value / 2.0).collect();
         let difference = max_difference(&have, &half);
         assert!(difference <= COLOUR_TOLERANCE, "{number}: {difference}");
-        assert_eq!(means_of(&mut memory).len(), 3 * 45 * 80);
+        // Of the same tensor, sent as one.
+        let bytes = little_endian(&wanted);
+        let input = Input::bytes("x", DType::F32, &[1, 3, 720, 1280], &bytes);
+        let plain = client.infer("halve", &[input], &[], &options)?;
+        let means = values(output(&plain.outputs, "means")?)?;
+        assert_eq!(means_of(&mut memory), means, "{number}");
     }
     let receipt = stream.close()?;
     assert_eq!((receipt.bytes_copied, receipt.bytes_converted), (0, 0));
@@ -278,7 +283,7 @@ fn a_person_is_cut_out_of_camera_frames_with_nothing_copied() -> Result<()> {
     let mut stream = client.open_stream("selfie-segmentation", &options)?;
     let mut buffer = stream.buffer(PIXELS as u64 * 3 / 2)?;
     let shape = [1, 256, 256, 1];
-    let mask = stream.buffer(4 * 256 * 256)?;
+    let mut mask = stream.buffer(4 * 256 * 256)?;
     for number in 0..FRAMES {
         buffer.with_slice_mut(|bytes| draw(number, bytes));
         let result = stream.push_frames(&FramesPush {
@@ -288,6 +293,11 @@ fn a_person_is_cut_out_of_camera_frames_with_nothing_copied() -> Result<()> {
         })?;
         assert_eq!(result.bytes_copied, 0, "frame {number}");
         assert_eq!(result.bytes_converted, 3 * 4 * 256 * 256);
+        let chances = mask.with_slice(|content| numbers(DType::F32, content));
+        assert!(chances.iter().all(|chance| (0.0..=1.0).contains(chance)));
+        // A drawn gradient holds nobody; what was there before is not a mask of it either.
+        assert!(chances.iter().any(|chance| *chance > 0.0), "frame {number}");
+        mask.with_slice_mut(|content| content.fill(0));
     }
     let receipt = stream.close()?;
     assert_eq!(receipt.steps, FRAMES as u64);

@@ -102,7 +102,7 @@ impl Checkpoint {
                     return Err(PipelineError::checkpoint("is damaged"));
                 };
                 let elements = plan.sample_elements();
-                let step = reader.number()?;
+                let step = reader.count(plan.steps.saturating_sub(1))?;
                 let sample = reader.values(elements)?;
                 let history = (0..reader.count(HISTORY_MAX)?).map(|_| reader.values(elements));
                 let history = history.collect::<Result<_, _>>()?;

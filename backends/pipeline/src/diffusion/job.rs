@@ -126,9 +126,18 @@ impl GenerationJob {
         resumed.prompts.resize(planned.segments.len(), None);
         for (plan, changed) in planned.segments.iter_mut().zip(&resumed.prompts) {
             if let Some(prompt) = changed {
-                model.prompts.tokenize("prompt", prompt)?;
+                let damaged = |_| PipelineError::checkpoint("is damaged");
+                model.prompts.tokenize("prompt", prompt).map_err(damaged)?;
                 plan.prompt.clone_from(prompt);
             }
+        }
+        if let (Some(under_way), Some(plan)) = (
+            &resumed.under_way,
+            planned.segments.get(resumed.finished.len()),
+        ) {
+            let mut scheduler = planned.schedule(model, &request, plan)?;
+            let restored = scheduler.restore(under_way.step, under_way.history.clone());
+            restored.map_err(|_| PipelineError::checkpoint("is damaged"))?;
         }
         let low_noise = model.low_noise.as_ref();
         let encoder = model.encoder.as_ref();
@@ -525,6 +534,9 @@ impl GenerationJob {
             Some(geometry.width),
         ];
         let (planes, shape) = self.decoder.output(graph.output, &want)?;
+        if shape[2] == 0 {
+            return Err(PipelineError::graph("sample", "came out without frames"));
+        }
         self.count(report);
         Ok((planes, shape[2]))
     }

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Tokens that a prompt is padded to.
+const PROMPT_TOKENS_MAX: usize = 4096;
 const TOKENIZER: &str = "tokenizer/tokenizer.json";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
@@ -67,7 +69,8 @@ pub struct GenerationModel {
     pub(super) low_noise: Option<DenoiserGraph>,
     pub(super) decoder: DecoderGraph,
     pub(super) encoder: Option<EncoderGraph>,
-    /// Of all that was read and of the graphs' signatures: checkpoints of another model are refused.
+    /// Of what was read, the graphs' signatures, and what [`Self::with_identity`] adds: checkpoints of another
+    /// model are refused.
     pub(super) fingerprint: Digest,
 }
 
@@ -139,6 +142,20 @@ impl GenerationModel {
             encoder,
             fingerprint: Digest::of(fingerprint.as_bytes()),
         })
+    }
+
+    /// Tells this model from others of the same shape, such as by a digest of its files: checkpoints of another
+    /// are refused.
+    #[must_use]
+    pub fn with_identity(mut self, identity: &str) -> Self {
+        let both = format!("{} {identity}", self.fingerprint);
+        self.fingerprint = Digest::of(both.as_bytes());
+        self
+    }
+
+    /// Frames that are computed for so many that are asked for.
+    pub fn frames_for(&self, frames: u32) -> u32 {
+        u32::try_from(self.layout.frames_for(frames as usize)).unwrap_or(u32::MAX)
     }
 
     /// What a clip is like when the request does not say: by the manifest, or else as in diffusers.
@@ -228,6 +245,11 @@ fn prompt_tokens(
     text: &TextGraph,
 ) -> Result<usize, PipelineError> {
     let said = spec.prompt_tokens.map(|tokens| tokens as usize);
+    let fixed = text.tokens.unwrap_or(1);
+    if !(1..=PROMPT_TOKENS_MAX).contains(&fixed) {
+        let why = format!("takes {fixed} tokens, not 1 to {PROMPT_TOKENS_MAX}");
+        return Err(PipelineError::graph("input_ids", why));
+    }
     match (said, text.tokens) {
         (Some(said), Some(fixed)) if said != fixed => {
             let why = format!("takes {fixed} tokens, not the {said} of generation.prompt_tokens");

@@ -12,8 +12,8 @@ use crate::PipelineError;
 pub const CLIP_SIDE_MAX: u32 = 1 << 14;
 /// Frames of a whole clip.
 pub const CLIP_FRAMES_MAX: u32 = 1 << 14;
-/// Pixels of all frames that are decoded at once.
-pub const SEGMENT_PIXELS_MAX: u64 = 1 << 28;
+/// Pixels of all frames that are decoded at once: 121 of 1280×720 fit, and take some 5 GiB.
+pub const SEGMENT_PIXELS_MAX: u64 = 1 << 27;
 /// Bytes of the latents of one segment.
 pub const LATENT_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a checkpoint.

@@ -82,8 +82,13 @@ impl Core {
         }
     }
 
-    /// A step of this job has begun: on a device it may take only so long.
+    /// A step of this job has begun: on a device it may take only so long. A job that is halted takes none.
     pub(super) fn watch_step(&mut self, id: JobId, worker: WorkerId) {
+        let is_halted = self.jobs.get(&id).is_some_and(|job| job.halted);
+        if is_halted || self.is_held_back(id, worker) {
+            self.timers.cancel(&Timer::StepHangs(id));
+            return;
+        }
         if let Some(limit_ms) = self.step_limit_ms(worker) {
             self.set_timer(Timer::StepHangs(id), limit_ms);
         }

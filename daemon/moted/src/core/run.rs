@@ -189,8 +189,8 @@ impl Core {
         {
             if !halted {
                 self.set_stalled(id, worker, false);
-                self.watch_step(id, worker);
             }
+            self.watch_step(id, worker);
             self.send(
                 worker,
                 Command::CreditJob {
@@ -234,7 +234,8 @@ impl Core {
         self.set_stalled(id, worker, true);
     }
 
-    fn is_held_back(&self, id: JobId, worker: WorkerId) -> bool {
+    /// Whether the queue holds a started job back.
+    pub(super) fn is_held_back(&self, id: JobId, worker: WorkerId) -> bool {
         let instance = self.instances.get(&worker);
         let queue = instance.and_then(|instance| self.queues.get(&instance.candidate.device.id));
         queue.is_some_and(|queue| queue.is_paused(id))

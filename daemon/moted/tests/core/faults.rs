@@ -5,7 +5,7 @@ use mote_api::Rejection;
 use mote_wire::types::{Reply, Request, Status, WorkOptions, WorkerEvent};
 use moted::core::Event;
 use moted::ids::WorkerId;
-use moted::limits::{CRASHES_MAX, HANDSHAKE_MS, LOAD_SILENCE_MS_MAX};
+use moted::limits::{CRASHES_MAX, HANDSHAKE_MS, LOAD_SILENCE_MS_MAX, STEP_LIMIT_MS};
 
 /// Longer than a worker is held back after so few crashes.
 const PAUSE_MS: u64 = 1_000;
@@ -345,4 +345,34 @@ fn jobs_that_had_not_begun_lose_nothing_by_a_death() {
         .map(|request| play.done(1, request).receipt.retries)
         .collect();
     assert_eq!(retries, [1, 1, 0]);
+}
+
+#[test]
+fn a_job_that_is_halted_is_not_taken_for_a_device_that_hangs() {
+    let mut play = Play::new(&[two_ways("m")]);
+    play.found = with_npu;
+    play.connect(1);
+    play.ask(1, 1, generate("m"));
+    let worker = play.load();
+    let job = play.started(worker)[0].job;
+    let halt = |play: &mut Play, request, paused| {
+        play.ask(1, request, Request::Pause { target: 1, paused });
+        assert!(matches!(play.answer(1, request), Reply::Ok));
+    };
+    halt(&mut play, 2, true);
+    // The step that was under way ends after the order, and its client gives credit meanwhile.
+    play.say(worker, job, token(0));
+    play.ask(
+        1,
+        3,
+        Request::Credit {
+            target: 1,
+            frames: 1,
+        },
+    );
+    play.pass(2 * STEP_LIMIT_MS);
+    assert!(play.killed.is_empty(), "it has nothing to do");
+    halt(&mut play, 4, false);
+    play.pass(2 * STEP_LIMIT_MS);
+    assert!(play.killed.contains(&worker), "it is to go on and does not");
 }

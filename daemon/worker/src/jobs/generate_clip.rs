@@ -63,17 +63,9 @@ impl GenerateClipJob {
             .transpose()
             .map_err(|error| Status::invalid("scheduler", error))?;
         let image = |file: Option<OwnedFd>, field| file.map(|fd| picture(fd, field)).transpose();
-        let frames_max = u64::from(
-            clip.segments
-                .first()
-                .and_then(|one| one.frames)
-                .unwrap_or(0),
-        )
-        .max(u64::from(model.defaults().frames));
-        let source = clip
-            .source
-            .map(|fd| frames_of(fd, frames_max))
-            .transpose()?;
+        let frames = clip.segments.first().and_then(|one| one.frames);
+        let frames = frames.map(|frames| u64::from(model.frames_for(frames)));
+        let source = clip.source.map(|fd| frames_of(fd, frames)).transpose()?;
         let segments = clip.segments.into_iter().map(|one| GenerationSegment {
             prompt: one.prompt,
             frames: one.frames,
@@ -136,14 +128,11 @@ impl GenerateClipJob {
         })
     }
 
-    /// Another prompt for the shots that have not begun; one that comes too late changes nothing.
+    /// Another prompt for the shots that have not begun; one that comes too late changes nothing. It is kept
+    /// with the next step; a worker that takes over before is told it again.
     pub fn steer(&mut self, prompt: String) {
         if let Err(error) = self.job.set_prompt(prompt) {
-            log::debug!("a prompt came too late: {error}");
-            return;
-        }
-        if let Err(status) = self.keep() {
-            log::warn!("a change of prompt is not kept: {status}");
+            log::warn!("a prompt is not taken: {error}");
         }
     }
 
@@ -243,7 +232,13 @@ fn begin(
         match GenerationJob::start(model, request.clone(), Some(&kept.job)) {
             // It is of another request, or of another version: nothing is lost by beginning anew.
             Err(PipelineError::Checkpoint { why }) => log::info!("a checkpoint {why}"),
-            job => return Ok((job?, kept.step_times_us)),
+            job => {
+                let job = job?;
+                let mut earlier_us = kept.step_times_us;
+                // The file may be anybody's: as many as steps, and no more, go into the receipt.
+                earlier_us.truncate(job.steps_done() as usize);
+                return Ok((job, earlier_us));
+            }
         }
     }
     Ok((GenerationJob::start(model, request, None)?, Vec::new()))
@@ -277,13 +272,13 @@ impl Kept {
 }
 
 /// The first frames of a clip.
-fn frames_of(file: OwnedFd, frames_max: u64) -> Result<Vec<Rgb>, Status> {
+fn frames_of(file: OwnedFd, frames_max: Option<u64>) -> Result<Vec<Rgb>, Status> {
     let refused = |status: Status| match status {
         Status::Invalid { why, .. } => Status::invalid("source", why),
         Status::ComputeFailed { cause, .. } => Status::invalid("source", cause),
         other => other,
     };
-    let mut input = Input::open(file, Some(frames_max), None).map_err(refused)?;
+    let mut input = Input::open(file, frames_max, None).map_err(refused)?;
     let (mut frames, mut bytes) = (Vec::new(), 0);
     while let Some(frame) = input.next().map_err(refused)? {
         bytes += frame.rgb8.len();

@@ -45,21 +45,19 @@ impl LabelJob {
         })
     }
 
-    /// Gives the model its next frame, or tells it that there is none.
+    /// Gives the model the next frame if it is to be looked at, or tells it that there is none.
     fn feed(&mut self) -> Result<(), Status> {
-        loop {
-            let index = self.input.read;
-            match self.input.next()? {
-                None => {
-                    self.labeller.end();
-                    return Ok(());
-                }
-                Some(frame) if index.is_multiple_of(self.every) => {
-                    let pushed = self.labeller.push(frame);
-                    return pushed.map_err(|error| status::of_pipeline(&error));
-                }
-                Some(_) => {}
+        let index = self.input.read;
+        match self.input.next()? {
+            None => {
+                self.labeller.end();
+                Ok(())
             }
+            Some(frame) if index.is_multiple_of(self.every) => {
+                let pushed = self.labeller.push(frame);
+                pushed.map_err(|error| status::of_pipeline(&error))
+            }
+            Some(_) => Ok(()),
         }
     }
 

@@ -123,6 +123,18 @@ impl SchedulerKind {
         Self::UniPcMultistep,
     ];
 
+    /// A name for people.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::FlowMatchEuler => "flow-match-euler",
+            Self::Lcm => "lcm",
+            Self::Ddim => "ddim",
+            Self::Euler => "euler",
+            Self::DpmSolverMultistep => "dpmpp-2m",
+            Self::UniPcMultistep => "unipc",
+        }
+    }
+
     /// The name of its class in diffusers.
     pub fn class(self) -> &'static str {
         match self {
@@ -145,8 +157,10 @@ impl fmt::Display for SchedulerKind {
 impl FromStr for SchedulerKind {
     type Err = SchedulerError;
 
+    /// By its class or its short name.
     fn from_str(class: &str) -> Result<Self, SchedulerError> {
-        let found = Self::ALL.into_iter().find(|kind| kind.class() == class);
+        let is_named = |kind: &Self| kind.class() == class || kind.short() == class;
+        let found = Self::ALL.into_iter().find(is_named);
         found.ok_or_else(|| SchedulerError::Class {
             class: class.to_owned(),
         })
