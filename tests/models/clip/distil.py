@@ -14,7 +14,7 @@ import torch
 
 from networks import ClipModel, sample, schedule, tokenize
 from train_denoiser import TIME_SHIFT, Batches, mixed
-from training import Trainer, arguments, use_average
+from training import Trainer, arguments, multiply_in_bfloat16, use_average
 
 STEPS = 4
 SUBSTEPS = 3
@@ -50,6 +50,8 @@ def main():
     teacher = use_average(ClipModel(**size), options.teacher).to(device)
     model = use_average(ClipModel(**size), options.teacher).to(device).requires_grad_(True)
     trainer = Trainer(model, options.out, options, decay=0.995)
+    multiply_in_bfloat16(model)
+    multiply_in_bfloat16(teacher)
     batches = Batches(options.latents, device, np.random.default_rng([options.seed, trainer.steps]))
     trainer.extra = {"size": size, **batches.normalisation}
     times = schedule(STEPS, TIME_SHIFT).to(device)
@@ -57,7 +59,7 @@ def main():
     empty = teacher.encode(ids, mask).repeat(options.batch, 1, 1)
     empty_mask = mask.repeat(options.batch, 1)
     while trainer.running():
-        clean, ids, mask, given = batches.draw(options.batch, dropped=0.05)
+        clean, ids, mask, given, _ = batches.draw(options.batch, dropped=0.05)
         at = int(batches.rng.integers(STEPS))
         with torch.no_grad():
             tokens = mixed(clean, torch.randn_like(clean), times[0].expand(options.batch), given)[0]

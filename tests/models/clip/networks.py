@@ -32,6 +32,9 @@ PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 REFINER_CHANNELS, REFINER_FOLD = 64, 4
 TIME_MIN = 0.05  # below it, noise is taken to be this much when the velocity is computed
 
+FACT_SIZES = [len(shapes.COLOURS), len(shapes.KINDS), len(shapes.MOTIONS), len(shapes.BACKGROUNDS)]
+SEEN_AFTER = 1
+
 POSITION_WAVES = 4
 POSITION_FEATURES = 3 * 2 * POSITION_WAVES
 # What video_coords are at most, for waves that fit the clip: seconds, pixels, pixels.
@@ -192,13 +195,38 @@ class Denoiser(nn.Module):
         return SimpleNamespace(sample=velocity) if return_dict else (velocity,)
 
 
-class ClipModel(nn.Module):
-    """Text encoder and denoiser: what learns together. Times are 0 (clean) to 1 (noise)."""
+class Guesses(nn.Module):
+    """What every token knows of the scene, as guesses at the facts of `facts_of`; for training only."""
 
-    def __init__(self, **denoiser):
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(width, sum(FACT_SIZES))
+
+    def loss(self, hidden, facts):
+        """Mean cross entropy of the guesses of all tokens [n, t, width] at `facts` [n, 4], −100 being unknown."""
+        facts = facts[:, None].expand(-1, hidden.shape[1], -1)
+        guesses = self.linear(hidden).split(FACT_SIZES, -1)
+        return sum(nn.functional.cross_entropy(guess.flatten(0, 1), fact.flatten())
+                   for guess, fact in zip(guesses, facts.unbind(-1))) / len(FACT_SIZES)
+
+
+def facts_of(scenes):
+    """Colour, kind, motion and background as numbers, int64 [n, 4]."""
+    return torch.tensor([[list(shapes.COLOURS).index(s.colour), shapes.KINDS.index(s.kind),
+                          shapes.MOTIONS.index(s.motion), list(shapes.BACKGROUNDS).index(s.background)] for s in scenes])
+
+
+class ClipModel(nn.Module):
+    """Text encoder and denoiser: what learns together. Times are 0 (clean) to 1 (noise).
+
+    `said` and `seen` are guesses from the tokens of the text and, after the block SEEN_AFTER, of the clip.
+    """
+
+    def __init__(self, width=256, **denoiser):
         super().__init__()
         self.text = text_encoder()
-        self.denoiser = Denoiser(**denoiser)
+        self.denoiser = Denoiser(width, **denoiser)
+        self.said, self.seen = Guesses(TEXT_WIDTH), Guesses(width)
 
     def encode(self, ids, mask, told=False):
         """The encoder is not told which tokens are padding: LTXPipeline does not say it, LTXConditionPipeline does."""

@@ -119,9 +119,9 @@ fn the_same_seed_gives_the_same_frames_and_the_receipt_lists_every_step() -> Res
 
     assert!(made(&client, |_| {})?.0 == frames);
     assert!(made(&client, |clip| clip.seed = Some(8))?.0 != frames);
-    let (other, done) = made(&client, |clip| clip.scheduler = Some("dpmpp-2m".into()))?;
+    let (other, done) = made(&client, |clip| clip.scheduler = Some("unipc".into()))?;
     assert!(other != frames);
-    assert_eq!(done.receipt.scheduler, "DPMSolverMultistepScheduler");
+    assert_eq!(done.receipt.scheduler, "UniPCMultistepScheduler");
     // Without one, the receipt tells what gives the same again.
     let (drawn, done) = made(&client, |clip| clip.seed = None)?;
     let seed = done.receipt.seed;
