@@ -59,6 +59,12 @@ pub enum ImportError {
         /// The tensor written.
         tensor: String,
     },
+    /// Among the weights is an infinity or what is no number.
+    #[error("weights of {tensor:?} are no numbers")]
+    NoNumbers {
+        /// The tensor written.
+        tensor: String,
+    },
     /// A matrix has sizes that kernels do not take.
     #[error("{tensor:?} cannot be laid out")]
     Layout {

@@ -48,7 +48,7 @@ pub use options::{
     Target,
 };
 pub use progress::{Progress, Stage};
-pub use quantise::{BLOCK, CodeBits, Storage};
+pub use quantise::{BLOCK, Bits, Storage};
 pub use recipe::{
     EXPERT_COUNT_MAX, LayerRecipe, MoeShape, RECIPE_BYTES_MAX, RECIPE_FORMAT,
     ROUTER_TEMPERATURE_MAX, Recipe, RecipeDimension, RecipeError,

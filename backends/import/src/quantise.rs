@@ -5,9 +5,9 @@
 //! same weights give the same numbers here and in llama.cpp.
 
 use half::f16;
+pub use mote_kernels::{BLOCK, Bits};
 
-/// Elements that share one scale.
-pub const BLOCK: usize = 32;
+use crate::ImportError;
 
 /// How a weight matrix is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,10 +25,10 @@ pub enum Storage {
 
 impl Storage {
     /// Bits per code; `None` for floats.
-    pub fn code_bits(self) -> Option<CodeBits> {
+    pub fn code_bits(self) -> Option<Bits> {
         match self {
-            Self::Int8 => Some(CodeBits::Eight),
-            Self::Int4 => Some(CodeBits::Four),
+            Self::Int8 => Some(Bits::Eight),
+            Self::Int4 => Some(Bits::Four),
             Self::F16 | Self::F32 => None,
         }
     }
@@ -44,60 +44,49 @@ impl Storage {
     }
 }
 
-/// Width of a quantised code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CodeBits {
-    /// One code per byte.
-    Eight,
-    /// Two codes per byte, the earlier one in the low nibble.
-    Four,
+/// Like [`quantise`], but appends one code per element, its zero at 0.
+pub(crate) fn quantise_signed(
+    bits: Bits,
+    values: &[f32],
+    (codes, scales): (&mut Vec<i8>, &mut Vec<f32>),
+) {
+    let mut stored = Vec::with_capacity(values.len());
+    quantise(bits, values, (&mut stored, scales));
+    let signed = |code: u8, zero: u8| code.wrapping_sub(zero).cast_signed();
+    match bits {
+        Bits::Eight => codes.extend(stored.iter().map(|&code| signed(code, 128))),
+        Bits::Four => codes.extend(
+            stored
+                .iter()
+                .flat_map(|&pair| [signed(pair & 15, 8), signed(pair >> 4, 8)]),
+        ),
+    }
 }
 
-impl CodeBits {
-    /// Bits per code.
-    pub fn count(self) -> usize {
-        match self {
-            Self::Eight => 8,
-            Self::Four => 4,
-        }
+/// Appends the codes and scales of `values`, whose length is a multiple of [`BLOCK`]. Codes of 8 bits
+/// are a byte each; of two of 4 bits, the earlier one is in the low nibble. Callers have seen that all
+/// values are [numbers](all_numbers).
+pub(crate) fn quantise(bits: Bits, values: &[f32], (codes, scales): (&mut Vec<u8>, &mut Vec<f32>)) {
+    debug_assert!(
+        values.len().is_multiple_of(BLOCK),
+        "callers check that rows are whole blocks"
+    );
+    for block in values.chunks_exact(BLOCK) {
+        scales.push(match bits {
+            Bits::Eight => eight(block, codes),
+            Bits::Four => four(block, codes),
+        });
     }
+}
 
-    /// The same width as the kernels call it.
-    pub fn of_kernels(self) -> mote_kernels::Bits {
-        match self {
-            Self::Eight => mote_kernels::Bits::Eight,
-            Self::Four => mote_kernels::Bits::Four,
-        }
+/// Refuses `values` of `tensor` among which is an infinity or what is no number: codes would be numbers.
+pub(crate) fn all_numbers(tensor: &str, values: &[f32]) -> Result<(), ImportError> {
+    if values.iter().all(|value| value.is_finite()) {
+        return Ok(());
     }
-
-    /// Like [`quantise`](Self::quantise), but appends one code per element, its zero at 0.
-    pub fn quantise_signed(self, values: &[f32], codes: &mut Vec<i8>, scales: &mut Vec<f32>) {
-        let mut stored = Vec::with_capacity(values.len());
-        self.quantise(values, &mut stored, scales);
-        let signed = |code: u8, zero: u8| code.wrapping_sub(zero).cast_signed();
-        match self {
-            Self::Eight => codes.extend(stored.iter().map(|&code| signed(code, 128))),
-            Self::Four => codes.extend(
-                stored
-                    .iter()
-                    .flat_map(|&pair| [signed(pair & 15, 8), signed(pair >> 4, 8)]),
-            ),
-        }
-    }
-
-    /// Appends the codes and scales of `values`, whose length is a multiple of [`BLOCK`].
-    pub fn quantise(self, values: &[f32], codes: &mut Vec<u8>, scales: &mut Vec<f32>) {
-        debug_assert!(
-            values.len().is_multiple_of(BLOCK),
-            "callers check that rows are whole blocks"
-        );
-        for block in values.chunks_exact(BLOCK) {
-            scales.push(match self {
-                Self::Eight => eight(block, codes),
-                Self::Four => four(block, codes),
-            });
-        }
-    }
+    Err(ImportError::NoNumbers {
+        tensor: tensor.to_owned(),
+    })
 }
 
 fn inverse(scale: f32) -> f32 {
@@ -146,9 +135,9 @@ fn four(block: &[f32], codes: &mut Vec<u8>) -> f32 {
 mod tests {
     use super::*;
 
-    fn quantised(bits: CodeBits, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    fn quantised(bits: Bits, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
         let (mut codes, mut scales) = (Vec::new(), Vec::new());
-        bits.quantise(values, &mut codes, &mut scales);
+        quantise(bits, values, (&mut codes, &mut scales));
         (codes, scales)
     }
 
@@ -156,7 +145,7 @@ mod tests {
     fn eight_bits_match_values_worked_out_by_hand() {
         let mut block = [0.0; BLOCK];
         block[..5].copy_from_slice(&[127.0, -127.0, 0.5, -0.5, 2.4]);
-        let (codes, scales) = quantised(CodeBits::Eight, &block);
+        let (codes, scales) = quantised(Bits::Eight, &block);
         assert_eq!(&codes[..6], &[255, 1, 129, 127, 130, 128]);
         assert_eq!(scales, [1.0]);
     }
@@ -165,7 +154,7 @@ mod tests {
     fn eight_bit_scales_are_rounded_to_f16_after_coding() {
         let mut block = [0.0; BLOCK];
         block[0] = 1.0;
-        let (codes, scales) = quantised(CodeBits::Eight, &block);
+        let (codes, scales) = quantised(Bits::Eight, &block);
         assert_eq!(codes[0], 255);
         // 1/127 = 0.0078740157…; the nearest f16 is 2^-7 × (1 + 8/1024).
         assert_eq!(scales, [0.0078125 * (1.0 + 8.0 / 1024.0)]);
@@ -175,7 +164,7 @@ mod tests {
     fn four_bits_match_values_worked_out_by_hand() {
         let mut block = [0.0; BLOCK];
         block[..6].copy_from_slice(&[-8.0, 7.0, 3.4, -3.6, 8.0, 0.5]);
-        let (codes, scales) = quantised(CodeBits::Four, &block);
+        let (codes, scales) = quantised(Bits::Four, &block);
         // -8 comes first, so the scale is +1 and +8 saturates at code 15.
         assert_eq!(scales, [1.0]);
         assert_eq!(&codes[..4], &[0xf0, 0x4b, 0x9f, 0x88]);
@@ -185,7 +174,7 @@ mod tests {
     fn a_positive_extreme_makes_the_four_bit_scale_negative() {
         let mut block = [0.0; BLOCK];
         block[1] = 16.0;
-        let (codes, scales) = quantised(CodeBits::Four, &block);
+        let (codes, scales) = quantised(Bits::Four, &block);
         assert_eq!(scales, [-2.0]);
         assert_eq!(codes[0], 0x08);
     }
@@ -193,11 +182,11 @@ mod tests {
     #[test]
     fn a_block_of_zeros_has_scale_zero_and_zero_point_codes() {
         assert_eq!(
-            quantised(CodeBits::Eight, &[0.0; BLOCK]),
+            quantised(Bits::Eight, &[0.0; BLOCK]),
             (vec![128; 32], vec![0.0])
         );
         assert_eq!(
-            quantised(CodeBits::Four, &[0.0; BLOCK]),
+            quantised(Bits::Four, &[0.0; BLOCK]),
             (vec![0x88; 16], vec![0.0])
         );
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     Kernels, Parallel, Routing,
-    float::{self, Quantised, sigmoid},
+    float::{Quantised, sigmoid},
     isa::Sums,
     layout::{BLOCK, Bits, LayoutError, Matrix, TILE_ROWS},
     parallel::Panels,
@@ -19,7 +19,7 @@ pub(crate) const TOGETHER: usize = 8;
 /// Tiles whose products make one block of activations: gate and up, twice.
 const TILES_PER_BLOCK: usize = 2 * BLOCK / TILE_ROWS;
 /// Most experts of a block.
-pub const EXPERTS_MAX: usize = 1 << 12;
+const EXPERTS_MAX: usize = 1 << 12;
 
 /// The two matrices of an expert, or of several one below the other.
 #[derive(Debug, Clone, Copy)]
@@ -316,7 +316,12 @@ impl<'a> MoeFfn<'a> {
             _ => threads.run(rows, &work),
         }
         let switched = |row: usize| match self.weights.shared.and_then(|shared| shared.switch) {
-            Some(switch) => sigmoid(float::dot(&input[row * hidden..][..hidden], switch)),
+            Some(switch) => {
+                // A router of one expert.
+                let mut logit = [0.0];
+                (kernels.router)(&input[row * hidden..][..hidden], switch, &mut logit);
+                sigmoid(logit[0])
+            }
             None => 1.0,
         };
         self.group(scratch, rows, switched);

@@ -38,17 +38,29 @@ impl Quantised {
     };
 }
 
-/// Quantises `values`, [`BLOCK`] to each of `out`: the largest magnitude becomes 127.
+/// Quantises `values`, [`BLOCK`] to each of `out`: the largest magnitude becomes 127. A block with an
+/// infinity or with what is no number gets a scale that is one, and so has no product that is a number.
 #[inline(always)]
 pub fn quantise(values: &[f32], out: &mut [Quantised]) {
     for (values, out) in values.as_chunks::<BLOCK>().0.iter().zip(out) {
-        let mut largest = [0.0f32; LANES];
+        // Magnitudes are in the order of their bits, in which what is no number is beyond infinity;
+        // the maximum of floats would pass over it.
+        let mut largest = [0u32; LANES];
         for part in values.as_chunks::<LANES>().0 {
             for (largest, value) in largest.iter_mut().zip(part) {
-                *largest = largest.max(value.abs());
+                *largest = (*largest).max(value.abs().to_bits());
             }
         }
-        let largest = largest.iter().fold(0.0f32, |most, &value| most.max(value));
+        let largest = largest.iter().fold(0, |most, &bits| most.max(bits));
+        let largest = f32::from_bits(largest);
+        if !largest.is_finite() {
+            // The low bits of what is no number are anything, also no code.
+            *out = Quantised {
+                scale: largest,
+                ..Quantised::ZERO
+            };
+            continue;
+        }
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         for (code, value) in out.codes.iter_mut().zip(values) {
             *code = (value * inverse + ROUND).to_bits() as i8;
@@ -140,12 +152,7 @@ pub fn sigmoid(value: f32) -> f32 {
     1.0 / (1.0 + exp(-value))
 }
 
-/// The sum of products, in the order that [`router`] sums in.
-#[inline(always)]
-pub fn dot(input: &[f32], weights: &[f32]) -> f32 {
-    sum_of(input.iter().zip(weights))
-}
-
+/// The sum of products, in the order that [`router`] sums all its logits in.
 #[inline(always)]
 fn sum_of<'a>(pairs: impl Iterator<Item = (&'a f32, &'a f32)>) -> f32 {
     let mut sums = [0.0f32; PARTS];
@@ -185,6 +192,24 @@ mod tests {
         assert_eq!((scale, sum), (1.0, 7));
         quantise(&[0.0; BLOCK], &mut quantised);
         assert_eq!(quantised, [Quantised::ZERO]);
+    }
+
+    #[test]
+    fn what_is_no_number_becomes_the_scale_and_never_a_code() {
+        // Bits whose low ones would be −128.
+        let low = f32::from_bits(0x7fc0_0080);
+        for value in [f32::NAN, -f32::NAN, low, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in 0..BLOCK {
+                let mut values = [1.0; BLOCK];
+                values[place] = value;
+                let mut quantised = [Quantised::ZERO];
+                quantise(&values, &mut quantised);
+                let [Quantised { codes, scale, sum }] = quantised;
+                assert_eq!((codes, sum), ([0; BLOCK], 0));
+                assert_eq!(scale.is_nan(), value.is_nan());
+                assert!(!scale.is_finite());
+            }
+        }
     }
 
     #[test]

@@ -15,8 +15,11 @@
 //! **Numbers.** Weights are codes of 4 or 8 bits with a scale per 32 columns. Activations are
 //! quantised to 8 bits, per row and 32 columns, before each product. Codes are multiplied and summed as
 //! integers within a block, and blocks are summed as f32 in the order of columns, experts in the order of
-//! their numbers, the shared one last. So what a row gives is the same to the last bit for any number of
-//! threads, beside any other rows, and on any instruction set.
+//! their numbers, the shared one last. The router and the shared expert's switch are f32 and are not
+//! quantised, nor is what they multiply: each logit is four sums, whose columns take turns. So what a row
+//! gives has the same bits, where it is a number, for any number of threads, beside any other rows, and on
+//! any instruction set. Where a row has an infinity or what is no number, what it gives is no number either;
+//! which bits say so may differ.
 //!
 //! **Unsafe.** Each instruction set has its door, and so have prefetching and panels of results; all of them
 //! check what they rely on.
@@ -34,7 +37,7 @@ mod parallel;
 mod product;
 mod routing;
 
-pub use ffn::{EXPERTS_MAX, Expert, FfnError, MoeFfn, Scratch, Shared, Weights};
+pub use ffn::{Expert, FfnError, MoeFfn, Scratch, Shared, Weights};
 pub use isa::Kernels;
 pub use layout::{BLOCK, Bits, LayoutError, TILE_ROWS, pack_tile, tile_bytes};
 pub use parallel::{Alone, Parallel};

@@ -504,6 +504,56 @@ fn what_is_no_number_stays_in_its_row() {
 }
 
 #[test]
+fn one_activation_that_is_no_number_makes_its_whole_row_none() {
+    let (rows, sizes) = (3, [2 * TILE_ROWS, 3 * BLOCK]);
+    for bits in [Bits::Four, Bits::Eight] {
+        let mut random = Random(11);
+        let stored = Stored::new(&mut random, bits, sizes);
+        let product = Product::new(bits, sizes, &stored.bytes).expect("sizes fit");
+        let input = random.floats(rows * sizes[1]);
+        let compute = |kernels: &Kernels, input: &[f32]| {
+            let mut output = vec![0.0; rows * sizes[0]];
+            let scratch = &mut Scratch::default();
+            product.compute(kernels, (input, &mut output), scratch, &Alone);
+            output
+        };
+        // The low byte of the second is no code.
+        for value in [f32::NAN, f32::from_bits(0x7fc0_0080), f32::INFINITY] {
+            for kernels in Kernels::all() {
+                let before = compute(kernels, &input);
+                let mut changed = input.clone();
+                changed[sizes[1] + BLOCK + 5] = value;
+                let after = compute(kernels, &changed);
+                let [first, second, third] =
+                    [0, 1, 2].map(|row| row * sizes[0]..(row + 1) * sizes[0]);
+                assert!(
+                    after[second].iter().all(|found| found.is_nan()),
+                    "{}, {bits:?}, {value}",
+                    kernels.name
+                );
+                assert_eq!(after[first.clone()], before[first]);
+                assert_eq!(after[third.clone()], before[third]);
+            }
+        }
+    }
+    let mut block = Block::new(Shape {
+        rows: 3,
+        extras: true,
+        ..any_shape()
+    });
+    let before = block.compute(Kernels::best(), &block.input, &Alone);
+    block.input[64 + 40] = f32::NAN;
+    for kernels in Kernels::all() {
+        let after = block.compute(kernels, &block.input, &Alone);
+        assert_eq!(
+            (&after[..64], &after[128..]),
+            (&before[..64], &before[128..])
+        );
+        assert!(after[64..128].iter().all(|value| value.is_nan()));
+    }
+}
+
+#[test]
 fn weights_that_do_not_fit_are_refused() {
     let block = Block::new(any_shape());
     let ffn = |change: fn(&mut Weights<'_>)| {

@@ -368,7 +368,7 @@ fn groups(placement: &Placement) -> Vec<(&str, u32)> {
 }
 
 /// Whether threads that spin in this library do so for a [limited time](SPIN_LIMIT) only.
-pub fn spins_for_a_limit(library_version: &str) -> bool {
+pub(crate) fn spins_for_a_limit(library_version: &str) -> bool {
     let numbers = library_version.split('.').map(str::parse);
     let numbers: Result<Vec<u32>, _> = numbers.collect();
     numbers.is_ok_and(|numbers| numbers.as_slice() >= SPIN_LIMIT_SINCE.as_slice())

@@ -12,7 +12,7 @@ use crate::{
     gguf::{Array, Value},
     onnx::for_each_block,
     progress::Monitor,
-    quantise::{BLOCK, CodeBits, Storage},
+    quantise::{BLOCK, Bits, Storage, all_numbers, quantise},
 };
 
 const ALIGNMENT_BYTES: u64 = 32;
@@ -152,10 +152,7 @@ impl GgufFile {
             self.align()?;
             let file = &mut self.file;
             for_each_block(tensor.rows.as_ref(), monitor, |values| {
-                if !is_expressible(values, tensor.storage) {
-                    let tensor = tensor.name.clone();
-                    return Err(ImportError::ScaleOverflow { tensor });
-                }
+                check_expressible(&tensor.name, values, tensor.storage)?;
                 file.write(&match tensor.storage {
                     Storage::Int8 => q8_0(values),
                     Storage::Int4 => q4_0(values),
@@ -196,21 +193,30 @@ fn ggml_type(storage: Storage) -> u32 {
     }
 }
 
-/// Whether values stay finite as they are stored: 16-bit floats and scales end at 65,504.
-fn is_expressible(values: &[f32], storage: Storage) -> bool {
+/// Refuses values of `tensor` that are not finite, or not as they are stored: 16-bit floats and scales
+/// end at 65,504.
+fn check_expressible(tensor: &str, values: &[f32], storage: Storage) -> Result<(), ImportError> {
+    all_numbers(tensor, values)?;
     let limit = match storage {
-        Storage::F32 => f32::MAX,
+        Storage::F32 => return Ok(()),
         Storage::F16 => f16::MAX.to_f32(),
         Storage::Int8 => f16::MAX.to_f32() * 127.0,
         Storage::Int4 => f16::MAX.to_f32() * 8.0,
     };
-    values.iter().all(|value| value.abs() <= limit)
+    if values.iter().all(|value| value.abs() <= limit) {
+        return Ok(());
+    }
+    let tensor = tensor.to_owned();
+    Err(match storage {
+        Storage::F16 => ImportError::HalfOverflow { tensor },
+        _ => ImportError::ScaleOverflow { tensor },
+    })
 }
 
 /// Blocks of ggml's Q4_0: a scale, and codes whose low nibbles are the first half of the block.
 fn q4_0(values: &[f32]) -> Vec<u8> {
     let (mut codes, mut scales) = (Vec::new(), Vec::new());
-    CodeBits::Four.quantise(values, &mut codes, &mut scales);
+    quantise(Bits::Four, values, (&mut codes, &mut scales));
     let mut blocks = Vec::with_capacity(codes.len() + 2 * scales.len());
     for (scale, codes) in scales.iter().zip(codes.chunks_exact(BLOCK / 2)) {
         blocks.extend(f16::from_f32(*scale).to_le_bytes());
@@ -222,7 +228,7 @@ fn q4_0(values: &[f32]) -> Vec<u8> {
 
 fn q8_0(values: &[f32]) -> Vec<u8> {
     let (mut codes, mut scales) = (Vec::new(), Vec::new());
-    CodeBits::Eight.quantise(values, &mut codes, &mut scales);
+    quantise(Bits::Eight, values, (&mut codes, &mut scales));
     let mut blocks = Vec::with_capacity(codes.len() + 2 * scales.len());
     for (scale, codes) in scales.iter().zip(codes.chunks_exact(BLOCK)) {
         blocks.extend(f16::from_f32(*scale).to_le_bytes());
@@ -293,5 +299,33 @@ fn put_array(out: &mut Vec<u8>, array: &Array) {
         }
         Array::Bool(values) => out.extend(values.iter().map(|&value| u8::from(value))),
         Array::Text(values) => values.iter().for_each(|value| put_text(out, value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_cannot_be_stored_are_refused_by_what_is_wrong_with_them() {
+        let all = [Storage::Int8, Storage::Int4, Storage::F16, Storage::F32];
+        for storage in all {
+            let check = |value| check_expressible("w", &[1.0, value], storage);
+            assert!(check(-65_504.0).is_ok(), "{storage:?}");
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let error = check(value).expect_err("must be refused");
+                assert_eq!(error.to_string(), "weights of \"w\" are no numbers");
+            }
+            let large = check(f32::MAX);
+            assert!(
+                match storage {
+                    Storage::F32 => large.is_ok(),
+                    Storage::F16 => matches!(large, Err(ImportError::HalfOverflow { .. })),
+                    Storage::Int8 | Storage::Int4 =>
+                        matches!(large, Err(ImportError::ScaleOverflow { .. })),
+                },
+                "{storage:?}"
+            );
+        }
     }
 }

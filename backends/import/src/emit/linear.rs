@@ -6,7 +6,7 @@ use crate::{
     ImportError,
     checkpoint::Rows,
     onnx::{FloatWidth, GraphWriter, Node, proto::DataType},
-    quantise::{BLOCK, CodeBits, Storage},
+    quantise::{BLOCK, Bits, Storage},
 };
 
 /// Level 4 computes on 8-bit activations, the fastest path of the kernels; measured to
@@ -27,15 +27,15 @@ pub enum Layout {
 /// What a matrix is stored as.
 pub(super) enum Kind {
     Floats(FloatWidth),
-    Codes(CodeBits),
+    Codes(Bits),
 }
 
 impl Storage {
     /// What a matrix is stored as.
     pub(super) fn kind(self) -> Kind {
         match self {
-            Self::Int8 => Kind::Codes(CodeBits::Eight),
-            Self::Int4 => Kind::Codes(CodeBits::Four),
+            Self::Int8 => Kind::Codes(Bits::Eight),
+            Self::Int4 => Kind::Codes(Bits::Four),
             Self::F16 => Kind::Floats(FloatWidth::Half),
             Self::F32 => Kind::Floats(FloatWidth::Single),
         }
@@ -91,7 +91,7 @@ pub(super) fn store_tiles(
     graph: &mut GraphWriter<'_, '_>,
     tensor: &str,
     weight: &dyn Rows,
-    bits: CodeBits,
+    bits: Bits,
 ) -> Result<String, ImportError> {
     let tensor = format!("{tensor}.tiles");
     graph.matrix_tiled(&tensor, (weight, bits), 1)?;
@@ -103,7 +103,7 @@ pub(super) fn tiled(
     op_type: &str,
     name: &str,
     inputs: [&str; 2],
-    (weight, bits): (&dyn Rows, CodeBits),
+    (weight, bits): (&dyn Rows, Bits),
 ) -> Node {
     Node::own(op_type, name)
         .inputs(&inputs)
@@ -148,7 +148,7 @@ pub(super) fn store_matmul_weight(
     graph: &mut GraphWriter<'_, '_>,
     tensor: &str,
     weight: &dyn Rows,
-    bits: CodeBits,
+    bits: Bits,
 ) -> Result<(), ImportError> {
     let blocks = blocks_per_row(tensor, weight)?;
     let rows = weight.rows();
@@ -165,7 +165,7 @@ pub(super) fn matmul_n_bits(
     name: &str,
     [input, tensor]: [&str; 2],
     (rows, columns): (usize, usize),
-    bits: CodeBits,
+    bits: Bits,
 ) -> Node {
     Node::contrib("MatMulNBits", name)
         .inputs(&[

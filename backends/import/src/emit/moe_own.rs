@@ -7,19 +7,19 @@ use crate::{
     checkpoint::{Alternating, Rows, Score},
     feed_forward::{MoeLayer, Shared},
     onnx::{GraphWriter, Node},
-    quantise::CodeBits,
+    quantise::Bits,
 };
 use mote_kernels::TILE_ROWS;
 
 /// The widths of codes of a block that the operator takes.
 #[derive(Clone, Copy)]
-pub(super) struct Bits {
-    experts: CodeBits,
-    shared: Option<CodeBits>,
+pub(super) struct Widths {
+    experts: Bits,
+    shared: Option<Bits>,
 }
 
 /// The widths of `block`'s codes; `None` where the block is for other operators.
-pub(super) fn bits(block: &MoeLayer<'_>, precision: Precision) -> Option<Bits> {
+pub(super) fn bits(block: &MoeLayer<'_>, precision: Precision) -> Option<Widths> {
     let shared = match &block.shared {
         None => None,
         Some(_) => Some(precision.weights.code_bits()?),
@@ -28,7 +28,7 @@ pub(super) fn bits(block: &MoeLayer<'_>, precision: Precision) -> Option<Bits> {
     let tall = block.shape.expert_neurons;
     let fits = whole(tall) && whole(block.shape.shared_neurons) && whole(block.router.columns());
     let experts = precision.experts.code_bits()?;
-    (fits && precision.layout == Layout::Kernels).then_some(Bits { experts, shared })
+    (fits && precision.layout == Layout::Kernels).then_some(Widths { experts, shared })
 }
 
 /// Adds `block` over `input` and returns its output.
@@ -36,7 +36,7 @@ pub(super) fn block(
     graph: &mut GraphWriter<'_, '_>,
     (prefix, input): (&str, &str),
     block: MoeLayer<'_>,
-    bits: Bits,
+    bits: Widths,
 ) -> Result<String, ImportError> {
     let (shape, routing) = (block.shape, block.routing);
     let router = format!("{prefix}.router.weight");
@@ -89,7 +89,7 @@ fn shared(
     graph: &mut GraphWriter<'_, '_>,
     prefix: &str,
     shared: Shared<'_>,
-    bits: CodeBits,
+    bits: Bits,
 ) -> Result<[String; 3], ImportError> {
     let prefix = format!("{prefix}.shared");
     let pair = Alternating::new(shared.block.gate, shared.block.up, TILE_ROWS);
@@ -110,7 +110,7 @@ fn shared(
 fn store(
     graph: &mut GraphWriter<'_, '_>,
     prefix: &str,
-    ([gate_up, down], bits): ([&dyn Rows; 2], CodeBits),
+    ([gate_up, down], bits): ([&dyn Rows; 2], Bits),
     experts: usize,
 ) -> Result<[String; 2], ImportError> {
     let names = ["gate_up", "down"].map(|part| format!("{prefix}.{part}.tiles"));

@@ -11,7 +11,7 @@ use crate::{
     ImportError,
     checkpoint::{Role, Rows, SourceRows},
     onnx::{GraphWriter, Node},
-    quantise::{BLOCK, CodeBits},
+    quantise::{BLOCK, Bits},
 };
 
 const EMBEDDING: &str = "embedding.weight";
@@ -55,7 +55,7 @@ pub(super) fn embedding(
 
 /// The stored tensor has the three dimensions that the head's product takes; the lookup
 /// takes two.
-fn quantised_lookup(graph: &mut GraphWriter<'_, '_>, rows: &dyn Rows, bits: CodeBits) -> String {
+fn quantised_lookup(graph: &mut GraphWriter<'_, '_>, rows: &dyn Rows, bits: Bits) -> String {
     let shape = "embedding.shape";
     let row_bytes = rows.columns() * bits.count() / 8;
     graph.constant_i64(shape, &[rows.rows() as i64, row_bytes as i64]);

@@ -13,7 +13,7 @@ use crate::{
     checkpoint::{Rows, read_all},
     folder::StagedFile,
     progress::Monitor,
-    quantise::CodeBits,
+    quantise::{Bits, all_numbers, quantise, quantise_signed},
 };
 use mote_kernels::{TILE_ROWS, pack_tile, tile_bytes};
 
@@ -268,15 +268,16 @@ impl<'a, 'b> GraphWriter<'a, 'b> {
         &mut self,
         name: &str,
         rows: &dyn Rows,
-        bits: CodeBits,
+        bits: Bits,
         [codes_dims, scales_dims]: [&[usize]; 2],
     ) -> Result<(), ImportError> {
         let offset = self.data.begin()?;
         let (mut codes, mut scales) = (Vec::new(), Vec::new());
         let Self { data, monitor, .. } = self;
         for_each_block(rows, monitor, |values| {
+            all_numbers(name, values)?;
             codes.clear();
-            bits.quantise(values, &mut codes, &mut scales);
+            quantise(bits, values, (&mut codes, &mut scales));
             data.write(&codes)
         })?;
         if !scales.iter().all(|scale| scale.is_finite()) {
@@ -297,11 +298,10 @@ impl<'a, 'b> GraphWriter<'a, 'b> {
     pub fn matrix_tiled(
         &mut self,
         name: &str,
-        (rows, bits): (&dyn Rows, CodeBits),
+        (rows, bits): (&dyn Rows, Bits),
         experts: usize,
     ) -> Result<(), ImportError> {
         let offset = self.data.begin()?;
-        let width = bits.of_kernels();
         let unfit = |source| ImportError::Layout {
             tensor: name.to_owned(),
             source,
@@ -309,21 +309,22 @@ impl<'a, 'b> GraphWriter<'a, 'b> {
         let (mut codes, mut scales, mut tiles) = (Vec::new(), Vec::new(), Vec::new());
         let Self { data, monitor, .. } = self;
         for_each_block_of(TILE_ROWS, rows, monitor, |values| {
+            all_numbers(name, values)?;
             tiles.clear();
             for values in values.chunks(TILE_ROWS * rows.columns()) {
                 codes.clear();
                 scales.clear();
-                bits.quantise_signed(values, &mut codes, &mut scales);
+                quantise_signed(bits, values, (&mut codes, &mut scales));
                 if !scales.iter().all(|scale| scale.is_finite()) {
                     return Err(ImportError::ScaleOverflow {
                         tensor: name.to_owned(),
                     });
                 }
-                pack_tile(width, (&codes, &scales), &mut tiles).map_err(unfit)?;
+                pack_tile(bits, (&codes, &scales), &mut tiles).map_err(unfit)?;
             }
             data.write(&tiles)
         })?;
-        let bytes = tile_bytes(width, rows.columns()).map_err(unfit)?;
+        let bytes = tile_bytes(bits, rows.columns()).map_err(unfit)?;
         let dims = [experts, rows.rows() / experts / TILE_ROWS, bytes];
         let tensor = self.data.end(offset, name, DataType::Uint8, &dims);
         self.graph.initializer.push(tensor);
@@ -429,4 +430,66 @@ fn for_each_block_of(
         first += count;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{checkpoint::CheckpointError, folder::StageFolder};
+    use std::sync::atomic::AtomicBool;
+
+    /// A tile of ones, but for one weight.
+    struct Weights(f32);
+
+    impl Rows for Weights {
+        fn rows(&self) -> usize {
+            TILE_ROWS
+        }
+
+        fn columns(&self) -> usize {
+            32
+        }
+
+        fn read(&self, _: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
+            out.fill(1.0);
+            out[40] = self.0;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn weights_that_are_no_numbers_are_not_quantised() {
+        let folder = tempfile::tempdir().expect("temporary folders can be made");
+        let stage = StageFolder::create(&folder.path().join("model")).expect("writable");
+        let (cancel, mut report) = (AtomicBool::new(false), |_| ());
+        let mut monitor = Monitor::new(&cancel, &mut report);
+        let data = ExternalData::new(stage.file("data").expect("writable"));
+        let mut graph = GraphWriter::new("graph", data, &mut monitor);
+        for bits in [Bits::Four, Bits::Eight] {
+            let dims: [&[usize]; 2] = [&[TILE_ROWS, 1, 4 * bits.count()], &[TILE_ROWS, 1]];
+            let mut both = |weight: f32| {
+                let rows = Weights(weight);
+                [
+                    graph.matrix_quantised("w", &rows, bits, dims),
+                    graph.matrix_tiled("w", (&rows, bits), 1),
+                ]
+            };
+            let low = f32::from_bits(0x7fc0_0080);
+            for weight in [f32::NAN, low, f32::INFINITY, f32::NEG_INFINITY] {
+                for result in both(weight) {
+                    assert!(
+                        matches!(&result, Err(ImportError::NoNumbers { tensor }) if tensor == "w"),
+                        "{weight}: {result:?}"
+                    );
+                }
+            }
+            for result in both(1e30) {
+                assert!(
+                    matches!(&result, Err(ImportError::ScaleOverflow { .. })),
+                    "{result:?}"
+                );
+            }
+            assert!(both(2.0).iter().all(Result::is_ok));
+        }
+    }
 }

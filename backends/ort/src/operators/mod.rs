@@ -5,7 +5,10 @@
 //! * `moe`: `MoeFeedForward`, a whole Mixture-of-Experts block.
 //! * `product`: `TiledMatMul`, the product with one quantised matrix, and `TiledGather`, rows of one.
 //!
-//! A model file may be hostile: whatever does not fit is an error before anything is computed.
+//! A model file may be hostile: sizes, attributes and constants that do not fit together are an error
+//! when it is loaded, and what comes with a run and does not fit is one before that node computes
+//! anything. Attributes that an operator does not know are passed over, and so is what weights' bytes
+//! say: all of them are numbers to the kernels.
 
 mod moe;
 mod product;
@@ -82,7 +85,7 @@ fn on_rows(
     }
     let outer = &shape[..shape.len() - 1];
     into_output(run, (outer, tall), input.len() / wide * tall, |output| {
-        // What a panic left there is overwritten before it is read.
+        // Never poisoned: the library calls through `extern "system"`, so a panic ends the process.
         let scratch = &mut scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
         compute((input, output), scratch, &Threads(run));
     })

@@ -20,7 +20,7 @@
 use super::{Constant, INPUT, SharedScratch, bits, constant, flag, on_rows, refused, size};
 use crate::failure::chain;
 use mote_kernels::{
-    Bits, Expert, Groups, Kernels, MoeFfn, Routing, Score, Shared, TILE_ROWS, Weights,
+    Bits, Expert, Groups, Kernels, MoeFfn, Routing, Score, Shared, TILE_ROWS, Weights, tile_bytes,
 };
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput,
@@ -99,7 +99,14 @@ fn routing(info: &KernelContext<'_>) -> ort::Result<Routing> {
         },
         normalised: flag(info, "normalised")?,
         groups: match info.get::<i64>("groups") {
-            None => None,
+            None => {
+                for name in ["groups_chosen", "groups_judged_by"] {
+                    if info.get::<i64>(name).is_some() {
+                        return Err(refused(name, "comes with groups or not at all"));
+                    }
+                }
+                None
+            }
             Some(_) => Some(Groups {
                 count: size(info, "groups")?,
                 chosen: size(info, "groups_chosen")?,
@@ -130,6 +137,12 @@ impl Block<'_> {
             return Err(refused(NAMES[FLOATS[0]], "has not two dimensions"));
         };
         let shared = match (shared_gate_up, shared_down, self.shared_bits) {
+            (None, None, None) if switch.is_some() => {
+                return Err(refused(
+                    NAMES[FLOATS[2]],
+                    "comes with a shared expert or not at all",
+                ));
+            }
             (None, None, None) => None,
             (gate_up, down, Some(bits)) => Some(Shared {
                 expert: expert(bits, (gate_up, CODES[2]), (down, CODES[3]))?,
@@ -150,7 +163,18 @@ impl Block<'_> {
             experts: expert(self.expert_bits, (gate_up, CODES[0]), (down, CODES[1]))?,
             shared,
         };
-        MoeFfn::new(weights, self.routing).map_err(|error| ort::Error::new(chain(&error)))
+        let block = MoeFfn::new(weights, self.routing);
+        let block = block.map_err(|error| ort::Error::new(chain(&error)))?;
+        check_sizes(
+            &weights.experts,
+            [count, hidden],
+            [(gate_up, CODES[0]), (down, CODES[1])],
+        )?;
+        if let Some(shared) = weights.shared {
+            let places = [(shared_gate_up, CODES[2]), (shared_down, CODES[3])];
+            check_sizes(&shared.expert, [1, hidden], places)?;
+        }
+        Ok(block)
     }
 
     /// Refuses inputs that are no constants.
@@ -190,8 +214,31 @@ impl Kernel for Block<'_> {
 fn optional<'a>(given: &'a Constant<'_, f32>, place: usize) -> ort::Result<Option<&'a [f32]>> {
     match given {
         None => Ok(None),
-        Some(_) => Ok(Some(constant(given, NAMES[place])?.1)),
+        Some(_) => {
+            let (sizes, numbers) = constant(given, NAMES[place])?;
+            if sizes.len() != 1 {
+                return Err(refused(NAMES[place], "has not one dimension"));
+            }
+            Ok(Some(numbers))
+        }
     }
+}
+
+/// Refuses tensors that have as many bytes as they must, but say other sizes.
+fn check_sizes(
+    expert: &Expert<'_>,
+    [count, hidden]: [usize; 2],
+    tensors: [(&Constant<'_, u8>, usize); 2],
+) -> ort::Result<()> {
+    let matrices = [[2 * expert.neurons, hidden], [hidden, expert.neurons]];
+    for ((tensor, place), [rows, columns]) in tensors.into_iter().zip(matrices) {
+        let bytes = tile_bytes(expert.bits, columns);
+        let bytes = bytes.map_err(|error| ort::Error::new(chain(&error)))?;
+        if constant(tensor, NAMES[place])?.0 != [count, rows / TILE_ROWS, bytes] {
+            return Err(refused(NAMES[place], "has other sizes than its matrices"));
+        }
+    }
+    Ok(())
 }
 
 fn expert<'a>(

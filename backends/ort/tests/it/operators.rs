@@ -239,6 +239,60 @@ fn attributes_that_say_nothing_sensible_are_refused() {
         attributes.extend(groups.into_iter().zip(values.map(Attribute::Int)));
         refusal(parts.graph(&INPUTS, &attributes));
     }
+    for name in [groups[1], groups[2]] {
+        let mut attributes = ATTRIBUTES.to_vec();
+        attributes.push((name, Attribute::Int(1)));
+        let error = refusal(parts.graph(&INPUTS, &attributes));
+        assert!(error.contains("comes with groups"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_switch_of_nothing_is_refused() {
+    let inputs = ["x", "router", "gate_up", "down", "", "", "", "switch"];
+    let attributes = [K, EXPERT_BITS, SIGMOID, NORMALISED];
+    let error = refusal(parts().graph(&inputs, &attributes));
+    assert!(error.contains("comes with a shared expert"), "{error}");
+}
+
+#[test]
+fn weights_whose_sizes_are_others_of_as_many_bytes_are_refused() {
+    let parts = parts();
+    let [gate_up, down] = &parts.experts;
+    let [shared_gate_up, shared_down] = &parts.shared;
+    let [first, second] = [
+        tiles(EXPERTS, 2 * NEURONS, gate_up),
+        tiles(EXPERTS, HIDDEN, down),
+    ];
+    let [third, fourth] = [
+        tiles(1, 2 * SHARED, shared_gate_up),
+        tiles(1, HIDDEN, shared_down),
+    ];
+    for (place, sizes, bytes) in [
+        (2, first, gate_up),
+        (3, second, down),
+        (5, third, shared_gate_up),
+        (6, fourth, shared_down),
+    ] {
+        let with = |sizes: &[u64]| {
+            let mut inputs = INPUTS;
+            inputs[place] = "again";
+            parts
+                .graph(&inputs, &ATTRIBUTES)
+                .bytes("again", sizes, bytes)
+        };
+        load_bytes(&with(&sizes).encode()).expect("the right sizes are taken");
+        let [count, tiles, bytes] = sizes;
+        let error = refusal(with(&[count * 2, tiles, bytes / 2]));
+        assert!(error.contains("has other sizes"), "{error}");
+        refusal(with(&[count, tiles * 2, bytes / 2]));
+        refusal(with(&[count, tiles * bytes]));
+    }
+    let mut inputs = INPUTS;
+    inputs[7] = "again";
+    let graph = parts.graph(&inputs, &ATTRIBUTES);
+    let error = refusal(graph.constant("again", &[2, HIDDEN as u64 / 2], &parts.switch));
+    assert!(error.contains("has not one dimension"), "{error}");
 }
 
 #[test]
