@@ -283,6 +283,11 @@ impl Planned {
         opened.map_err(|cause| match cause {
             SchedulerError::Timing { field, why } => PipelineError::invalid(field, why),
             SchedulerError::Family { .. } => PipelineError::invalid("scheduler", cause.to_string()),
+            SchedulerError::Unsupported { .. }
+                if request.scheduler.is_some_and(|it| Some(it) != own) =>
+            {
+                PipelineError::invalid("scheduler", cause.to_string())
+            }
             cause => PipelineError::Schedule(cause),
         })
     }
