@@ -621,6 +621,8 @@ impl Manifest {
         }
         if let Some(labelling) = &self.labelling {
             labelling.check()?;
+            let mut inputs = self.inputs.iter();
+            inputs.try_for_each(|hint| labelling.check_input(hint))?;
         }
         self.inputs.iter().try_for_each(InputHint::check)?;
         self.outputs.iter().try_for_each(OutputHint::check)?;

@@ -119,11 +119,11 @@ impl MediaError {
 pub enum Quantity {
     /// Size of the file, in bytes.
     FileBytes,
-    /// Size of the index (`moov`) of an MP4 file, in bytes.
+    /// Size of an MP4 file's index (`moov`), or of an element of a WebM file that is read whole, in bytes.
     IndexBytes,
     /// Boxes at the top level of an MP4 file.
     Boxes,
-    /// Tracks of an MP4 file.
+    /// Tracks of an MP4 or WebM file.
     Tracks,
     /// Size of one coded frame, in bytes.
     SampleBytes,
@@ -178,9 +178,9 @@ impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::FileBytes => "file size in bytes",
-            Self::IndexBytes => "size of the MP4 index in bytes",
+            Self::IndexBytes => "size of the index in bytes",
             Self::Boxes => "number of MP4 boxes",
-            Self::Tracks => "number of MP4 tracks",
+            Self::Tracks => "number of tracks",
             Self::SampleBytes => "size of a coded frame in bytes",
             Self::Width => "width in pixels",
             Self::Height => "height in pixels",

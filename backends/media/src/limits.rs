@@ -23,7 +23,7 @@ pub const SAMPLE_BYTES_MAX: u32 = 16 << 20;
 pub struct Limits {
     /// Size of a file (each file of a sequence), in bytes.
     pub file_bytes_max: u64,
-    /// Size of an MP4 file's `moov` box, in bytes.
+    /// Size of what is read whole before the frames, in bytes: an MP4 file's `moov` box, an element of a WebM file.
     pub index_bytes_max: u64,
     /// Width of a frame, in pixels.
     pub width_max: u32,
@@ -33,7 +33,7 @@ pub struct Limits {
     pub frame_pixels_max: u64,
     /// Frames in a clip, read or written.
     pub frames_max: u64,
-    /// Size of one coded frame of an MP4 file, in bytes.
+    /// Size of one coded frame of an MP4, WebM or WebP file, in bytes.
     pub sample_bytes_max: u32,
 }
 

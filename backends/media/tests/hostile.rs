@@ -515,6 +515,31 @@ fn av1_of_another_size_than_announced_is_refused() {
     }
 }
 
+/// Units of three bytes that each show a whole picture again: the second ends the clip, before what follows is looked
+/// at.
+#[test]
+fn av1_that_shows_a_frame_a_thousand_times_is_refused() {
+    let sizes = payload_at(AV1_MP4, b"stsz") + 12;
+    let number = |at: usize| u32::from_be_bytes(AV1_MP4[at..at + 4].try_into().expect("four"));
+    let (data, bytes) = (payload_at(AV1_MP4, b"mdat"), number(sizes));
+    let shown_again = [0x1a, 1, 0x88].repeat(1000);
+    // A unit of a kind that the decoder refuses.
+    for last in [&[][..], &[0x4a, 0]] {
+        let added = [&shown_again[..], last].concat();
+        let grown = |at: usize| (number(at) + added.len() as u32).to_be_bytes();
+        let clip = patched(AV1_MP4, sizes, &grown(sizes));
+        let mut clip = patched(&clip, data - 8, &grown(data - 8));
+        let end = data + bytes as usize;
+        clip.splice(end..end, added.iter().copied());
+        let refused = refusal(read_clip(&clip));
+        assert!(
+            matches!(refused, MediaError::NotSupported(Unsupported::Av1Layers)),
+            "{refused:?}"
+        );
+    }
+    assert_small_requests();
+}
+
 #[test]
 fn a_million_boxes_are_refused() {
     let boxes = b"\0\0\0\x08free".repeat(1 << 17);

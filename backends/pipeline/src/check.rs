@@ -3,7 +3,7 @@
 
 use crate::PipelineError;
 use crate::cancel::CancelFlag;
-use crate::clip::input_shape;
+use crate::clip::{input_shape, picture_shape};
 use crate::embed::{EmbeddingGraph, compute};
 use crate::stream::constant_tensor;
 use crate::text::{Bank, TextGraph};
@@ -191,8 +191,14 @@ fn shape(manifest: &Manifest, spec: &TensorSpec) -> Vec<usize> {
     let labelling = manifest.labelling.iter().flat_map(|spec| &spec.state);
     let state = state.chain(labelling.filter(|state| state.input == spec.name));
     let frames = frames_shape(manifest, &spec.name);
+    let labelled = manifest
+        .labelling
+        .as_ref()
+        .filter(|it| it.input == spec.name);
+    // What is no picture is refused when it is used.
+    let labelled = labelled.and_then(|it| picture_shape(spec, it, hint(manifest, &spec.name)).ok());
     let known = declared.into_iter().filter(|shape| !shape.is_empty());
-    let known = known.chain(frames.as_deref());
+    let known = known.chain(labelled.as_deref()).chain(frames.as_deref());
     let known = known.chain(state.map(|state| state.shape.as_slice()));
     let known = known.chain(constant.map(|constant| constant.shape.as_slice()));
     let known = known
@@ -354,6 +360,23 @@ mod tests {
             mean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]\n";
         let side = PICTURE_PIXELS;
         assert_eq!(shape(&manifest(picture), &open), [1, 3, side, side]);
+    }
+
+    #[test]
+    fn frames_to_label_have_the_size_and_number_that_the_manifest_says() {
+        let labelling = "[labelling]\nkind = \"classification\"\ninput = \"x\"\nwidth = 32\n\
+            height = 24\nwindow = WINDOW\n[labelling.classification]\noutput = \"y\"\n";
+        let one = manifest(&labelling.replace("WINDOW", "1"));
+        let open = spec(DType::F32, &[None, None, None, None]);
+        assert_eq!(shape(&one, &open), [1, 3, 24, 32]);
+        let said = labelling.replace("WINDOW", "1");
+        let said = format!("{said}[[check.input]]\nname = \"x\"\nshape = [1, 3, 8, 9]\n");
+        assert_eq!(shape(&manifest(&said), &open), [1, 3, 8, 9]);
+        let hint = "[[input]]\nname = \"x\"\nlayout = \"nthwc\"\nscale = 1.0\n\
+            mean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]\n";
+        let window = manifest(&format!("{hint}{}", labelling.replace("WINDOW", "8")));
+        let open = spec(DType::F32, &[None, None, None, None, Some(3)]);
+        assert_eq!(shape(&window, &open), [1, 8, 24, 32, 3]);
     }
 
     #[test]

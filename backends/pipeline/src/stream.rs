@@ -271,7 +271,7 @@ impl StreamSession {
         inputs: &[NamedTensor],
         outputs: &[NamedTarget],
     ) -> Result<PushId, PipelineError> {
-        if self.prepared.len() >= PREPARED_MAX && self.recent.len() > 1 {
+        if self.prepared.len() >= PREPARED_MAX && !self.recent.is_empty() {
             // Those that the caller asked for come first.
             let oldest = self.recent.remove(0);
             self.prepared.retain(|prepared| prepared.id != oldest);

@@ -552,8 +552,13 @@ fn frames_that_do_not_hold_are_refused_by_field_before_anything_runs() {
 fn models_without_hints_and_inputs_that_are_no_pictures_are_refused() {
     let buffer = Buffer::private(4096).expect("memory");
     let frame = source(&buffer, &dense(FrameFormat::Rgb8, 4, 4));
+    let of_clip = InputHint {
+        layout: PictureLayout::Ncthw,
+        ..plain()
+    };
     for (dtype, shape, hint) in [
         (DType::F32, &[1, 3, 4, 4][..], None),
+        (DType::F32, &[1, 1, 3, 4, 4], Some(of_clip)),
         (DType::F32, &[4, 4], Some(plain())),
         (DType::F32, &[2, 3, 4, 4], Some(plain())),
         (DType::F32, &[1, 4, 4, 3], Some(plain())),

@@ -456,6 +456,19 @@ fn boxes_are_bounded_cut_off_and_smoothed() {
         (0.0, 90.0, 100.0, 100.0)
     );
 
+    // What lies outside takes no place, and drops nothing that it overlaps.
+    let edges = [
+        [200.0, 1.0, 300.0, 2.0],
+        [100.0, 0.0, 200.0, 50.0],
+        [90.0, 0.0, 200.0, 50.0],
+    ];
+    let scores = [vec![0.9], vec![0.8], vec![0.7]];
+    let out = all(&mut fixed(&edges, &scores, "boxes_max = 1\n"), &frame);
+    let [only] = &out[0].boxes[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!((only.x0, only.x1, only.score), (90.0, 100.0, 0.7));
+
     // A box that moves by 4 pixels is shown half way; one far off is another thing.
     let inputs = vec![spec("x", DType::F32, &[1, 3, 4, 100])];
     let outputs = vec![spec("b", DType::F32, &[1, 6, 1])];
@@ -476,6 +489,66 @@ fn boxes_are_bounded_cut_off_and_smoothed() {
         // What it is, times whether it is anything.
         assert!((only.score - 0.4).abs() < 1e-6, "{only:?}");
     }
+}
+
+/// A detector that answers with boxes of these classes, ten at most, side by side in a frame of 100 x 100.
+fn of_classes(classes: Tensor, labels: &[&str]) -> Labeller {
+    let inputs = vec![spec("x", DType::F32, &[1, 3, 100, 100])];
+    let outputs = vec![
+        spec("b", DType::F32, &[1, -1, 4]),
+        spec("s", DType::F32, &[1, -1]),
+        spec("c", classes.dtype(), &[1, -1]),
+    ];
+    let count = classes.elements().min(10);
+    let boxes: Vec<f32> = (0..count)
+        .flat_map(|n| [n as f32 * 10.0, 0.0, n as f32 * 10.0 + 9.0, 9.0])
+        .collect();
+    let (model, _) = model(inputs, outputs, move |_| {
+        vec![
+            tensor(&[1, count, 4], &boxes),
+            tensor(&[1, count], &vec![0.9; count]),
+            classes.clone(),
+        ]
+    });
+    let text = "[labelling]\nkind = \"detection\"\ninput = \"x\"\n[labelling.detection]\nboxes = \"b\"\n\
+        scores = \"s\"\nclasses = \"c\"\nlayout = \"rows\"\nformat = \"xyxy\"\n";
+    Labeller::open(&model, &manifest(text), names(labels)).expect("opens")
+}
+
+#[test]
+fn what_is_no_class_is_not_shown() {
+    let frame = [picture(100, 100, |_, _| [0; 3])];
+    let classes = |labels: &[&str], tensor: Tensor| -> Vec<u32> {
+        let out = all(&mut of_classes(tensor, labels), &frame);
+        out[0].boxes.iter().map(|it| it.class).collect()
+    };
+    let floats = [
+        f32::NAN,
+        1.0,
+        -1.0,
+        f32::INFINITY,
+        4_294_967_296.0,
+        2.0,
+        0.0,
+    ];
+    let floats = || tensor(&[1, 7], &floats);
+    assert_eq!(classes(&[], floats()), [1, 2, 0]);
+    assert_eq!(classes(&["cat", "dog"], floats()), [1, 0]);
+    let longs = || Tensor::from_slice(&[1, 4], &[-1_i64, 1, 1 << 32, 2]).expect("fits");
+    assert_eq!(classes(&[], longs()), [1, 2]);
+    assert_eq!(classes(&["cat", "dog"], longs()), [1]);
+    let ints = || Tensor::from_slice(&[1, 3], &[i32::MIN, 1, 2]).expect("fits");
+    assert_eq!(classes(&[], ints()), [1, 2]);
+    assert_eq!(classes(&["cat", "dog"], ints()), [1]);
+
+    let many = Tensor::zeroed(DType::I32, &[1, (1 << 24) + 1]).expect("memory");
+    let mut labeller = of_classes(many, &[]);
+    labeller.push(frame[0].clone()).expect("fits");
+    let error = labeller.step().expect_err("too many");
+    assert!(
+        matches!(&error, PipelineError::Graph { tensor, .. } if tensor == "c"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -220,7 +220,21 @@ fn changing_buffers_by_push_is_seen_and_prepared_pushes_are_limited() {
     }
     let inputs = x([0., 0.]);
     let prepared = (0..PREPARED_MAX + 1).map_while(|_| stream.prepare(&inputs, &[]).ok());
-    assert_eq!(prepared.count(), PREPARED_MAX - 1);
+    let prepared: Vec<_> = prepared.collect();
+    assert_eq!(prepared.len(), PREPARED_MAX);
+    let value = stream.output(0).expect("of the last push").read::<f32>();
+    assert_eq!(value.expect("f32"), [2.0 * PREPARED_MAX as f32, 0.]);
+    let full = stream.push(&inputs, &[]).expect_err("no room is left");
+    assert!(matches!(full, PipelineError::Invalid { .. }), "{full}");
+    stream.push_prepared(prepared[0]).expect("is still there");
+    // One place is enough for pushes that are not prepared.
+    stream.forget(prepared[0]);
+    for value in [3., 4.] {
+        stream.reset().expect("resets");
+        let result = stream.push(&x([value, 0.]), &[]).expect("runs");
+        assert_eq!(y_of(&result), [value, 0.]);
+    }
+    stream.prepare(&inputs, &[]).expect("comes first");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The section of a model that labels frames or finds things in them.
 
-use super::StateTensor;
+use super::{InputHint, StateTensor};
 use serde::{Deserialize, Serialize};
 
 /// Frames that one run is given.
@@ -8,10 +8,10 @@ const WINDOW_MAX: usize = 256;
 /// Sides of what the model is given.
 const PICTURE_PIXELS_MAX: usize = 4096;
 /// Labels of a frame, and boxes in it.
-const RESULTS_MAX: usize = 1000;
+const RESULTS_MAX: usize = 1024;
 
 /// What a model that labels frames needs said. Pictures become its input as the `[[input]]` of that name
-/// says (layout, scale, mean, deviation), and else as f32 `[1, 3, height, width]` in 0..=1; a window
+/// says (layout, scale, mean, deviation and nothing else), and else as f32 `[1, 3, height, width]` in 0..=1; a window
 /// of several frames has one of the layouts `ntchw`, `ncthw` and `nthwc`. Names of classes come from
 /// the file that the manifest's `labels` names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -287,6 +287,23 @@ impl LabellingSpec {
         self.check_scores()
     }
 
+    /// Refuses what an `[[input]]` says of the picture and this section says itself.
+    pub(super) fn check_input(&self, hint: &InputHint) -> Result<(), (String, String)> {
+        let usual = InputHint::plain(&hint.name, hint.layout);
+        for (field, is_said) in [
+            ("order", hint.order != usual.order),
+            ("fit", hint.fit != usual.fit),
+            ("filter", hint.filter != usual.filter),
+            ("pad", hint.pad != usual.pad),
+        ] {
+            if is_said && hint.name == self.input {
+                let why = "belongs to [labelling]".to_owned();
+                return Err((format!("input[{}].{field}", hint.name), why));
+            }
+        }
+        Ok(())
+    }
+
     fn check_scores(&self) -> Result<(), (String, String)> {
         let refuse = |field: &str, why: String| Err((format!("labelling.{field}"), why));
         let classification = self.classification.as_ref();
@@ -339,6 +356,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_section_says_of_pictures_is_not_said_of_the_input() {
+        let input = "[[input]]\nname = \"x\"\nlayout = \"ntchw\"\nscale = 1.0\n\
+            mean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]\n";
+        parse(&format!("{input}{CLASSIFIER}")).expect("good");
+        for (field, said) in [
+            ("order", "\"bgr\""),
+            ("fit", "\"letterbox\""),
+            ("filter", "\"area\""),
+            ("pad", "[0, 0, 1]"),
+        ] {
+            let said = format!("{input}{field} = {said}\n{CLASSIFIER}");
+            let message = parse(&said).expect_err(field);
+            let want = format!("input[x].{field}: belongs to [labelling]");
+            assert!(message.contains(&want), "{message}");
+            parse(&said.replace("name = \"x\"", "name = \"other\"")).expect("another input");
+        }
+    }
+
+    #[test]
     fn a_labeller_says_what_its_numbers_mean() {
         let detector = parse(DETECTOR).expect("good");
         let detection = detector.detection.expect("a section");
@@ -346,6 +382,8 @@ mod tests {
         assert_eq!((detection.score_min, detection.boxes_max), (0.25, 300));
         let classifier = parse(CLASSIFIER).expect("good");
         assert_eq!((classifier.stride(), classifier.window), (4, 8));
+        let most = DETECTOR.replace("format", "boxes_max = 1024\nformat");
+        parse(&most).expect("as many as an answer holds");
         for (base, from, to, field) in [
             (CLASSIFIER, "window = 8", "window = 0", "labelling.window"),
             (CLASSIFIER, "window = 8", "window = 257", "labelling.window"),
@@ -398,6 +436,12 @@ mod tests {
                 "format",
                 "classes = \"c\"\nformat",
                 "labelling.detection.classes",
+            ),
+            (
+                DETECTOR,
+                "format",
+                "boxes_max = 1025\nformat",
+                "labelling.detection.boxes_max",
             ),
             (DETECTOR, "cxcywh", "polar", "not a model manifest"),
             (DETECTOR, "[labelling]", "[other]", "not a model manifest"),

@@ -207,15 +207,15 @@ impl RestorationSpec {
         }
     }
 
-    /// Bytes that one run takes for frames or tiles of a padded size: working memory, input and output,
-    /// without states.
+    /// Bytes that one run takes for frames or tiles of a padded size: working memory, input and output (each
+    /// is there twice, as numbers and as the tensor that holds them for the model), without states.
     pub fn run_bytes(&self, width: usize, height: usize) -> u64 {
         let pixels = (width as u64).saturating_mul(height as u64);
         let values = CHANNELS * size_of::<f32>() as u64;
         let given = values * self.frames_in() as u64;
         let made = values * self.frames_out() as u64 * (self.scale * self.scale) as u64;
         let working = self.bytes_per_pixel.unwrap_or(BYTES_PER_PIXEL_DEFAULT);
-        pixels.saturating_mul(working + given + made)
+        pixels.saturating_mul(working + 2 * (given + made))
     }
 
     /// Bytes of all states beside frames or tiles of a padded size: each is there twice, as what a run
@@ -401,8 +401,8 @@ mod tests {
     #[test]
     fn memory_is_estimated_from_what_the_manifest_says() {
         let spec = parse(RECURRENT).expect("good");
-        // 100 of the manifest's, 3 frames of 12 bytes, and one of 12 at 4 x 4 the pixels.
-        assert_eq!(spec.run_bytes(8, 4), 32 * (100 + 3 * 12 + 16 * 12));
+        // 100 of the manifest's, and twice: 3 frames of 12 bytes, and one of 12 at 4 x 4 the pixels.
+        assert_eq!(spec.run_bytes(8, 4), 32 * (100 + 2 * (3 * 12 + 16 * 12)));
         assert_eq!(spec.state_bytes(8, 4), 64 * 2 * 4 * 4 * 2);
         assert_eq!(spec.frame_bytes(8, 4), 32 * (2 * 3 * 3 + 16 * 3 * 5));
         // It does not overflow.

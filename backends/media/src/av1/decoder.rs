@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use oxideav_av1::decoder::{SpecDecodeSession, SpecFrame};
 
+use super::obu::split_frame;
 use super::sequence::SequenceHeader;
 use crate::colour::{Chroma, Planes};
 use crate::{Cause, Codec, MediaError, Unsupported};
@@ -24,7 +25,7 @@ impl Av1Decoder {
             session,
             size: (header.width, header.height),
         };
-        if !config_units.is_empty() && !decoder.decode_units(config_units, 0)?.is_empty() {
+        if !config_units.is_empty() && decoder.decode_units(config_units, 0)?.is_some() {
             return Err(MediaError::corrupt("av1C", "holds a picture"));
         }
         Ok(decoder)
@@ -32,15 +33,30 @@ impl Av1Decoder {
 
     /// Decodes the picture in `sample`, number `index` of the track.
     pub(crate) fn decode(&mut self, sample: &[u8], index: u64) -> Result<Planes, MediaError> {
-        let mut frames = self.decode_units(sample, index)?.into_iter();
-        match (frames.next(), frames.next()) {
-            (Some(frame), None) => self.planes(frame),
-            (None, _) => Err(MediaError::corrupt("a sample", "does not hold a picture")),
-            _ => Err(MediaError::NotSupported(Unsupported::Av1Layers)),
+        match self.decode_units(sample, index)? {
+            Some(frame) => self.planes(frame),
+            None => Err(MediaError::corrupt("a sample", "does not hold a picture")),
         }
     }
 
-    fn decode_units(&mut self, units: &[u8], index: u64) -> Result<Vec<SpecFrame>, MediaError> {
+    /// The picture in `units`, if there is one. Frames are decoded one by one, so that units of a few bytes that show
+    /// the same frame thousands of times are refused at the second.
+    fn decode_units(&mut self, units: &[u8], index: u64) -> Result<Option<SpecFrame>, MediaError> {
+        let (mut left, mut shown) = (units, None);
+        while !left.is_empty() {
+            let (frame, rest) = split_frame(left);
+            for made in self.decode_frame(frame, index)? {
+                if shown.replace(made).is_some() {
+                    return Err(MediaError::NotSupported(Unsupported::Av1Layers));
+                }
+            }
+            left = rest;
+        }
+        Ok(shown)
+    }
+
+    /// What the units of one frame show: one picture at most.
+    fn decode_frame(&mut self, units: &[u8], index: u64) -> Result<Vec<SpecFrame>, MediaError> {
         // The decoder means never to panic; a stream that finds a way shall end its clip, not the process.
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             self.session.decode_temporal_unit(units)

@@ -6,6 +6,8 @@ use super::sequence::SequenceHeader;
 
 const SEQUENCE_HEADER: u8 = 1;
 const TEMPORAL_DELIMITER: u8 = 2;
+const FRAME_HEADER: u8 = 3;
+const FRAME: u8 = 6;
 /// Bytes of the longest `leb128()`.
 const SIZE_BYTES_MAX: usize = 8;
 
@@ -62,6 +64,21 @@ pub(super) fn sequence_header_unit(units: &[u8]) -> Option<&[u8]> {
     (unit.kind == SEQUENCE_HEADER).then_some(unit.whole)
 }
 
+/// `units` up to the second one that begins a frame or shows one again, and what follows from there on.
+pub(super) fn split_frame(units: &[u8]) -> (&[u8], &[u8]) {
+    let (mut left, mut has_frame) = (units, false);
+    while let Some((unit, rest)) = split_first(left) {
+        if matches!(unit.kind, FRAME_HEADER | FRAME) {
+            if has_frame {
+                return units.split_at(units.len() - left.len());
+            }
+            has_frame = true;
+        }
+        left = rest;
+    }
+    (units, &[])
+}
+
 /// Reads the first sequence header among `units`, if there is one.
 pub(crate) fn find_sequence_header(
     units: &[u8],
@@ -89,6 +106,24 @@ mod tests {
         assert_eq!(sequence_header_unit(stored), Some(&units[2..6]));
         assert_eq!(without_delimiter(stored), stored);
         assert_eq!(sequence_header_unit(&units[6..]), None);
+    }
+
+    #[test]
+    fn frames_are_split_and_nothing_is_lost() {
+        // A delimiter, a header with its tiles, a whole frame and padding, a frame shown again, and half a unit.
+        let pieces = [
+            &[0x12, 0, 0x1a, 1, 0x10, 0x22, 1, 7][..],
+            &[0x32, 2, 0x10, 7, 0x7a, 0],
+            &[0x1a, 1, 0x88, 0x1a, 9],
+        ];
+        let whole = pieces.concat();
+        let mut left = &whole[..];
+        for piece in pieces {
+            let (frame, rest) = split_frame(left);
+            assert_eq!(frame, piece);
+            left = rest;
+        }
+        assert!(left.is_empty());
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! Between 8-bit pixels and the planes that models compute with.
 
 use super::RgbFrame;
+use crate::frames::to_byte as nearest_byte;
 
 const CHANNELS: usize = 3;
-/// Adding and taking away 1.5 · 2²³ rounds a small f32 to the nearest whole number, halves to
-/// even, in two instructions that every vector unit has.
-const ROUNDER: f32 = 12_582_912.0;
 
 /// Height and width after padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +76,7 @@ pub(crate) fn from_planes(planes: &[f32], padded: Padded, width: usize, height: 
 
 /// A number in 0..=1 as 8 bits: clamped, rounded, halves to even. NaN becomes 0.
 pub(crate) fn to_byte(value: f32) -> u8 {
-    let scaled = value.clamp(0.0, 1.0) * 255.0;
-    // The conversion makes 0 of NaN.
-    ((scaled + ROUNDER) - ROUNDER) as u8
+    nearest_byte(value * 255.0)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod window;
 pub(crate) use convert::to_byte;
 pub use filter::{FilterStep, FrameFilter};
 pub use interpolator::{FACTORS, Interpolator};
+pub(crate) use labels::picture_shape;
 pub use labels::{
     LABEL_BYTES_MAX, LABELS_BYTES_MAX, LABELS_MAX, Label, LabelStep, Labelled, LabelledBox,
     Labeller, read_labels,

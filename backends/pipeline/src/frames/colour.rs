@@ -5,17 +5,19 @@
 
 use super::layout::{ColorMatrix, ColorRange};
 
-/// Adding 1.5 · 2²³ leaves the nearest whole number, halves to even, in the low bits of a small f32.
+/// Adding and taking away 1.5 · 2²³ rounds a small f32 to the nearest whole number, halves to even, in two
+/// instructions that every vector unit has.
 const ROUNDER: f32 = 12_582_912.0;
 
 /// The nearest byte, halves to even; NaN becomes 0.
 pub(crate) fn to_byte(value: f32) -> u8 {
-    (value.clamp(0.0, 255.0) + ROUNDER).to_bits() as u8
+    // The conversion makes 0 of NaN.
+    ((value.clamp(0.0, 255.0) + ROUNDER) - ROUNDER) as u8
 }
 
 /// As [`to_byte`], with a sign.
 pub(crate) fn to_signed_byte(value: f32) -> i8 {
-    (value.clamp(-128.0, 127.0) + ROUNDER).to_bits() as i8
+    ((value.clamp(-128.0, 127.0) + ROUNDER) - ROUNDER) as i8
 }
 
 /// What red, green and blue count in luma.
@@ -130,8 +132,12 @@ mod tests {
             (254.51, 255),
             (f32::INFINITY, 255),
             (f32::NAN, 0),
+            (f32::from_bits(0x7fc0_00ff), 0),
         ] {
             assert_eq!(to_byte(value), want, "{value}");
+        }
+        for bits in [0x7fc0_00ff, 0xffc0_0080] {
+            assert_eq!(to_signed_byte(f32::from_bits(bits)), 0);
         }
         assert_eq!(to_signed_byte(-1000.0), -128);
         assert_eq!(to_signed_byte(126.6), 127);

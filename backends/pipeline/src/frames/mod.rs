@@ -25,6 +25,7 @@ pub use layout::{
 };
 pub use ports::{FrameSource, FrameTarget};
 
+pub(crate) use colour::to_byte;
 pub(crate) use ports::{FramePorts, check_apart};
 
 use crate::{PipelineError, Rgb};

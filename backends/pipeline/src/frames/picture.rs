@@ -67,6 +67,12 @@ impl Picture {
         size: (usize, usize),
     ) -> Result<Self, PipelineError> {
         let refuse = |why: String| PipelineError::invalid("name", why);
+        // Its frames lie between channels and height.
+        if layout == PictureLayout::Ncthw {
+            return Err(refuse(format!(
+                "has the layout {layout}, which is no picture"
+            )));
+        }
         let rank = spec.shape.len();
         let leading = rank.checked_sub(3).map(|at| &spec.shape[..at]);
         if leading.is_none_or(|dims| dims.iter().any(|dim| dim.is_some_and(|dim| dim != 1))) {

@@ -35,8 +35,8 @@ pub(super) struct Detected<'a> {
     pub boxes: Table<'a>,
     /// Scores of classes, where they are apart.
     pub scores: Option<Table<'a>>,
-    /// The class of each candidate, where its score is of that alone.
-    pub classes: Option<Vec<u32>>,
+    /// The class of each candidate, where its score is of that alone; `None` for what is none.
+    pub classes: Option<Vec<Option<u32>>>,
 }
 
 /// A box in what the model sees.
@@ -46,14 +46,15 @@ struct Candidate {
     edges: [f64; SIDES],
 }
 
-/// The boxes of a frame of `size` (width, height), the best first: those above the least score, without those that
-/// overlap a better one by too much (greedy non-maximum suppression).
+/// The boxes of a frame of `size` (width, height), the best first: those above the least score and at least in part in
+/// the frame, without those that overlap a better one by too much (greedy non-maximum suppression).
 pub(super) fn boxes(
     spec: &DetectionSpec,
     detected: &Detected<'_>,
     picture: &Picture,
     size: (usize, usize),
 ) -> Vec<LabelledBox> {
+    let place = picture.place(size.0, size.1);
     let mut candidates: Vec<Candidate> = (0..detected.boxes.candidates)
         .filter_map(|at| {
             let (class, score) = detected.best_of(at, spec)?;
@@ -71,11 +72,11 @@ pub(super) fn boxes(
                 edges,
             })
         })
+        .filter(|candidate| in_frame(candidate, place, size).is_some())
         .collect();
     // The order is the model's among equals, so that results are the same everywhere.
     candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
     candidates.truncate(CANDIDATES_MAX);
-    let place = picture.place(size.0, size.1);
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in candidates {
         if kept.len() >= spec.boxes_max {
@@ -98,7 +99,7 @@ pub(super) fn boxes(
 }
 
 impl Detected<'_> {
-    /// The best class of a candidate, and its score; the first among equals.
+    /// The best class of a candidate, and its score; the first among equals. `None` without a class or a score.
     fn best_of(&self, at: usize, spec: &DetectionSpec) -> Option<(u32, f32)> {
         let (table, offset) = match &self.scores {
             Some(table) => (table, 0),
@@ -117,7 +118,8 @@ impl Detected<'_> {
             }
         }
         if let Some(classes) = &self.classes {
-            return Some((*classes.get(at)?, *scores.first()?)).filter(|it| it.1.is_finite());
+            let class = (*classes.get(at)?)?;
+            return Some((class, *scores.first()?)).filter(|it| it.1.is_finite());
         }
         let mut best: Option<(u32, f32)> = None;
         for (class, score) in (0..).zip(scores.iter().map(|score| score * factor[0])) {

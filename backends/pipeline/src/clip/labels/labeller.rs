@@ -19,6 +19,8 @@ use std::sync::Arc;
 const TENSOR_BYTES_MAX: usize = 1 << 30;
 /// Numbers of an output that are looked at.
 const OUTPUT_ELEMENTS_MAX: usize = 1 << 24;
+/// The first number that is too large for a class.
+const CLASSES_END: f32 = 4_294_967_296.0;
 
 /// What [`Labeller::step`] came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -244,7 +246,8 @@ impl Labeller {
             }
             _ => None,
         };
-        let classes = classes.map(|output| class_numbers(&self.session.output(output)?));
+        let classes =
+            classes.map(|output| class_numbers(&self.bounded_output(output)?, self.names.len()));
         let classes = classes.transpose()?;
         let offset = 4 + usize::from(spec.objectness);
         let (numbers, taken) = match &score_table {
@@ -275,18 +278,25 @@ impl Labeller {
     }
 
     fn floats(&self, output: usize) -> Result<Vec<f32>, PipelineError> {
+        Ok(self.bounded_output(output)?.read::<f32>()?)
+    }
+
+    fn bounded_output(&self, output: usize) -> Result<Tensor, PipelineError> {
         let tensor = self.session.output(output)?;
         if tensor.elements() > OUTPUT_ELEMENTS_MAX {
             let why = format!("has over {OUTPUT_ELEMENTS_MAX} elements");
             return Err(PipelineError::graph(&self.output_name(output), why));
         }
-        Ok(tensor.read::<f32>()?)
+        Ok(tensor)
     }
 
     fn output_name(&self, output: usize) -> String {
         match &self.ports {
             Ports::Scores { spec, .. } => spec.output.clone(),
             Ports::Boxes { boxes, spec, .. } if *boxes == output => spec.boxes.clone(),
+            Ports::Boxes { classes, spec, .. } if *classes == Some(output) => {
+                spec.classes.clone().unwrap_or_default()
+            }
             Ports::Boxes { spec, .. } => spec.scores.clone().unwrap_or_default(),
         }
     }
@@ -448,31 +458,26 @@ fn table<'a>(
     })
 }
 
-/// Classes of candidates; what is no class becomes the largest number.
-fn class_numbers(tensor: &Tensor) -> Result<Vec<u32>, PipelineError> {
-    let no_class = u32::MAX;
-    Ok(match tensor.dtype() {
+/// Classes of candidates; `None` for what is no class. There are `names` classes, or any number where that is 0.
+fn class_numbers(tensor: &Tensor, names: usize) -> Result<Vec<Option<u32>>, PipelineError> {
+    let classes: Vec<Option<u32>> = match tensor.dtype() {
         DType::I64 => {
             let values = tensor.read::<i64>()?;
-            values
-                .iter()
-                .map(|&v| u32::try_from(v).unwrap_or(no_class))
-                .collect()
+            values.iter().map(|&v| u32::try_from(v).ok()).collect()
         }
         DType::I32 => {
             let values = tensor.read::<i32>()?;
-            values
-                .iter()
-                .map(|&v| u32::try_from(v).unwrap_or(no_class))
-                .collect()
+            values.iter().map(|&v| u32::try_from(v).ok()).collect()
         }
         _ => {
             let values = tensor.read::<f32>()?;
-            // The conversion saturates, and makes 0 of NaN.
-            values
-                .iter()
-                .map(|&v| if v < 0.0 { no_class } else { v as u32 })
-                .collect()
+            let class = |&v: &f32| (0.0..CLASSES_END).contains(&v).then_some(v as u32);
+            values.iter().map(class).collect()
         }
-    })
+    };
+    let is_known = |class: &u32| names == 0 || (*class as usize) < names;
+    Ok(classes
+        .into_iter()
+        .map(|class| class.filter(is_known))
+        .collect())
 }

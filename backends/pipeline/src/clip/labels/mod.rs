@@ -6,8 +6,20 @@ mod labeller;
 mod picture;
 mod scores;
 
+use crate::PipelineError;
+use mote_api::{InputHint, LabellingSpec, TensorSpec};
+
 pub use file::{LABEL_BYTES_MAX, LABELS_BYTES_MAX, LABELS_MAX, read_labels};
 pub use labeller::{LabelStep, Labeller};
+
+/// Shape of the input of a labeller's frames.
+pub(crate) fn picture_shape(
+    input: &TensorSpec,
+    spec: &LabellingSpec,
+    hint: Option<&InputHint>,
+) -> Result<Vec<usize>, PipelineError> {
+    Ok(picture::Picture::new(input, spec, hint)?.shape)
+}
 
 /// A class, and how sure the model is.
 #[derive(Clone, Debug, PartialEq)]

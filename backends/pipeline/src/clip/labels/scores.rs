@@ -3,13 +3,17 @@
 use super::Label;
 use mote_api::{Activation, ClassificationSpec};
 
-/// Makes scores of numbers, in place. What is not finite stays so.
+/// Makes scores of numbers, in place. What is no finite number gives no finite score either, but for the 0 that the
+/// softmax makes of −∞.
 pub(super) fn activate(activation: Activation, values: &mut [f32]) {
     match activation {
         Activation::None => {}
         Activation::Sigmoid => {
             for value in values {
-                *value = 1.0 / (1.0 + (-*value).exp());
+                *value = match value.is_finite() {
+                    true => 1.0 / (1.0 + (-*value).exp()),
+                    false => f32::NAN,
+                };
             }
         }
         Activation::Softmax => {
@@ -38,4 +42,24 @@ pub(super) fn best(spec: &ClassificationSpec, scores: &[f32]) -> Vec<Label> {
         score: scores[class],
     };
     enough.take(spec.top).map(label).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_finite_is_no_score() {
+        for activation in [Activation::None, Activation::Sigmoid, Activation::Softmax] {
+            for rubbish in [f32::NAN, f32::INFINITY] {
+                let mut values = [0.0, rubbish];
+                activate(activation, &mut values);
+                assert!(!values[1].is_finite(), "{activation:?}: {values:?}");
+            }
+        }
+        let mut values = [0.0, f32::NEG_INFINITY, f32::MIN, f32::MAX];
+        activate(Activation::Sigmoid, &mut values);
+        assert!(values[1].is_nan(), "{values:?}");
+        assert_eq!((values[0], values[2], values[3]), (0.5, 0.0, 1.0));
+    }
 }
