@@ -162,6 +162,8 @@ pub struct Scratch {
     choices: Vec<(u32, f32)>,
     members: Vec<Member>,
     groups: Vec<Group>,
+    /// Queries of an attention.
+    pub(crate) turned: Vec<f32>,
     pub(crate) marks: Vec<AtomicBool>,
 }
 

@@ -1,12 +1,13 @@
 //! Kernels of our own, for what no library that Mote loads computes both fast and in place: products
 //! with quantised matrices, and whole Mixture-of-Experts feed-forward blocks, on the CPU, over weights
-//! that are read where they lie, as in a mapped file. Nothing is prepared at load, and there is no
-//! second copy.
+//! that are read where they lie, as in a mapped file, and attention of many conversations over their
+//! caches. Nothing is prepared at load, and there is no second copy.
 //!
 //! * `layout`: how quantised matrices lie in memory, and how they are laid out.
 //! * `ffn`: the block: [`MoeFfn`].
 //! * `product`: one matrix alone: [`Product`].
 //! * `routing`: which experts work on a token.
+//! * `attention`: grouped-query attention and its cache: [`Attention`]; `attend`: the arithmetic of it.
 //! * `isa`: products of quantised matrices and vectors, per instruction set: AVX-512 with VNNI,
 //!   AVX2, NEON with and without dot products, and portable code. The choice is made at run time.
 //! * `float`: arithmetic that is the same on all of them.
@@ -18,7 +19,8 @@
 //! their numbers, the shared one last. The router and the shared expert's switch are f32 and are not
 //! quantised, nor is what they multiply: each logit is four sums, whose columns take turns. So what a row
 //! gives has the same bits, where it is a number, for any number of threads, beside any other rows, and on
-//! any instruction set. Where a row has an infinity or what is no number, what it gives is no number either;
+//! any instruction set. Attention is f32 throughout, and likewise: the same bits for any number of positions at once,
+//! beside any other rows. Where a row has an infinity or what is no number, what it gives is no number either;
 //! which bits say so may differ.
 //!
 //! **Unsafe.** Each instruction set has its door, and so have prefetching and panels of results; all of them
@@ -29,6 +31,8 @@
 
 #![deny(unsafe_code)]
 
+mod attend;
+mod attention;
 mod ffn;
 mod float;
 mod isa;
@@ -37,6 +41,7 @@ mod parallel;
 mod product;
 mod routing;
 
+pub use attention::{Asked, Attention, AttentionError, Cache, Projected};
 pub use ffn::{Expert, FfnError, MoeFfn, Scratch, Shared, Weights};
 pub use isa::Kernels;
 pub use layout::{BLOCK, Bits, LayoutError, TILE_ROWS, pack_tile, tile_bytes};

@@ -25,11 +25,14 @@ impl Parallel for Alone {
     }
 }
 
-/// A matrix of results, `[rows, panels × width]`, whose panels of `width` columns are written by
-/// different threads.
+/// A matrix of results, `[rows, columns × width]`, whose panels, each `width` columns of a band of rows,
+/// are written by different threads.
 pub(crate) struct Panels<'a, T> {
     start: *mut T,
     rows: usize,
+    /// Rows of a panel; the last ones may have less.
+    band: usize,
+    columns: usize,
     width: usize,
     /// Which panels have been taken.
     taken: &'a [AtomicBool],
@@ -47,16 +50,33 @@ impl<'a, T> Panels<'a, T> {
     /// # Panics
     /// If that is not what `target` can be.
     pub fn new(target: &'a mut [T], rows: usize, taken: &'a mut [AtomicBool]) -> Self {
-        let cells = rows * taken.len();
+        Self::in_bands(target, (rows, rows), taken)
+    }
+
+    /// Likewise, in bands of `band` rows each: panels are counted band by band.
+    ///
+    /// # Panics
+    /// Likewise.
+    pub fn in_bands(
+        target: &'a mut [T],
+        (rows, band): (usize, usize),
+        taken: &'a mut [AtomicBool],
+    ) -> Self {
+        let band = band.max(1);
+        let bands = rows.div_ceil(band).max(1);
+        let columns = taken.len() / bands;
+        let cells = rows * columns;
         let width = target.len().checked_div(cells).unwrap_or(0);
         assert!(
-            cells.checked_mul(width) == Some(target.len()),
+            cells.checked_mul(width) == Some(target.len()) && columns * bands == taken.len(),
             "panels must fill their matrix"
         );
         taken.iter_mut().for_each(|mark| *mark.get_mut() = false);
         Self {
             start: target.as_mut_ptr(),
             rows,
+            band,
+            columns,
             width,
             taken,
             target: PhantomData,
@@ -68,7 +88,8 @@ impl<'a, T> Panels<'a, T> {
         let taken = self.taken.get(index)?.swap(true, Ordering::Relaxed);
         (!taken).then_some(Panel {
             of: self,
-            first: index * self.width,
+            top: index / self.columns * self.band,
+            first: index % self.columns * self.width,
         })
     }
 }
@@ -76,6 +97,7 @@ impl<'a, T> Panels<'a, T> {
 /// One panel.
 pub(crate) struct Panel<'a, T> {
     of: &'a Panels<'a, T>,
+    top: usize,
     first: usize,
 }
 
@@ -85,16 +107,20 @@ impl<T> Panel<'_, T> {
     /// # Panics
     /// If there is no such row.
     pub fn row(&mut self, row: usize) -> &mut [T] {
-        assert!(row < self.of.rows, "a row of the panel");
-        let stride = self.of.taken.len() * self.of.width;
-        // SAFETY: `new` checked that `rows × stride` elements lie at `start`, which are borrowed
-        // mutably as long as `of` lives; `row` is below `rows`, and `first + width` at most
-        // `stride` because `take` found a mark for it. No other reference reaches these elements:
-        // a panel is taken once, rows and panels do not overlap, and the caller's borrow of
+        let whole = self.top + row;
+        assert!(
+            row < self.of.band && whole < self.of.rows,
+            "a row of the panel"
+        );
+        let stride = self.of.columns * self.of.width;
+        // SAFETY: `in_bands` checked that `rows × stride` elements lie at `start`, which are borrowed
+        // mutably as long as `of` lives; `whole` is below `rows`, and `first + width` at most
+        // `stride` because it is that of one of the columns. No other reference reaches these elements:
+        // a panel is taken once, rows, bands and columns do not overlap, and the caller's borrow of
         // `self` ends before the next.
         unsafe {
             std::slice::from_raw_parts_mut(
-                self.of.start.add(row * stride + self.first),
+                self.of.start.add(whole * stride + self.first),
                 self.of.width,
             )
         }

@@ -1,7 +1,8 @@
-//! Grouped-query attention with rotary positions and a key/value cache.
+//! Grouped-query attention with rotary positions and a key/value cache: an operator of Mote's own beside
+//! matrices in its layout, which `mote-kernels` computes, or else ONNX Runtime's.
 
 use super::{
-    Blueprint, CacheStorage, Gives,
+    Blueprint, CacheStorage, Gives, Layout,
     cache::{as_halves, cast, scales},
     linear::linear_biased,
 };
@@ -11,6 +12,8 @@ use crate::{
     onnx::{GraphWriter, Node, proto::DataType},
 };
 
+/// What heads of our own operator are multiples of.
+const HEAD_PARTS: usize = 16;
 const COS: &str = "rotary.cos";
 const SIN: &str = "rotary.sin";
 
@@ -138,6 +141,18 @@ pub(super) fn reshape(
     graph.node(Node::standard("Reshape", name).inputs(&[input, &shape]))
 }
 
+/// Whether the attention is Mote's own operator: where matrices are its own, too, and its kernel computes
+/// what there is to be computed.
+fn is_own(blueprint: &Blueprint<'_>) -> bool {
+    let (config, precision) = (blueprint.source.config(), blueprint.precision);
+    precision.layout == Layout::Kernels
+        && precision.weights.code_bits().is_some()
+        && precision.cache == CacheStorage::F32
+        && blueprint.gives == Gives::Logits
+        && config.head_dim.is_multiple_of(HEAD_PARTS)
+        && config.rotary_dim() > 0
+}
+
 /// Adds the attention itself over queries, keys and values, or over all of them packed in
 /// the first. Without a cache the past is left out, and nobody reads the present.
 pub(super) fn core(
@@ -172,7 +187,11 @@ pub(super) fn core(
         cos,
         sin,
     ];
-    let mut node = Node::contrib("GroupQueryAttention", &name);
+    let is_own = is_own(blueprint);
+    let mut node = match is_own {
+        true => Node::own("CachedAttention", &name),
+        false => Node::contrib("GroupQueryAttention", &name),
+    };
     if cache == CacheStorage::Int8 {
         // Between tables and scales: positions, a bias, sinks.
         inputs.extend([const { String::new() }; 3]);
@@ -183,6 +202,9 @@ pub(super) fn core(
             .int("kv_cache_bit_width", 8);
     }
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    if !is_own {
+        node = node.int("do_rotary", 1).float("softcap", 0.0);
+    }
     let attended = graph.node(
         node.inputs(&inputs)
             .outputs(&[
@@ -193,11 +215,9 @@ pub(super) fn core(
             .int("num_heads", config.heads)
             .int("kv_num_heads", config.kv_heads)
             .float("scale", config.attention.scale)
-            .int("do_rotary", 1)
             .int("rotary_interleaved", config.rope.interleaved.into())
             // As many keys as the window has tokens; measured, as versions have differed.
-            .signed("local_window_size", window)
-            .float("softcap", 0.0),
+            .signed("local_window_size", window),
     );
     Ok(match halves {
         true => cast(

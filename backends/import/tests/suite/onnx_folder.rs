@@ -3,8 +3,8 @@
 use std::{collections::HashMap, fs, path::PathBuf};
 
 use mote_import::{
-    Carve, Digest, ImportOptions, ImportReport, Layout, Licence, Precision, Storage, Target,
-    import,
+    CacheStorage, Carve, Digest, ImportOptions, ImportReport, Layout, Licence, Precision, Storage,
+    Target, import,
     onnx::proto::{DataLocation, DataType, ModelProto, NodeProto},
 };
 use prost::Message;
@@ -209,6 +209,26 @@ fn attention_weights_are_packed_and_rotary_halves_are_apart() {
     assert_eq!(attribute(node, "kv_num_heads").0, Some(1));
     assert_eq!(attribute(node, "do_rotary").0, Some(1));
     assert_eq!(attribute(node, "scale").1, Some(1.0 / 32f32.sqrt()));
+}
+
+#[test]
+fn attention_beside_matrices_in_our_layout_is_our_own_operator() {
+    let imported = Imported::with(Precision::uniform(Storage::Int8), None);
+    let node = imported.node("CachedAttention");
+    assert_eq!(node.domain(), "org.moted");
+    assert_eq!(attribute(node, "num_heads").0, Some(2));
+    assert_eq!(attribute(node, "kv_num_heads").0, Some(1));
+    assert_eq!(attribute(node, "local_window_size").0, Some(-1));
+    assert_eq!(attribute(node, "rotary_interleaved").0, Some(0));
+    assert_eq!(attribute(node, "scale").1, Some(1.0 / 32f32.sqrt()));
+    // Its kernel keeps 32-bit floats only, and graphs without a code of ours run anywhere.
+    let halves = Precision {
+        cache: CacheStorage::F16,
+        ..Precision::uniform(Storage::Int8)
+    };
+    for other in [halves, Precision::uniform(Storage::F32)] {
+        Imported::with(other, None).node("GroupQueryAttention");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use super::{Kernels, Sums};
 use crate::{
     Score,
+    attend::{self, Band},
     float::{self, Quantised},
     layout::{Bits, Tile},
 };
@@ -24,6 +25,7 @@ static KERNELS: Kernels = Kernels {
     swiglu,
     router,
     scores,
+    attend,
 };
 
 /// The kernels, if this processor can run them.
@@ -76,6 +78,15 @@ fn router(input: &[f32], weight: &[f32], logits: &mut [f32]) {
     }
     // SAFETY: the processor can.
     unsafe { inner(input, weight, logits) }
+}
+
+fn attend(band: Band<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+    #[target_feature(enable = "avx2,fma")]
+    fn inner(band: Band<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        attend::attend::<8, 2, 32>(band, scores, out);
+    }
+    // SAFETY: the processor can.
+    unsafe { inner(band, scores, out) }
 }
 
 fn scores(score: Score, values: &mut [f32]) {

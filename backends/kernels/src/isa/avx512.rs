@@ -5,6 +5,7 @@
 use super::{Kernels, Sums};
 use crate::{
     Score,
+    attend::{self, Band},
     float::{self, Quantised},
     layout::{Bits, Tile},
 };
@@ -21,6 +22,7 @@ static KERNELS: Kernels = Kernels {
     swiglu,
     router,
     scores,
+    attend,
 };
 
 /// The kernels, if this processor can run them.
@@ -82,6 +84,15 @@ fn router(input: &[f32], weight: &[f32], logits: &mut [f32]) {
     }
     // SAFETY: the processor can.
     unsafe { inner(input, weight, logits) }
+}
+
+fn attend(band: Band<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+    fn inner(band: Band<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        attend::attend::<16, 4, 64>(band, scores, out);
+    }
+    // SAFETY: the processor can.
+    unsafe { inner(band, scores, out) }
 }
 
 fn scores(score: Score, values: &mut [f32]) {

@@ -18,6 +18,7 @@ use prefetch::ahead;
 
 use crate::{
     Score,
+    attend::Band,
     float::Quantised,
     layout::{TILE_ROWS, Tile},
 };
@@ -40,6 +41,8 @@ pub struct Kernels {
     pub(crate) swiglu: fn(gate: &Sums, up: &Sums, out: &mut Sums),
     pub(crate) router: fn(input: &[f32], weight: &[f32], logits: &mut [f32]),
     pub(crate) scores: fn(score: Score, values: &mut [f32]),
+    /// Attention of a band into `[queries, group, dim]`, with memory for scores that is used again.
+    pub(crate) attend: fn(band: Band<'_>, scores: &mut Vec<f32>, out: &mut [f32]),
 }
 
 impl Kernels {

@@ -4,6 +4,7 @@
 
 use super::{Kernels, Sums};
 use crate::{
+    attend,
     float::{self, Quantised},
     layout::{BLOCK, Bits, Tile},
 };
@@ -29,6 +30,7 @@ const PLAIN: Kernels = Kernels {
     swiglu: float::swiglu,
     router: float::router,
     scores: float::scores,
+    attend: attend::attend::<8, 2, 32>,
 };
 static WITHOUT_DOT: Kernels = PLAIN;
 

@@ -2,6 +2,7 @@
 
 use super::{Kernels, Sums};
 use crate::{
+    attend,
     float::{self, Quantised},
     layout::{BLOCK, Bits, TILE_ROWS, Tile},
 };
@@ -14,6 +15,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     swiglu: float::swiglu,
     router: float::router,
     scores: float::scores,
+    attend: attend::attend::<8, 2, 16>,
 };
 
 fn multiply(tile: Tile<'_>, inputs: &[&[Quantised]], sums: &mut [Sums]) {

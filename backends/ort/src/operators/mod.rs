@@ -3,6 +3,7 @@
 //! mapped data file.
 //!
 //! * `moe`: `MoeFeedForward`, a whole Mixture-of-Experts block.
+//! * `attention`: `CachedAttention`, grouped-query attention that writes to its cache.
 //! * `product`: `TiledMatMul`, the product with one quantised matrix, and `TiledGather`, rows of one.
 //!
 //! A model file may be hostile: sizes, attributes and constants that do not fit together are an error
@@ -10,6 +11,7 @@
 //! anything. Attributes that an operator does not know are passed over, and so is what weights' bytes
 //! say: all of them are numbers to the kernels.
 
+mod attention;
 mod moe;
 mod product;
 
@@ -32,6 +34,7 @@ pub(crate) fn domain() -> Result<OperatorDomain, ort::Error> {
     let scratch = SharedScratch::default();
     OperatorDomain::new(DOMAIN)?
         .add(moe::MoeFeedForward(scratch.clone()))?
+        .add(attention::CachedAttention(scratch.clone()))?
         .add(product::TiledMatMul(scratch))?
         .add(product::TiledGather)
 }

@@ -1,5 +1,6 @@
 //! The ONNX Runtime backend through its public door, on a real library and tiny models.
 
+mod attention;
 mod cancel;
 mod device;
 mod faulty;

@@ -4,6 +4,7 @@
 /// Element types of onnx.proto.
 pub const FLOAT: u64 = 1;
 pub const UINT8: u64 = 2;
+pub const INT32: u64 = 6;
 pub const INT64: u64 = 7;
 pub const STRING: u64 = 8;
 pub const BOOL: u64 = 9;
@@ -119,11 +120,22 @@ impl Graph {
         to: &[&str],
         attributes: &[(&str, Attribute)],
     ) -> Self {
+        self.node_in(OURS, operator, (from, to), attributes)
+    }
+
+    /// A node of any domain with attributes.
+    pub fn node_in(
+        self,
+        domain: &str,
+        operator: &str,
+        (from, to): (&[&str], &[&str]),
+        attributes: &[(&str, Attribute)],
+    ) -> Self {
         let with = |node: Message, (name, value): &(&str, Attribute)| {
             node.bytes(5, &attribute(name, value).0)
         };
         let node = attributes.iter().fold(node(operator, from, to), with);
-        Self(self.0.bytes(1, &node.text(7, OURS).0))
+        Self(self.0.bytes(1, &node.text(7, domain).0))
     }
 
     /// A constant of bytes.

@@ -12,7 +12,7 @@ use super::segment::{DECODE, Denoisers, Pictures, Segment, stream};
 use super::{layout::Geometry, pixels};
 use crate::PipelineError;
 use crate::clip::Rgb;
-use mote_api::{Canceller, Digest, RunReport};
+use mote_api::{Canceller, Digest, RunReport, Tensor};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -80,19 +80,10 @@ enum Stage {
 
 /// What a decoder made of a segment.
 struct Decoded {
-    /// `[3, frames, height, width]`.
-    planes: Vec<f32>,
-    frames: usize,
-    /// Height and width.
-    size: (usize, usize),
+    /// `[1, 3, frames, height, width]`, as the decoder wrote them.
+    planes: Tensor,
     /// Frames that belong to the clip and are not handed out yet.
     left: std::ops::Range<usize>,
-}
-
-impl Decoded {
-    fn frame(&self, index: usize) -> Rgb {
-        pixels::from_planes(&self.planes, (self.frames, index), self.size)
-    }
 }
 
 /// What is to be encoded.
@@ -244,8 +235,9 @@ impl GenerationJob {
                 Some(frame) => {
                     let is_skipped = self.skip > 0;
                     self.skip -= u32::from(is_skipped);
-                    let step = (!is_skipped).then(|| GenerationStep::Frame(decoded.frame(frame)));
-                    (Stage::Frames(index, decoded), Ok(step))
+                    let made = (!is_skipped).then(|| pixels::from_planes(&decoded.planes, frame));
+                    let step = made.transpose().map(|made| made.map(GenerationStep::Frame));
+                    (Stage::Frames(index, decoded), step)
                 }
             },
         }
@@ -477,21 +469,15 @@ impl GenerationJob {
         let plan = &self.planned.segments[index];
         let (geometry, wanted) = (plan.geometry, plan.frames.clone());
         let video = self.as_video(&self.finished[index], &geometry);
-        let (planes, frames) = self.decode_latents(video, &geometry, stream(index, DECODE))?;
-        if frames < wanted.end {
-            let why = format!("came out with {frames} frames, not {}", geometry.frames);
-            return Err(PipelineError::graph("sample", why));
-        }
-        let decoded = Decoded {
-            planes,
-            frames,
-            size: (geometry.height, geometry.width),
-            left: wanted,
-        };
+        let planes = self.decode_latents(video, &geometry, stream(index, DECODE))?;
         let goes_on = index + 1 < self.planned.segments.len();
-        let last = decoded.left.clone().last().filter(|_| goes_on);
-        self.last_frame = last.map(|frame| decoded.frame(frame));
-        Ok(decoded)
+        let last = wanted.clone().last().filter(|_| goes_on);
+        let last = last.map(|frame| pixels::from_planes(&planes, frame));
+        self.last_frame = last.transpose()?;
+        Ok(Decoded {
+            planes,
+            left: wanted,
+        })
     }
 
     /// Latents as the scheduler works on them, as `[c, f, h, w]`.
@@ -503,13 +489,13 @@ impl GenerationJob {
         }
     }
 
-    /// Planes `[3, frames, height, width]` of latents `[c, f, h, w]`, and how many frames.
+    /// Planes `[1, 3, frames, height, width]` of latents `[c, f, h, w]`.
     fn decode_latents(
         &mut self,
         mut video: Vec<f32>,
         geometry: &Geometry,
         noise_stream: u32,
-    ) -> Result<(Vec<f32>, usize), PipelineError> {
+    ) -> Result<Tensor, PipelineError> {
         let graph = &self.model.decoder;
         latents::denormalise(&mut video, &self.model.layout);
         if let Some(index) = graph.timestep {
@@ -525,20 +511,13 @@ impl GenerationJob {
         let [frames, rows, columns] = geometry.latent;
         let shape = [1, geometry.channels, frames, rows, columns];
         self.decoder.set(graph.latents, &shape, &video)?;
+        let made = (frames - 1) * self.model.layout.frames_per_latent + 1;
+        let shape = [1, 3, made, geometry.height, geometry.width];
+        self.decoder.expect(graph.output, &shape)?;
         let report = self.decoder.run(&self.flag)?;
-        let want = [
-            Some(1),
-            Some(3),
-            None,
-            Some(geometry.height),
-            Some(geometry.width),
-        ];
-        let (planes, shape) = self.decoder.output(graph.output, &want)?;
-        if shape[2] == 0 {
-            return Err(PipelineError::graph("sample", "came out without frames"));
-        }
+        let planes = self.decoder.output_tensor(graph.output, &shape.map(Some))?;
         self.count(report);
-        Ok((planes, shape[2]))
+        Ok(planes)
     }
 
     /// The middle frame of the clip, or of its segment under way, as the last step estimates it; `None`
@@ -554,17 +533,14 @@ impl GenerationJob {
         let noise_stream = stream(*index, DECODE);
         let video = self.as_video(estimate, &geometry);
         let middle = geometry.latent[0] / 2;
-        let size = (geometry.height, geometry.width);
         if !self.model.decoder.is_open {
-            let (planes, frames) = self.decode_latents(video, &geometry, noise_stream)?;
-            let frame = pixels::from_planes(&planes, (frames, frames / 2), size);
-            return Ok(Some(frame));
+            let planes = self.decode_latents(video, &geometry, noise_stream)?;
+            return pixels::from_planes(&planes, planes.shape()[2] / 2).map(Some);
         }
         let cut = latents::frames(&video, &geometry, middle.saturating_sub(1)..middle + 1);
         let cut_geometry = geometry.with_latent_frames(middle.min(1) + 1);
-        let (planes, frames) = self.decode_latents(cut, &cut_geometry, noise_stream)?;
-        let frame = pixels::from_planes(&planes, (frames, frames - 1), size);
-        Ok(Some(frame))
+        let planes = self.decode_latents(cut, &cut_geometry, noise_stream)?;
+        pixels::from_planes(&planes, planes.shape()[2] - 1).map(Some)
     }
 
     /// What is needed to go on after the last whole step, elsewhere or later.

@@ -1,8 +1,9 @@
 //! Between pictures and what an autoencoder takes and gives.
 
+use super::runner::floats;
 use crate::PipelineError;
 use crate::clip::{Rgb, to_byte};
-use mote_api::FRAME_PIXELS_MAX;
+use mote_api::{FRAME_PIXELS_MAX, Tensor};
 
 const CHANNELS: usize = 3;
 
@@ -52,26 +53,33 @@ pub(super) fn to_planes(
     }
 }
 
-/// Frame `frame` of `planes` `[3, frames, height, width]`: clamped to -1..=1, 8 bits, rounded.
-pub(super) fn from_planes(
-    planes: &[f32],
-    (frames, frame): (usize, usize),
-    (height, width): (usize, usize),
-) -> Rgb {
+/// Frame `frame` of a decoder's output `[1, 3, frames, height, width]`: clamped to -1..=1, 8 bits, rounded.
+///
+/// # Errors
+/// When there is no such frame.
+pub(super) fn from_planes(planes: &Tensor, frame: usize) -> Result<Rgb, PipelineError> {
+    let &[1, CHANNELS, frames, height, width] = planes.shape() else {
+        let why = format!("came out as {:?}", planes.shape());
+        return Err(PipelineError::graph("sample", why));
+    };
+    let all = planes.reshaped(&[CHANNELS * frames, height * width])?;
+    let plane = |c: usize| -> Result<Vec<f32>, PipelineError> {
+        let index = c * frames + frame;
+        let plane = all.rows(index..index + 1).filter(|_| frame < frames);
+        let none = || PipelineError::graph("sample", format!("has no frame {frame}"));
+        Ok(floats(&plane.ok_or_else(none)?)?)
+    };
+    let (red, green, blue) = (plane(0)?, plane(1)?, plane(2)?);
     let mut rgb8 = vec![0; CHANNELS * height * width];
-    let [red, green, blue] = [0, 1, 2].map(|c| {
-        let start = (c * frames + frame) * height * width;
-        &planes[start..start + height * width]
-    });
     let pixels = rgb8.as_chunks_mut::<CHANNELS>().0.iter_mut();
     for (((pixel, r), g), b) in pixels.zip(red).zip(green).zip(blue) {
         *pixel = [r, g, b].map(|value| to_byte(value * 0.5 + 0.5));
     }
-    Rgb {
+    Ok(Rgb {
         width,
         height,
         rgb8,
-    }
+    })
 }
 
 /// Scales evenly until `height` x `width` is covered, and cuts out the middle.
@@ -147,8 +155,12 @@ mod tests {
         let made = picture(5, 3, |x, y| [x as u8 * 50, y as u8 * 100, 255]);
         let mut planes = vec![0.0; 3 * 2 * 15];
         to_planes(&made, (&mut planes, 2, 1), (3, 5));
-        assert_eq!(from_planes(&planes, (2, 1), (3, 5)), made);
-        assert_eq!(from_planes(&planes, (2, 0), (3, 5)).rgb8, [128; 45]);
+        let planes = Tensor::from_slice(&[1, 3, 2, 3, 5], &planes).expect("fits");
+        assert_eq!(from_planes(&planes, 1).expect("is there"), made);
+        assert_eq!(from_planes(&planes, 0).expect("is there").rgb8, [128; 45]);
+        from_planes(&planes, 2).expect_err("no such frame");
+        let planes = planes.reshaped(&[3, 2, 3, 5]).expect("as many");
+        from_planes(&planes, 0).expect_err("no clip");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 
 use crate::PipelineError;
 use half::{bf16, f16};
-use mote_api::{Cancel, Canceller, DType, Model, RunError, RunReport, Session, Tensor, TensorSpec};
+use mote_api::{
+    Cancel, Canceller, DType, Model, OutputTarget, RunError, RunReport, Session, Tensor,
+    TensorError, TensorSpec,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -142,6 +145,18 @@ impl Runner {
         Err(PipelineError::Cancelled)
     }
 
+    /// Has the next run write output `index` to memory of this shape, so that it need not be copied
+    /// there.
+    ///
+    /// # Errors
+    /// When the model fixes another shape.
+    pub fn expect(&mut self, index: usize, shape: &[usize]) -> Result<(), PipelineError> {
+        let tensor = Tensor::zeroed(self.model.signature().outputs[index].dtype, shape)?;
+        self.session
+            .bind_output(index, OutputTarget::Into(tensor))?;
+        Ok(())
+    }
+
     /// The numbers of output `index` of the last run, and its shape.
     ///
     /// # Errors
@@ -151,6 +166,19 @@ impl Runner {
         index: usize,
         shape: &[Option<usize>],
     ) -> Result<(Vec<f32>, Vec<usize>), PipelineError> {
+        let tensor = self.output_tensor(index, shape)?;
+        Ok((floats(&tensor)?, tensor.shape().to_vec()))
+    }
+
+    /// Output `index` of the last run, as [`Self::output`], where it lies.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn output_tensor(
+        &self,
+        index: usize,
+        shape: &[Option<usize>],
+    ) -> Result<Tensor, PipelineError> {
         let tensor = self.session.output(index)?;
         let have = tensor.shape();
         let fits = have.len() == shape.len()
@@ -163,17 +191,17 @@ impl Runner {
             let why = format!("came out as {have:?}, not {}", shape_text(shape));
             return Err(PipelineError::graph(name, why));
         }
-        let values = match tensor.dtype() {
-            DType::F16 => tensor.read::<f16>()?.into_iter().map(f16::to_f32).collect(),
-            DType::Bf16 => tensor
-                .read::<bf16>()?
-                .into_iter()
-                .map(bf16::to_f32)
-                .collect(),
-            _ => tensor.read()?,
-        };
-        Ok((values, have.to_vec()))
+        Ok(tensor)
     }
+}
+
+/// The numbers of a tensor of one of [`FLOATS`].
+pub(super) fn floats(tensor: &Tensor) -> Result<Vec<f32>, TensorError> {
+    Ok(match tensor.dtype() {
+        DType::F16 => converted(&tensor.read()?, f16::to_f32),
+        DType::Bf16 => converted(&tensor.read()?, bf16::to_f32),
+        _ => tensor.read()?,
+    })
 }
 
 fn converted<From: Copy, To>(values: &[From], convert: impl Fn(From) -> To) -> Vec<To> {
