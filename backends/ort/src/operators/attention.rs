@@ -106,8 +106,14 @@ impl Kernel for Attend {
         let (_, seqlens) = numbers(&seqlens, SEQLENS_NAME)?;
 
         let sizes = Sizes::new(past_keys.shape(), query.shape())?;
-        if past_values.shape() != past_keys.shape() || seqlens.len() != sizes.rows {
-            return Err(refused(PAST[1].1, "has other sizes"));
+        if past_values.shape() != past_keys.shape() {
+            return Err(refused(PAST[1].1, "has other sizes than past_key"));
+        }
+        if seqlens.len() != sizes.rows {
+            return Err(refused(
+                SEQLENS_NAME,
+                "is not one number for each of the rows",
+            ));
         }
         let said = self.attention;
         let attention = Attention {

@@ -13,7 +13,7 @@ use crate::ui::Ui;
 use anyhow::{Context, Result};
 use mote_api::Paths;
 use mote_client::Client;
-use mote_wire::types::{ChatMessage, Prompt, WorkOptions};
+use mote_wire::types::{ChatMessage, Done, Prompt, Receipt, WorkOptions};
 use serde::Serialize;
 
 const RUNTIME: &str = "onnxruntime-cpu";
@@ -22,13 +22,17 @@ pub const CLIPS: &str = "sample-clips";
 /// The clip of it that is shown.
 pub const CLIP_FILE: &str = "bikes.mp4";
 const ANSWER_TOKENS_MAX: u32 = 96;
+/// What the clip of words shows.
+const CLIP_PROMPT: &str = "a red square moves left";
+const CLIP_SEED: u64 = 7;
 /// RIFE takes a fraction of a second for a frame of this width on a small machine.
 const CLIP_WIDTH: u32 = 448;
 
 #[derive(Default, Serialize)]
 struct Shown {
     text: Option<generate::Answer>,
-    clip: Option<mote_wire::types::Receipt>,
+    clip: Option<Receipt>,
+    clip_of_words: Option<Receipt>,
     file_kind: Option<String>,
     missing: Vec<String>,
 }
@@ -46,6 +50,9 @@ pub fn demo(args: &Demo, ui: &Ui) -> Result<()> {
         text(&daemon.client, args, &mut shown, ui)?;
     }
     smooth(&daemon.client, args, &paths, &mut shown, ui)?;
+    if has_runtime(&paths)? {
+        clip_of_words(&daemon.client, args, &mut shown, ui)?;
+    }
     drop(daemon);
     for missing in &shown.missing {
         ui.note(format!("missing: {missing}"));
@@ -63,7 +70,7 @@ fn has_runtime(paths: &Paths) -> Result<bool> {
 
 /// Fetches, imports and installs what is not there. What cannot be had is noted, not fatal.
 fn prepare(args: &Demo, paths: &Paths, shown: &mut Shown, ui: &Ui) -> Result<()> {
-    for name in ["rife", "magika"] {
+    for name in ["rife", "magika", clip::DEFAULT_MODEL] {
         if !paths.stores[0].join(name).exists() {
             let source = store::bundled(name)?;
             store::install(&source, None, false, ui)?;
@@ -168,25 +175,70 @@ fn smooth(client: &Client, args: &Demo, paths: &Paths, shown: &mut Shown, ui: &U
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create {}", args.out.display()))?;
     let request = Clip {
-        model: "rife".into(),
         input: Some(fetch::folder_of(clips, paths).join(CLIP_FILE)),
-        generate: GenerateClipArgs::default(),
-        out: args.out.join("clip.mp4"),
         factor: Some(2),
-        tile_side_max: None,
-        show: false,
-        contact_sheet: Some(args.out.join("contact-sheet.png")),
         frames_max: Some(args.frames),
         width_max: Some(CLIP_WIDTH),
+        ..of_a_clip("rife", args, ["clip.mp4", "contact-sheet.png"])
+    };
+    let results = clip::Results::create(&request)?;
+    let done = clip::transform(client, &request, &results, ui)?;
+    shown.clip = Some(kept(client, &request, results, done, ui)?);
+    Ok(())
+}
+
+fn clip_of_words(client: &Client, args: &Demo, shown: &mut Shown, ui: &Ui) -> Result<()> {
+    heading(
+        ui,
+        "a sentence becomes a clip (shapes-clip, this project's own)",
+    );
+    ui.note(format!("> {CLIP_PROMPT}\n"));
+    let request = Clip {
+        generate: GenerateClipArgs {
+            prompt: vec![CLIP_PROMPT.to_owned()],
+            seed: Some(CLIP_SEED),
+            ..GenerateClipArgs::default()
+        },
+        ..of_a_clip(clip::DEFAULT_MODEL, args, ["words.mp4", "words.png"])
+    };
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot create {}", args.out.display()))?;
+    let results = clip::Results::create(&request)?;
+    let done = clip::generate(client, &request, &results, ui)?;
+    shown.clip_of_words = Some(kept(client, &request, results, done, ui)?);
+    Ok(())
+}
+
+/// What all clips of the demo are asked for with.
+fn of_a_clip(model: &str, args: &Demo, [out, sheet]: [&str; 2]) -> Clip {
+    Clip {
+        model: model.to_owned(),
+        input: None,
+        generate: GenerateClipArgs::default(),
+        out: args.out.join(out),
+        factor: None,
+        tile_side_max: None,
+        show: false,
+        contact_sheet: Some(args.out.join(sheet)),
+        frames_max: None,
+        width_max: None,
         height_max: None,
         frame_rate: None,
         speed: None,
         force: true,
         receipt: true,
         work: Work::default(),
-    };
-    let results = clip::Results::create(&request)?;
-    let done = clip::transform(client, &request, &results, ui)?;
+    }
+}
+
+/// Keeps a clip that was made, and tells of it.
+fn kept(
+    client: &Client,
+    request: &Clip,
+    results: clip::Results,
+    done: Done,
+    ui: &Ui,
+) -> Result<Receipt> {
     results.keep()?;
     ui.note(format!(
         "{} frames in {}\n",
@@ -194,9 +246,8 @@ fn smooth(client: &Client, args: &Demo, paths: &Paths, shown: &mut Shown, ui: &U
         request.out.display()
     ));
     ui.note(receipt_text(&done.receipt));
-    explain(client, "rife", ui)?;
-    shown.clip = Some(done.receipt);
-    Ok(())
+    explain(client, &request.model, ui)?;
+    Ok(done.receipt)
 }
 
 fn explain(client: &Client, model: &str, ui: &Ui) -> Result<()> {
