@@ -4,7 +4,11 @@ use crate::limits::{COMPILED_DEPTH_MAX, COMPILED_FOLDERS_MAX};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// A folder that was made or used within this time may belong to a worker that was started after the
+/// folders in use were listed.
+const FRESH: Duration = Duration::from_secs(60);
 
 struct Folder {
     path: PathBuf,
@@ -13,7 +17,7 @@ struct Folder {
 }
 
 /// Notes that folders are in use, and removes others until all together have no more than
-/// `bytes_max`; empty ones always. How many bytes are left.
+/// `bytes_max`; empty ones always. Those of the last minute stay. How many bytes are left.
 ///
 /// # Errors
 /// When the folder of all cannot be read. What cannot be removed is left, with a warning.
@@ -30,12 +34,15 @@ pub fn tidy(root: &Path, bytes_max: u64, in_use: &[PathBuf]) -> io::Result<u64> 
             continue;
         }
         let bytes = bytes_in(&path, COMPILED_DEPTH_MAX);
-        if in_use.contains(&path) {
+        let used = entry.metadata().and_then(|it| it.modified());
+        let used = used.unwrap_or(SystemTime::UNIX_EPOCH);
+        let is_used = in_use.contains(&path);
+        if is_used {
             touch(&path);
+        }
+        if is_used || used.elapsed().is_ok_and(|ago| ago < FRESH) {
             kept += bytes;
         } else {
-            let used = entry.metadata().and_then(|it| it.modified());
-            let used = used.unwrap_or(SystemTime::UNIX_EPOCH);
             others.push(Folder { path, bytes, used });
         }
     }
@@ -93,10 +100,10 @@ mod tests {
         };
         let oldest = make("oldest", 100, 400);
         let (old, new) = (make("old", 100, 300), make("new", 100, 200));
-        let empty = make("empty", 0, 0);
+        let (empty, fresh) = (make("empty", 0, 300), make("fresh", 0, 0));
         let left = tidy(root.path(), 250, std::slice::from_ref(&oldest)).expect("tidied");
         assert_eq!(left, 200);
-        assert!(oldest.exists() && new.exists());
+        assert!(oldest.exists() && new.exists() && fresh.exists());
         assert!(!old.exists() && !empty.exists());
         // It was used just now, so the other one is the longest unused.
         assert_eq!(tidy(root.path(), 100, &[]).expect("tidied"), 100);
