@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const MODEL: &str = "ltx";
 const SIDE: u32 = 32;
 const FRAMES: u32 = 9;
+/// The other model, whose graphs fix this.
+const WAN_FRAMES: u32 = 5;
 /// Steps of each of two shots, so many that there is time to do something between them.
 const STEPS: u32 = 300;
 const FRAME_BYTES: usize = (SIDE * SIDE * 3) as usize;
@@ -119,9 +121,19 @@ fn the_same_seed_gives_the_same_frames_and_the_receipt_lists_every_step() -> Res
 
     assert!(made(&client, |_| {})?.0 == frames);
     assert!(made(&client, |clip| clip.seed = Some(8))?.0 != frames);
-    let (other, done) = made(&client, |clip| clip.scheduler = Some("unipc".into()))?;
-    assert!(other != frames);
-    assert_eq!(done.receipt.scheduler, "UniPCMultistepScheduler");
+    let wan = |scheduler: Option<&str>| {
+        made(&client, |clip| {
+            clip.model = "wan".into();
+            clip.segments.truncate(1);
+            clip.segments[0].frames = Some(WAN_FRAMES);
+            clip.steps = Some(4);
+            clip.scheduler = scheduler.map(str::to_owned);
+        })
+    };
+    let ((own, of_own), (other, of_other)) = (wan(None)?, wan(Some("dpmpp-2m"))?);
+    assert!(own.len() == WAN_FRAMES as usize * FRAME_BYTES && own != other);
+    assert_eq!(of_own.receipt.scheduler, "FlowMatchEulerDiscreteScheduler");
+    assert_eq!(of_other.receipt.scheduler, "DPMSolverMultistepScheduler");
     // Without one, the receipt tells what gives the same again.
     let (drawn, done) = made(&client, |clip| clip.seed = None)?;
     let seed = done.receipt.seed;
@@ -316,6 +328,11 @@ fn what_cannot_be_made_is_refused_by_name() -> Result<()> {
     lying[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
     assert_eq!(refused(&|clip| clip.width = Some(33))?, "width");
     assert_eq!(refused(&|clip| clip.height = Some(16_384))?, "clip.height");
+    let field = refused(&|clip| {
+        clip.model = "wan".into();
+        clip.segments.truncate(1);
+    })?;
+    assert_eq!(field, "frames");
     // The model's schedule ends above 0, which DPM++ cannot follow.
     for name in ["magic", "dpmpp-2m"] {
         let field = refused(&|clip| clip.scheduler = Some(name.into()))?;

@@ -248,10 +248,12 @@ impl Planned {
             return Err(PipelineError::invalid("frames", why));
         }
         check_encoder(model, start, made)?;
+        let geometry = layout.geometry(made, height as usize, width as usize);
+        check_latents(model, &geometry)?;
         let mut plan = SegmentPlan {
             prompt: request.segments[index].prompt.clone(),
             start,
-            geometry: layout.geometry(made, height as usize, width as usize),
+            geometry,
             frames: before..wanted,
             steps: 0,
         };
@@ -432,6 +434,30 @@ fn check_encoder(model: &GenerationModel, start: Start, made: usize) -> Result<(
         }
         _ => Ok(()),
     }
+}
+
+/// That denoisers and decoder, where their graphs fix the sizes of latents, take those of this clip.
+fn check_latents(model: &GenerationModel, geometry: &Geometry) -> Result<(), PipelineError> {
+    let denoisers = std::iter::once(&model.denoiser).chain(&model.low_noise);
+    let denoisers = denoisers.map(|graph| &graph.model.signature().inputs[graph.hidden]);
+    let decoder = &model.decoder;
+    let decoder = &decoder.model.signature().inputs[decoder.latents];
+    // LTX's denoiser takes tokens, of which it cannot be told what they are.
+    let with_sizes = denoisers
+        .chain([decoder])
+        .filter(|spec| spec.shape.len() == 5);
+    for spec in with_sizes {
+        let have = ["frames", "height", "width"]
+            .into_iter()
+            .zip(geometry.latent);
+        for (fixed, (field, have)) in spec.shape[2..].iter().zip(have) {
+            if let Some(fixed) = fixed.filter(|fixed| *fixed != have) {
+                let why = format!("make latents of {have}, and {} takes {fixed}", spec.name);
+                return Err(PipelineError::invalid(field, why));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_pictures(
