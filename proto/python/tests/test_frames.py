@@ -107,8 +107,10 @@ def test_a_frame_may_lie_anywhere_in_an_array(daemon):
 
 def test_frames_that_do_not_hold_are_refused_by_field(daemon):
     with daemon.stream("halve", options=ONNXRUNTIME) as stream:
-        with pytest.raises(mote.Invalid) as refused:
+        with pytest.raises(ValueError, match="a plane ends at byte 921600 of an array of 100"):
             stream.push(x=mote.Frame(stream.empty((100,), np.uint8), "nv12", WIDTH, HEIGHT))
+        with pytest.raises(mote.Invalid) as refused:
+            stream.push(x=mote.Frame(stream.empty((HEIGHT, WIDTH, 3), np.uint8), "rgb8", WIDTH, HEIGHT, planes=[(0, 3)]))
         assert refused.value.field == "frames[x].planes[0].stride"
         with pytest.raises(ValueError, match="x is in no contiguous array"):
             stream.push(x=mote.Frame(np.zeros(100, np.uint8), "gray8", 10, 10))
