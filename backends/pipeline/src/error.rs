@@ -27,6 +27,16 @@ pub enum PipelineError {
         have_bytes: u64,
         bytes_max: u64,
     },
+    /// A clip may not take so much memory beside others of the same model.
+    #[error(
+        "frames and latents of the clip may need {need_bytes} bytes; \
+         {have_bytes} of the {bytes_max} for clips of this model are free"
+    )]
+    MemoryFull {
+        need_bytes: u64,
+        have_bytes: u64,
+        bytes_max: u64,
+    },
     /// A text to be embedded is longer than the context.
     #[error("text {index} has {tokens} tokens, the model's context holds {context_tokens}")]
     TextTooLong {

@@ -98,11 +98,15 @@ fn denoiser(float: DType, batch: i64, guidance: bool) -> (Arc<dyn Model>, Arc<Lo
 }
 
 fn open(denoiser: Arc<dyn Model>, float: DType) -> Result<Arc<GenerationModel>, PipelineError> {
+    opened(denoiser, float).map(Arc::new)
+}
+
+fn opened(denoiser: Arc<dyn Model>, float: DType) -> Result<GenerationModel, PipelineError> {
     let said = GenerationSpec {
         prompt_tokens: Some(5),
         ..GenerationSpec::default()
     };
-    GenerationModel::open(folder().path(), &said, denoiser, parts(float)).map(Arc::new)
+    GenerationModel::open(folder().path(), &said, denoiser, parts(float))
 }
 
 fn request(guidance: f32) -> GenerationRequest {
@@ -220,4 +224,32 @@ fn graphs_that_do_not_fit_are_refused_by_tensor() {
     );
     let extra = |it: &mut Signature| it.inputs.push(spec("pooled", DType::F32, &[1]));
     assert_eq!(refusal(extra), "pooled");
+}
+
+#[test]
+fn clips_of_a_model_share_its_memory_and_give_it_back() {
+    // 5 frames of 8 x 4, and 13 samples of two latent frames of one row and two columns.
+    let need: u64 = 4 * (3 * 5 * 8 * 4 + 13 * 2 * 2 * 2);
+    let model = |bytes_max| {
+        let (graph, ..) = denoiser(DType::F32, -1, false);
+        let model = opened(graph, DType::F32).expect("the parts fit");
+        Arc::new(model.with_memory(Some(bytes_max)))
+    };
+    let refused = |model| match GenerationJob::start(model, request(1.0), None).err() {
+        Some(PipelineError::MemoryFull {
+            need_bytes,
+            have_bytes,
+            bytes_max,
+        }) => [need_bytes, have_bytes, bytes_max],
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&model(need - 1)), [need, need - 1, need - 1]);
+    let model = model(2 * need + 1);
+    let one = GenerationJob::start(&model, request(1.0), None).expect("it fits");
+    let other = GenerationJob::start(&model, request(1.0), None).expect("it fits");
+    assert_eq!(refused(&model), [need, 1, 2 * need + 1]);
+    drop(one);
+    assert_eq!(run(&model, request(1.0)), 5);
+    drop(other);
+    assert_eq!(run(&model, request(1.0)), 5);
 }

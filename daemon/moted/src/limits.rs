@@ -181,6 +181,10 @@ pub const MODEL_OVERHEAD_BYTES: u64 = 48 << 20;
 pub const CACHE_CONVERSATIONS: u64 = 8;
 /// Frames being restored, with states and what runs take: more makes larger tiles, and no better frames.
 pub const RESTORATION_BYTES_MAX: u64 = 2 << 30;
+/// Frames and latents of clips on their way, of one model.
+pub const CLIPS_BYTES_MAX: u64 = 8 << 30;
+/// They take so much of the budget at most: a clip of a large model has half a gigabyte of frames.
+pub const CLIPS_BUDGET_PERCENT: u64 = 25;
 /// A text model's caches, or frames being restored, take so much of the budget at most.
 pub const CACHE_BUDGET_PERCENT: u64 = 12;
 /// Distance of two looks at the machine's load, while anything runs.

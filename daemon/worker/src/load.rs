@@ -166,7 +166,9 @@ pub fn load(
         Some(spec) => {
             let main = Arc::clone(&model);
             let made = GenerationModel::open(&folder, spec, main, parts).map_err(opened)?;
-            Some(Arc::new(made.with_identity(&command.model_digest)))
+            let memory = Some(command.cache_bytes_max).filter(|bytes| *bytes > 0);
+            let made = made.with_identity(&command.model_digest);
+            Some(Arc::new(made.with_memory(memory)))
         }
     };
     let labels = match &manifest.labels {

@@ -124,8 +124,17 @@ pub fn of_pipeline(error: &PipelineError) -> Status {
             need_bytes: *need_bytes,
             have_bytes: *bytes_max,
         },
-        // Other answers will end.
-        PipelineError::CacheFull { .. } => Status::Busy {
+        PipelineError::MemoryFull {
+            need_bytes,
+            bytes_max,
+            ..
+        } if need_bytes > bytes_max => Status::OverBudget {
+            what: "frames and latents of the clip".into(),
+            need_bytes: *need_bytes,
+            have_bytes: *bytes_max,
+        },
+        // Others will end.
+        PipelineError::CacheFull { .. } | PipelineError::MemoryFull { .. } => Status::Busy {
             retry_after_ms: CACHE_RETRY_MS,
         },
         PipelineError::Cancelled => Status::Cancelled,

@@ -2,6 +2,7 @@
 
 use super::checkpoint::{Checkpoint, UnderWay};
 use super::latents;
+use super::memory::Taken;
 use super::model::GenerationModel;
 use super::noise::gaussian;
 use super::plan::{GenerationPlan, Planned, SegmentPlan, Start};
@@ -64,6 +65,8 @@ pub struct GenerationJob {
     estimate: Option<(usize, Vec<f32>)>,
     report: RunReport,
     step_times_us: Vec<u64>,
+    /// Of the model's memory for clips.
+    _memory: Taken,
 }
 
 /// What the next step does.
@@ -103,13 +106,15 @@ impl GenerationJob {
     /// and handed out again, but for those of [`Self::skip_frames`].
     ///
     /// # Errors
-    /// [`PipelineError::Invalid`] names what the model cannot do; [`PipelineError::Checkpoint`].
+    /// [`PipelineError::Invalid`] names what the model cannot do; [`PipelineError::MemoryFull`];
+    /// [`PipelineError::Checkpoint`].
     pub fn start(
         model: &Arc<GenerationModel>,
         request: GenerationRequest,
         resume: Option<&[u8]>,
     ) -> Result<Self, PipelineError> {
         let mut planned = Planned::new(model, &request)?;
+        let memory = model.memory.take(planned.bytes(model, &request))?;
         let both = format!("{} {}", model.fingerprint, request.digest());
         let digest = Digest::of(both.as_bytes());
         let resumed = resume.map(|bytes| Checkpoint::read(bytes, &digest, &planned));
@@ -154,6 +159,7 @@ impl GenerationJob {
             estimate: None,
             report: RunReport::default(),
             step_times_us: Vec::new(),
+            _memory: memory,
         })
     }
 

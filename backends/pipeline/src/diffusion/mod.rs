@@ -21,6 +21,7 @@ mod guidance;
 mod job;
 mod latents;
 mod layout;
+mod memory;
 mod model;
 mod noise;
 mod parts;

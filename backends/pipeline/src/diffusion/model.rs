@@ -1,6 +1,7 @@
 //! [`GenerationModel`]: the graphs and files of one pipeline, checked against each other.
 
 use super::layout::{Class, Layout, malformed};
+use super::memory::Memory;
 use super::parts::{self, DecoderGraph, DenoiserGraph, EncoderGraph, TextGraph};
 use super::prompt::Prompts;
 use super::scheduler::{CONFIG_BYTES_MAX, SchedulerConfig};
@@ -72,6 +73,8 @@ pub struct GenerationModel {
     /// Of what was read, the graphs' signatures, and what [`Self::with_identity`] adds: checkpoints of another
     /// model are refused.
     pub(super) fingerprint: Digest,
+    /// For clips on their way.
+    pub(super) memory: Memory,
 }
 
 impl GenerationModel {
@@ -141,7 +144,16 @@ impl GenerationModel {
             decoder,
             encoder,
             fingerprint: Digest::of(fingerprint.as_bytes()),
+            memory: Memory::default(),
         })
+    }
+
+    /// Limits what clips on their way take together, as far as it is known before: frames, latents, and what they
+    /// are made of. Working memory of runs is the model's own.
+    #[must_use]
+    pub fn with_memory(mut self, bytes_max: Option<u64>) -> Self {
+        self.memory = bytes_max.map_or_else(Memory::default, Memory::of);
+        self
     }
 
     /// Tells this model from others of the same shape, such as by a digest of its files: checkpoints of another

@@ -14,6 +14,9 @@ pub const CLIP_SIDE_MAX: u32 = 1 << 14;
 pub const CLIP_FRAMES_MAX: u32 = 1 << 14;
 /// Pixels of all frames that are decoded at once: 121 of 1280×720 fit, and take some 5 GiB.
 pub const SEGMENT_PIXELS_MAX: u64 = 1 << 27;
+/// Copies of a segment's sample while a step is taken: what graphs are given and give, with and without
+/// guidance, its history and the estimate.
+const SAMPLE_COPIES: u64 = 12;
 /// Bytes of the latents of one segment.
 pub const LATENT_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a checkpoint.
@@ -292,6 +295,37 @@ impl Planned {
             }
             cause => PipelineError::Schedule(cause),
         })
+    }
+
+    /// What the clip takes: frames of the segment under way as they are decoded and, where there is an encoder of
+    /// pictures, encoded; latents; pictures that it is made of.
+    pub fn bytes(&self, model: &GenerationModel, request: &GenerationRequest) -> u64 {
+        let numbers = |count: usize| (count as u64).saturating_mul(size_of::<f32>() as u64);
+        let planes = self.segments.iter().map(|plan| {
+            let Geometry {
+                frames,
+                height,
+                width,
+                ..
+            } = plan.geometry;
+            numbers(frames.saturating_mul(height * width).saturating_mul(3))
+        });
+        let copies = 1 + u64::from(model.encoder.is_some());
+        let samples = self
+            .segments
+            .iter()
+            .map(|plan| numbers(plan.sample_elements()));
+        let finished: u64 = samples.clone().sum();
+        let pictures = [&request.first_image, &request.last_image]
+            .into_iter()
+            .flatten();
+        let pictures = pictures.chain(request.source.iter().flatten());
+        let pictures: u64 = pictures.map(|picture| picture.rgb8.len() as u64).sum();
+        let planes = planes.max().unwrap_or(0).saturating_mul(copies);
+        let samples = samples.max().unwrap_or(0).saturating_mul(SAMPLE_COPIES);
+        [planes, samples, finished, pictures]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 
     fn check_bytes(&self) -> Result<(), PipelineError> {

@@ -10,8 +10,8 @@ pub use stamp::Stamp;
 pub use verified::{Verified, VerifiedStore};
 
 use crate::limits::{
-    CACHE_BUDGET_PERCENT, CACHE_CONVERSATIONS, MODEL_OVERHEAD_BYTES, RESTORATION_BYTES_MAX,
-    SIMILAR_MAX,
+    CACHE_BUDGET_PERCENT, CACHE_CONVERSATIONS, CLIPS_BUDGET_PERCENT, CLIPS_BYTES_MAX,
+    MODEL_OVERHEAD_BYTES, RESTORATION_BYTES_MAX, SIMILAR_MAX,
 };
 use mote_api::{BackendKind, Manifest, Variant};
 use mote_wire::types::{ModelDetails, ModelInfo, Status, VariantInfo};
@@ -40,15 +40,21 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Memory beside the model, where models may take `budget_bytes`: of key and value caches, or of frames that
-    /// are restored; 0 for other models.
+    /// Memory beside the model, where models may take `budget_bytes`: of key and value caches, of frames that
+    /// are restored, or of clips that are made; 0 for other models.
     pub fn cache_bytes(&self, budget_bytes: u64) -> u64 {
-        let some = match (&self.manifest.text, &self.manifest.restoration) {
-            (Some(text), _) => CACHE_CONVERSATIONS.saturating_mul(text.cache_bytes_max()),
-            (None, Some(_)) => RESTORATION_BYTES_MAX,
-            (None, None) => return 0,
+        let manifest = &self.manifest;
+        let (some, percent) = match (&manifest.text, &manifest.restoration, &manifest.generation) {
+            (Some(text), ..) => {
+                let conversation = text.cache_bytes_max();
+                let all = CACHE_CONVERSATIONS.saturating_mul(conversation);
+                (all, CACHE_BUDGET_PERCENT)
+            }
+            (None, Some(_), _) => (RESTORATION_BYTES_MAX, CACHE_BUDGET_PERCENT),
+            (None, None, Some(_)) => (CLIPS_BYTES_MAX, CLIPS_BUDGET_PERCENT),
+            (None, None, None) => return 0,
         };
-        some.min(budget_bytes / 100 * CACHE_BUDGET_PERCENT)
+        some.min(budget_bytes / 100 * percent)
     }
 
     /// Memory of one loaded copy of a variant, without caches.

@@ -1,7 +1,7 @@
 //! The budget, evictions, pins, unloading.
 
 use crate::harness::*;
-use mote_api::{BackendKind, TextSpec};
+use mote_api::{BackendKind, GenerationSpec, TextSpec};
 use mote_wire::types::{Command, Reply, Request, Status};
 use moted::catalogue::{Catalogue, Found};
 use moted::core::Event;
@@ -105,6 +105,27 @@ fn caches_of_a_text_model_are_measured_by_their_devices_memory() {
         play.event(Event::Rescanned {
             catalogue: over(),
             flavours: flavours(),
+        });
+        play.connect(1);
+        play.ask(1, 1, infer("a"));
+        let (_, load) = play.begin_load();
+        assert_eq!(load.cache_bytes_max, share_bytes);
+    }
+}
+
+#[test]
+fn clips_on_their_way_have_a_share_beside_their_model() {
+    let mut entry = entry(&Model {
+        memory_bytes: MIB,
+        ..big("a")
+    });
+    entry.manifest.generation = Some(GenerationSpec::default());
+    for (budget, share_bytes) in [(1000 * MIB, 250 * MIB), (1 << 40, 8 << 30)] {
+        let mut play = Play::with(&[], Vec::new(), |settings| settings.budget_bytes = budget);
+        let found = Found::Model(Box::new(entry.clone()));
+        play.event(Event::Rescanned {
+            catalogue: Catalogue::new([("a".to_owned(), found)]),
+            flavours: Vec::new(),
         });
         play.connect(1);
         play.ask(1, 1, infer("a"));
