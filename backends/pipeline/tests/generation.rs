@@ -235,7 +235,13 @@ fn clips_of_a_model_share_its_memory_and_give_it_back() {
         let model = opened(graph, DType::F32).expect("the parts fit");
         Arc::new(model.with_memory(Some(bytes_max)))
     };
-    let refused = |model| match GenerationJob::start(model, request(1.0), None).err() {
+    let refused = |model: &Arc<GenerationModel>| match GenerationJob::start(
+        model,
+        request(1.0),
+        None,
+    )
+    .err()
+    {
         Some(PipelineError::MemoryFull {
             need_bytes,
             have_bytes,

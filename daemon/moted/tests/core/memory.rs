@@ -121,11 +121,11 @@ fn clips_on_their_way_have_a_share_beside_their_model() {
     });
     entry.manifest.generation = Some(GenerationSpec::default());
     for (budget, share_bytes) in [(1000 * MIB, 250 * MIB), (1 << 40, 8 << 30)] {
-        let mut play = Play::with(&[], Vec::new(), |settings| settings.budget_bytes = budget);
+        let mut play = Play::with(&[], flavours(), |settings| settings.budget_bytes = budget);
         let found = Found::Model(Box::new(entry.clone()));
         play.event(Event::Rescanned {
             catalogue: Catalogue::new([("a".to_owned(), found)]),
-            flavours: Vec::new(),
+            flavours: flavours(),
         });
         play.connect(1);
         play.ask(1, 1, infer("a"));
