@@ -181,7 +181,12 @@ pub const MODEL_OVERHEAD_BYTES: u64 = 48 << 20;
 pub const CACHE_CONVERSATIONS: u64 = 8;
 /// Frames being restored, with states and what runs take: more makes larger tiles, and no better frames.
 pub const RESTORATION_BYTES_MAX: u64 = 2 << 30;
-/// Frames and latents of clips on their way, of one model.
+/// Frames and latents of clips on their way, of one model: as much as the frames of so many clips of the
+/// sizes that its manifest says, and from [`CLIPS_BYTES_MIN`] to [`CLIPS_BYTES_MAX`].
+pub const CLIPS_AT_ONCE: u64 = 16;
+/// Enough for some clips of a small model.
+pub const CLIPS_BYTES_MIN: u64 = 256 << 20;
+/// Where the sizes are not said, and at most.
 pub const CLIPS_BYTES_MAX: u64 = 8 << 30;
 /// They take so much of the budget at most: a clip of a large model has half a gigabyte of frames.
 pub const CLIPS_BUDGET_PERCENT: u64 = 25;

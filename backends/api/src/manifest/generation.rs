@@ -80,6 +80,19 @@ pub struct GenerationSpec {
 }
 
 impl GenerationSpec {
+    /// Bytes of the frames of a clip of the sizes that are said, as f32; `None` where one is not.
+    pub fn clip_bytes(&self) -> Option<u64> {
+        let sizes = [
+            self.width?,
+            self.height?,
+            self.frames?,
+            3,
+            size_of::<f32>() as u32,
+        ];
+        let product = |bytes: u64, size: u32| bytes.saturating_mul(size.into());
+        Some(sizes.into_iter().fold(1, product))
+    }
+
     /// Checks sizes and levels; else the field and why.
     pub(super) fn check(&self) -> Result<(), (String, String)> {
         let refuse = |field: &str, why: String| Err((format!("generation.{field}"), why));

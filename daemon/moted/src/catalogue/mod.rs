@@ -10,8 +10,8 @@ pub use stamp::Stamp;
 pub use verified::{Verified, VerifiedStore};
 
 use crate::limits::{
-    CACHE_BUDGET_PERCENT, CACHE_CONVERSATIONS, CLIPS_BUDGET_PERCENT, CLIPS_BYTES_MAX,
-    MODEL_OVERHEAD_BYTES, RESTORATION_BYTES_MAX, SIMILAR_MAX,
+    CACHE_BUDGET_PERCENT, CACHE_CONVERSATIONS, CLIPS_AT_ONCE, CLIPS_BUDGET_PERCENT,
+    CLIPS_BYTES_MAX, CLIPS_BYTES_MIN, MODEL_OVERHEAD_BYTES, RESTORATION_BYTES_MAX, SIMILAR_MAX,
 };
 use mote_api::{BackendKind, Manifest, Variant};
 use mote_wire::types::{ModelDetails, ModelInfo, Status, VariantInfo};
@@ -51,7 +51,12 @@ impl Entry {
                 (all, CACHE_BUDGET_PERCENT)
             }
             (None, Some(_), _) => (RESTORATION_BYTES_MAX, CACHE_BUDGET_PERCENT),
-            (None, None, Some(_)) => (CLIPS_BYTES_MAX, CLIPS_BUDGET_PERCENT),
+            (None, None, Some(generation)) => {
+                let clip = generation.clip_bytes().unwrap_or(u64::MAX);
+                let all = CLIPS_AT_ONCE.saturating_mul(clip);
+                let all = all.clamp(CLIPS_BYTES_MIN, CLIPS_BYTES_MAX);
+                (all, CLIPS_BUDGET_PERCENT)
+            }
             (None, None, None) => return 0,
         };
         some.min(budget_bytes / 100 * percent)

@@ -119,8 +119,21 @@ fn clips_on_their_way_have_a_share_beside_their_model() {
         memory_bytes: MIB,
         ..big("a")
     });
-    entry.manifest.generation = Some(GenerationSpec::default());
-    for (budget, share_bytes) in [(1000 * MIB, 250 * MIB), (1 << 40, 8 << 30)] {
+    let sized = |side: u32, frames| GenerationSpec {
+        width: Some(side),
+        height: Some(side),
+        frames: Some(frames),
+        ..GenerationSpec::default()
+    };
+    for (budget, generation, share_bytes) in [
+        (1000 * MIB, GenerationSpec::default(), 250 * MIB),
+        (1 << 40, GenerationSpec::default(), 8 << 30),
+        (1 << 40, sized(64, 17), 256 * MIB),
+        (1 << 40, sized(512, 16), 16 * 48 * MIB),
+        (1 << 40, sized(16_384, 100_000), 8 << 30),
+        (100 * MIB, sized(64, 17), 25 * MIB),
+    ] {
+        entry.manifest.generation = Some(generation);
         let mut play = Play::with(&[], flavours(), |settings| settings.budget_bytes = budget);
         let found = Found::Model(Box::new(entry.clone()));
         play.event(Event::Rescanned {
