@@ -9,10 +9,11 @@ use crate::{
 use std::{cell::RefCell, sync::atomic::AtomicBool};
 use thiserror::Error;
 
-/// Scores that a thread keeps at once, where a single position has not more.
+/// Scores that a thread keeps at once, where those of [`BAND_MIN`] positions are not more.
 const SCORES: usize = 1 << 16;
 /// Positions whose queries are looked at together.
 const BAND: usize = 32;
+/// So many at least, however long the row.
 const BAND_MIN: usize = 4;
 /// Most of any one size.
 const SIZE_MAX: usize = 1 << 24;
