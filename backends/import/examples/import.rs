@@ -1,5 +1,5 @@
 //! Imports a checkpoint from the command line and prints what it took:
-//! `import SOURCE FOLDER dense|moe[:K] int8|int4|int4-all|f32[:f16|:i8][:stock]|hf-f32|hf-f16|hf-bf16|gguf`,
+//! `import SOURCE FOLDER dense|moe[:K] int8|int4|int4-all|f32[:f32|:f16|:i8][:stock]|hf-f32|hf-f16|hf-bf16|gguf`,
 //! where what follows the colon is how the first four keep keys and values, and `:stock` makes them lay
 //! experts out for ONNX Runtime's own operators.
 
@@ -36,15 +36,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(target) => (target, Layout::Stock),
         None => (target.as_str(), Layout::Kernels),
     };
-    let (target, cache) = target.split_once(':').unwrap_or((target, "f32"));
+    let (target, cache) = target.split_once(':').unwrap_or((target, ""));
     let own = |weights, head| {
         Target::Mote(Precision {
             head,
             layout,
             cache: match cache {
-                "f16" => CacheStorage::F16,
-                "i8" => CacheStorage::Int8,
-                _ => CacheStorage::F32,
+                "f16" => Some(CacheStorage::F16),
+                "i8" => Some(CacheStorage::Int8),
+                "f32" => Some(CacheStorage::F32),
+                _ => None,
             },
             ..Precision::uniform(weights)
         })

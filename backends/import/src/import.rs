@@ -11,7 +11,7 @@ use crate::{
     correction::Corrected,
     digest::Digest,
     embedding::EmbeddingParts,
-    emit::{Blueprint, CacheStorage, Gives, Precision, emit},
+    emit::{Blueprint, Gives, Precision, emit},
     folder::StageFolder,
     hugging_face::{self, Element},
     manifest::{
@@ -134,14 +134,7 @@ impl Job<'_> {
             gives: self.gives,
             source: self.source,
             recipe: self.recipe,
-            precision: match self.gives {
-                Gives::Logits => precision,
-                // There is no cache to be narrow.
-                Gives::States => Precision {
-                    cache: CacheStorage::F32,
-                    ..precision
-                },
-            },
+            precision,
             context_tokens: self.context_tokens,
         };
         let data = ExternalData::new(folder.file(DATA_FILE)?);

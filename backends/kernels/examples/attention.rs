@@ -1,13 +1,14 @@
 //! Times attention of the default model's sizes on one thread, with each instruction set that is here:
 //! `cargo run --release --example attention -- ROWS LENGTH POSITIONS LAYERS`, where caches
-//! of that many layers take turns.
+//! of that many layers take turns, kept as singles and as halves.
 
 #![allow(
     clippy::print_stdout,
     reason = "printing what was measured is what the example is for"
 )]
 
-use mote_kernels::{Alone, Asked, Attention, Cache, Kernels, Projected, Scratch};
+use half::f16;
+use mote_kernels::{Alone, Asked, Attention, Cache, Element, Kernels, Projected, Scratch};
 use std::time::Instant;
 
 const ATTENTION: Attention = Attention {
@@ -22,6 +23,11 @@ const CONTEXT: usize = 2048;
 const REPEATS: usize = 20;
 
 fn main() {
+    time::<f32>("singles", 0.01);
+    time::<f16>("halves", f16::from_f32(0.01));
+}
+
+fn time<E: Element>(what: &str, number_kept: E) {
     let number = |place: usize, or: usize| {
         let given = std::env::args().nth(place);
         given.and_then(|text| text.parse().ok()).unwrap_or(or)
@@ -31,7 +37,7 @@ fn main() {
     let width = 15 * 64;
     let packed = vec![0.01; rows * length * width];
     let cached = rows * 3 * CONTEXT * 64;
-    let mut caches = vec![(vec![0.01; cached], vec![0.01; cached]); layers];
+    let mut caches = vec![(vec![number_kept; cached], vec![number_kept; cached]); layers];
     let (cos, sin) = (vec![1.0; CONTEXT * 32], vec![0.0; CONTEXT * 32]);
     let totals = vec![positions; rows];
     let part = |first| Projected {
@@ -69,6 +75,10 @@ fn main() {
             })
             .collect();
         times.sort_by(f64::total_cmp);
-        println!("{:>12} {:9.1} µs", kernels.name, times[REPEATS / 2]);
+        println!(
+            "{:>12} {what:>7} {:9.1} µs",
+            kernels.name,
+            times[REPEATS / 2]
+        );
     }
 }

@@ -3,50 +3,95 @@
 //!
 //! A score is 16 sums of every sixteenth product, added up as a tree. What weighted values add up
 //! to, is summed in the order of positions. So it does not matter how many queries are looked at
-//! together.
+//! together. Keys and values may be kept as halves, each of which is a single, too: they are widened as they
+//! are read, and arithmetic is the same.
 
 use crate::float::exp;
+use half::f16;
 use std::ops::Range;
 
 /// Sums that a score is made of.
 pub(crate) const PARTS: usize = 16;
 /// Queries of one position that are looked at together.
 const TOGETHER: usize = 4;
+/// Positions whose values are kept near while all queries of a band are given their share.
+const NEAR: usize = 64;
 
-/// Queries of one group of heads, and what they look at.
+/// How an instruction set reads numbers of a cache.
+pub(crate) trait Read {
+    /// What is kept.
+    type Kept: Copy;
+
+    /// Numbers, as singles.
+    fn read(kept: &[Self::Kept; PARTS]) -> [f32; PARTS];
+}
+
+/// Singles, by any instruction set.
+pub(crate) struct Singles;
+
+impl Read for Singles {
+    type Kept = f32;
+
+    #[inline(always)]
+    fn read(kept: &[f32; PARTS]) -> [f32; PARTS] {
+        *kept
+    }
+}
+
+/// Halves, where no instruction widens them.
+pub(crate) struct Halves;
+
+impl Read for Halves {
+    type Kept = f16;
+
+    #[inline(always)]
+    fn read(kept: &[f16; PARTS]) -> [f32; PARTS] {
+        kept.map(f16::to_f32_const)
+    }
+}
+
+/// What queries see.
 #[derive(Clone, Copy)]
-pub(crate) struct Band<'a> {
-    /// `[queries, group, dim]`, turned to their positions and scaled.
-    pub queries: &'a [f32],
-    /// `[positions, dim]`, the queries' own included.
-    pub keys: &'a [f32],
-    /// `[positions, dim]`
-    pub values: &'a [f32],
+pub struct Sight {
     /// Position of the first query; the others follow.
     pub first: usize,
     /// Most positions that a query sees, its own included.
     pub window: usize,
-    /// Heads that share keys and values.
+    /// Heads that share keys and values, and a position.
     pub group: usize,
+}
+
+impl Sight {
+    /// What the query of `head` sees.
+    fn of(self, head: usize) -> Range<usize> {
+        let end = self.first + head / self.group + 1;
+        end.saturating_sub(self.window)..end
+    }
+}
+
+/// Queries of one group of heads, and what they look at, kept as `K`.
+#[derive(Clone, Copy)]
+pub struct Band<'a, K> {
+    /// `[queries, group, dim]`, turned to their positions and scaled.
+    pub queries: &'a [f32],
+    /// `[positions, dim]`, the queries' own included.
+    pub keys: &'a [K],
+    /// `[positions, dim]`
+    pub values: &'a [K],
+    pub sight: Sight,
     /// Width of a head, a multiple of [`PARTS`].
     pub dim: usize,
 }
 
-impl<'a> Band<'a> {
+impl<'a, K> Band<'a, K> {
     fn heads(&self) -> usize {
         self.queries.len() / self.dim
-    }
-
-    /// What the query of `head` sees.
-    fn seen(&self, head: usize) -> Range<usize> {
-        let end = self.first + head / self.group + 1;
-        end.saturating_sub(self.window)..end
     }
 
     /// What any query sees.
     fn seen_by_all(&self) -> Range<usize> {
         let last = self.heads().saturating_sub(1);
-        self.seen(0).start..self.seen(last).end
+        self.sight.of(0).start..self.sight.of(last).end
     }
 
     fn query(&self, head: usize) -> &'a [f32] {
@@ -57,9 +102,12 @@ impl<'a> Band<'a> {
         let end = self.seen_by_all().end * self.dim;
         assert!(
             self.dim > 0
-                && self.group > 0
+                && self.sight.group > 0
                 && self.dim.is_multiple_of(PARTS)
-                && self.queries.len().is_multiple_of(self.group * self.dim)
+                && self
+                    .queries
+                    .len()
+                    .is_multiple_of(self.sight.group * self.dim)
                 && out.len() == self.queries.len()
                 && end <= self.keys.len().min(self.values.len()),
             "queries, keys and values of an attention belong together"
@@ -70,8 +118,8 @@ impl<'a> Band<'a> {
 /// Attention of `band` into `out` `[queries, group, dim]`. `QUERIES` scores are computed together for
 /// `KEYS` positions, and weighted values for `QUERIES` heads and `COLUMNS` columns, as it suits the registers.
 #[inline(always)]
-pub(crate) fn attend<const KEYS: usize, const QUERIES: usize, const COLUMNS: usize>(
-    band: Band<'_>,
+pub(crate) fn attend<R: Read, const KEYS: usize, const QUERIES: usize, const COLUMNS: usize>(
+    band: Band<'_, R::Kept>,
     scores: &mut Vec<f32>,
     out: &mut [f32],
 ) {
@@ -80,50 +128,58 @@ pub(crate) fn attend<const KEYS: usize, const QUERIES: usize, const COLUMNS: usi
     let stride = all.len().next_multiple_of(KEYS);
     let heads = band.heads();
     // Those of one position may lie where the last call's did; each is written before it is read.
-    scores.resize(heads * stride + band.dim * KEYS, 0.0);
-    let (scores, turned) = scores.split_at_mut(heads * stride);
-    if heads <= band.group {
+    let nearest = NEAR.max(KEYS) * band.dim;
+    scores.resize(heads * (stride + 1) + nearest, 0.0);
+    let (scores, near) = scores.split_at_mut(heads * stride);
+    let (near, sums) = near.split_at_mut(nearest);
+    if heads <= band.sight.group {
         let keys = &band.keys[all.start * band.dim..all.end * band.dim];
         let queries = band.queries.chunks(TOGETHER * band.dim);
         for (queries, scores) in queries.zip(scores.chunks_mut(TOGETHER * stride)) {
             let with = (queries, band.dim);
             match queries.len() / band.dim {
-                1 => score_rows::<1>(with, keys, (scores, stride)),
-                2 => score_rows::<2>(with, keys, (scores, stride)),
-                3 => score_rows::<3>(with, keys, (scores, stride)),
-                _ => score_rows::<TOGETHER>(with, keys, (scores, stride)),
+                1 => score_rows::<R, 1>(with, keys, (scores, stride)),
+                2 => score_rows::<R, 2>(with, keys, (scores, stride)),
+                3 => score_rows::<R, 3>(with, keys, (scores, stride)),
+                _ => score_rows::<R, TOGETHER>(with, keys, (scores, stride)),
             }
         }
     } else {
-        score_tiles::<KEYS, QUERIES>(band, all.clone(), (scores, stride), turned);
+        let turned = &mut near[..KEYS * band.dim];
+        score_tiles::<R, KEYS, QUERIES>(band, all.clone(), (&mut *scores, stride), turned);
     }
-    for first in (0..heads).step_by(QUERIES) {
-        let some = first..(first + QUERIES).min(heads);
-        let mut sums = [1.0f32; QUERIES];
-        for (sum, head) in sums.iter_mut().zip(some.clone()) {
-            let seen = band.seen(head);
-            let row = &mut scores[head * stride..][..stride];
-            *sum = weights(&mut row[seen.start - all.start..seen.end - all.start]);
+    for (head, (row, sum)) in scores.chunks_exact_mut(stride).zip(&mut *sums).enumerate() {
+        let seen = band.sight.of(head);
+        *sum = weights(&mut row[seen.start - all.start..seen.end - all.start]);
+    }
+    out.fill(0.0);
+    let from = (&*scores, all.start, stride);
+    if heads <= band.sight.group {
+        let values = &band.values[all.start * band.dim..all.end * band.dim];
+        mix::<R, QUERIES, COLUMNS>((values, all, band.dim), from, band.sight, out);
+    } else {
+        let begins = all.clone().step_by(NEAR);
+        for begin in begins {
+            let some = begin..all.end.min(begin + NEAR);
+            let kept = &band.values[some.start * band.dim..some.end * band.dim];
+            let values = &mut near[..kept.len()];
+            let parts = values.as_chunks_mut::<PARTS>().0.iter_mut();
+            for (values, kept) in parts.zip(kept.as_chunks().0) {
+                *values = R::read(kept);
+            }
+            mix::<Singles, QUERIES, COLUMNS>((values, some, band.dim), from, band.sight, out);
         }
-        let out = &mut out[some.start * band.dim..some.end * band.dim];
-        let from = (first, all.start);
-        match some.len() {
-            1 => mix::<1, COLUMNS>(band, from, (scores, stride), out),
-            2 => mix::<2, COLUMNS>(band, from, (scores, stride), out),
-            3 => mix::<3, COLUMNS>(band, from, (scores, stride), out),
-            _ => mix::<QUERIES, COLUMNS>(band, from, (scores, stride), out),
-        }
-        for (sum, out) in sums.iter().zip(out.chunks_exact_mut(band.dim)) {
-            out.iter_mut().for_each(|value| *value /= sum);
-        }
+    }
+    for (sum, out) in sums.iter().zip(out.chunks_exact_mut(band.dim)) {
+        out.iter_mut().for_each(|value| *value /= sum);
     }
 }
 
 /// Scores of `N` queries, position by position.
 #[inline(always)]
-fn score_rows<const N: usize>(
+fn score_rows<R: Read, const N: usize>(
     (queries, dim): (&[f32], usize),
-    keys: &[f32],
+    keys: &[R::Kept],
     (scores, stride): (&mut [f32], usize),
 ) {
     let queries: [&[[f32; PARTS]]; N] =
@@ -135,6 +191,7 @@ fn score_rows<const N: usize>(
         for (key, kept) in keys.chunks_exact(dim).zip(&mut kept) {
             let mut parts = [[0.0f32; PARTS]; N];
             for (chunk, key) in key.as_chunks::<PARTS>().0.iter().enumerate() {
+                let key = R::read(key);
                 for n in 0..N {
                     let query = &queries[n][chunk];
                     for lane in 0..PARTS {
@@ -164,8 +221,8 @@ fn total(parts: [f32; PARTS]) -> f32 {
 /// Scores of all queries, of `KEYS` positions at a time, whose keys are turned so that a register holds
 /// one element of each. Scores of positions that a query does not see may be anything.
 #[inline(always)]
-fn score_tiles<const KEYS: usize, const QUERIES: usize>(
-    band: Band<'_>,
+fn score_tiles<R: Read, const KEYS: usize, const QUERIES: usize>(
+    band: Band<'_, R::Kept>,
     all: Range<usize>,
     (scores, stride): (&mut [f32], usize),
     turned: &mut [f32],
@@ -177,21 +234,24 @@ fn score_tiles<const KEYS: usize, const QUERIES: usize>(
         let end = all.end.min(begin + KEYS);
         let keys = &band.keys[begin * band.dim..end * band.dim];
         for (lane, key) in keys.chunks_exact(band.dim).enumerate() {
-            for (value, row) in key.iter().zip(&mut *turned) {
-                row[lane] = *value;
+            let parts = key.as_chunks().0.iter();
+            for (part, rows) in parts.zip(turned.as_chunks_mut::<PARTS>().0) {
+                for (value, row) in R::read(part).iter().zip(rows) {
+                    row[lane] = *value;
+                }
             }
         }
         for first in (0..heads).step_by(QUERIES) {
             let last = (first + QUERIES).min(heads) - 1;
-            if band.seen(last).end <= begin || band.seen(first).start >= end {
+            if band.sight.of(last).end <= begin || band.sight.of(first).start >= end {
                 continue;
             }
             let tile = (&*turned, tile);
             if last + 1 - first == QUERIES {
-                score_tile::<KEYS, QUERIES>(band, first, tile, (&mut *scores, stride));
+                score_tile::<R, KEYS, QUERIES>(band, first, tile, (&mut *scores, stride));
             } else {
                 for head in first..=last {
-                    score_tile::<KEYS, 1>(band, head, tile, (&mut *scores, stride));
+                    score_tile::<R, KEYS, 1>(band, head, tile, (&mut *scores, stride));
                 }
             }
         }
@@ -200,8 +260,8 @@ fn score_tiles<const KEYS: usize, const QUERIES: usize>(
 
 /// Scores of `N` queries from `first` on, of one tile.
 #[inline(always)]
-fn score_tile<const KEYS: usize, const N: usize>(
-    band: Band<'_>,
+fn score_tile<R: Read, const KEYS: usize, const N: usize>(
+    band: Band<'_, R::Kept>,
     first: usize,
     (keys, tile): (&[[f32; KEYS]], usize),
     (scores, stride): (&mut [f32], usize),
@@ -305,92 +365,120 @@ fn weights(scores: &mut [f32]) -> f32 {
     total(sums)
 }
 
-/// Sums of weighted values of `N` heads from `first` on into `out` `[N, dim]`. Rows of `scores` are `stride`
-/// apart, and begin at position `start`.
+/// Adds weighted values of `positions` to `out` `[heads, dim]`, of `QUERIES` heads at a time. Rows of weights
+/// are `stride` apart, and begin at position `start`.
 #[inline(always)]
-fn mix<const N: usize, const COLUMNS: usize>(
-    band: Band<'_>,
-    (first, start): (usize, usize),
-    (scores, stride): (&[f32], usize),
+fn mix<R: Read, const QUERIES: usize, const COLUMNS: usize>(
+    (values, positions, dim): (&[R::Kept], Range<usize>, usize),
+    (weights, start, stride): (&[f32], usize, usize),
+    sight: Sight,
     out: &mut [f32],
 ) {
-    let rows: [&[f32]; N] = std::array::from_fn(|n| &scores[(first + n) * stride..][..stride]);
-    let seen: [Range<usize>; N] = std::array::from_fn(|n| band.seen(first + n));
-    let whole = band.dim - band.dim % COLUMNS;
-    for column in (0..whole).step_by(COLUMNS) {
-        mix_columns::<N, COLUMNS>(band, start, (&rows, &seen), (column, &mut *out));
+    let offset = positions.start - start;
+    for (group, out) in out.chunks_mut(QUERIES * dim).enumerate() {
+        let first = group * QUERIES;
+        let from = (values, &positions, dim);
+        let weights = (&weights[first * stride + offset..], stride);
+        match out.len() / dim {
+            1 => mix_heads::<R, 1, COLUMNS>(from, weights, (sight, first), out),
+            2 => mix_heads::<R, 2, COLUMNS>(from, weights, (sight, first), out),
+            3 => mix_heads::<R, 3, COLUMNS>(from, weights, (sight, first), out),
+            _ => mix_heads::<R, QUERIES, COLUMNS>(from, weights, (sight, first), out),
+        }
     }
-    for column in (whole..band.dim).step_by(PARTS) {
-        mix_columns::<N, PARTS>(band, start, (&rows, &seen), (column, &mut *out));
+}
+
+/// Likewise, of `N` heads from `first` on.
+#[inline(always)]
+fn mix_heads<R: Read, const N: usize, const COLUMNS: usize>(
+    (values, positions, dim): (&[R::Kept], &Range<usize>, usize),
+    (weights, stride): (&[f32], usize),
+    (sight, first): (Sight, usize),
+    out: &mut [f32],
+) {
+    let count = positions.len();
+    let mut rows: [&[f32]; N] = [&[]; N];
+    let mut seen = [(0, 0); N];
+    for n in 0..N {
+        rows[n] = &weights[n * stride..][..count];
+        let Range { start, end } = sight.of(first + n);
+        let within =
+            |position: usize| position.clamp(positions.start, positions.end) - positions.start;
+        seen[n] = (within(start), within(end));
+    }
+    let whole = dim - dim % COLUMNS;
+    for column in (0..whole).step_by(COLUMNS) {
+        mix_columns::<R, N, COLUMNS>((values, dim), (&rows, &seen), (column, &mut *out));
+    }
+    for column in (whole..dim).step_by(PARTS) {
+        mix_columns::<R, N, PARTS>((values, dim), (&rows, &seen), (column, &mut *out));
     }
 }
 
 #[inline(always)]
-fn mix_columns<const N: usize, const COLUMNS: usize>(
-    band: Band<'_>,
-    start: usize,
-    (rows, seen): (&[&[f32]; N], &[Range<usize>; N]),
+fn mix_columns<R: Read, const N: usize, const COLUMNS: usize>(
+    (values, dim): (&[R::Kept], usize),
+    (rows, seen): (&[&[f32]; N], &[(usize, usize); N]),
     (column, out): (usize, &mut [f32]),
 ) {
     // Of what queries see that follow each other, all but the ends is seen by all.
-    let begin = seen.iter().map(|seen| seen.start).max().unwrap_or(0);
-    let end = seen.iter().map(|seen| seen.end).min().unwrap_or(0);
+    let begin = seen.iter().map(|seen| seen.0).max().unwrap_or(0);
+    let end = seen.iter().map(|seen| seen.1).min().unwrap_or(0);
     let end = end.max(begin);
-    let mut sums = [[0.0f32; COLUMNS]; N];
-    for ((sums, row), seen) in sums.iter_mut().zip(rows).zip(seen) {
-        let before = seen.start..begin.min(seen.end);
-        *sums = mix_rows(
-            band,
-            [&row[before.start - start..]],
-            (before, column),
-            [*sums],
-        )[0];
+    for n in 0..N {
+        let before = seen[n].0..begin.min(seen[n].1);
+        let out = &mut out[n * dim..][..dim];
+        mix_rows::<R, 1, COLUMNS>((values, dim), [rows[n]], before, (column, out));
     }
-    let common = rows.map(|row| &row[begin - start..]);
-    sums = mix_rows(band, common, (begin..end, column), sums);
-    for ((sums, row), seen) in sums.iter_mut().zip(rows).zip(seen) {
-        let after = end.max(seen.start)..seen.end;
-        *sums = mix_rows(
-            band,
-            [&row[after.start - start..]],
-            (after, column),
-            [*sums],
-        )[0];
-    }
-    for (sums, out) in sums.iter().zip(out.chunks_exact_mut(band.dim)) {
-        out[column..][..COLUMNS].copy_from_slice(sums);
+    mix_rows::<R, N, COLUMNS>((values, dim), *rows, begin..end, (column, &mut *out));
+    for n in 0..N {
+        let after = end.max(seen[n].0)..seen[n].1;
+        let out = &mut out[n * dim..][..dim];
+        mix_rows::<R, 1, COLUMNS>((values, dim), [rows[n]], after, (column, out));
     }
 }
 
-/// Adds weighted values of `positions`, whose weights are the first of `rows`.
+/// Adds weighted values of some `positions` to `out` `[N, dim]`.
 #[inline(always)]
-fn mix_rows<const N: usize, const COLUMNS: usize>(
-    band: Band<'_>,
+fn mix_rows<R: Read, const N: usize, const COLUMNS: usize>(
+    (values, dim): (&[R::Kept], usize),
     rows: [&[f32]; N],
-    (positions, column): (Range<usize>, usize),
-    mut sums: [[f32; COLUMNS]; N],
-) -> [[f32; COLUMNS]; N] {
+    positions: Range<usize>,
+    (column, out): (usize, &mut [f32]),
+) {
     if positions.is_empty() {
-        return sums;
+        return;
     }
     let count = positions.len();
     let mut weights: [&[f32]; N] = [&[]; N];
     for n in 0..N {
-        weights[n] = &rows[n][..count];
+        weights[n] = &rows[n][positions.clone()];
     }
-    let values = &band.values[positions.start * band.dim..positions.end * band.dim];
-    let values = values.chunks_exact(band.dim);
-    for (position, values) in values.enumerate().take(count) {
-        let values: [f32; COLUMNS] = match values[column..].first_chunk() {
-            Some(values) => *values,
-            None => return sums,
-        };
+    let values = &values[positions.start * dim..positions.end * dim];
+    let mut sums = [[0.0f32; COLUMNS]; N];
+    for n in 0..N {
+        let out = &out[n * dim + column..][..COLUMNS];
+        for lane in 0..COLUMNS {
+            sums[n][lane] = out[lane];
+        }
+    }
+    for (position, values) in values.chunks_exact(dim).enumerate().take(count) {
+        let mut read = [0.0f32; COLUMNS];
+        let parts = values[column..column + COLUMNS].as_chunks().0.iter();
+        for (read, part) in read.as_chunks_mut::<PARTS>().0.iter_mut().zip(parts) {
+            *read = R::read(part);
+        }
         for n in 0..N {
             let weight = weights[n][position];
             for lane in 0..COLUMNS {
-                sums[n][lane] = weight.mul_add(values[lane], sums[n][lane]);
+                sums[n][lane] = weight.mul_add(read[lane], sums[n][lane]);
             }
         }
     }
-    sums
+    for n in 0..N {
+        let out = &mut out[n * dim + column..][..COLUMNS];
+        for lane in 0..COLUMNS {
+            out[lane] = sums[n][lane];
+        }
+    }
 }

@@ -3,9 +3,10 @@
 
 use crate::{
     Kernels, Parallel, Scratch,
-    attend::{Band, PARTS},
+    attend::{Band, PARTS, Sight},
     parallel::Panels,
 };
+use half::{f16, slice::HalfFloatSliceExt};
 use std::{cell::RefCell, sync::atomic::AtomicBool};
 use thiserror::Error;
 
@@ -67,13 +68,59 @@ pub struct Asked<'a> {
     pub half: usize,
 }
 
+/// What keys and values are kept as: singles or halves. Halves are the nearest ones, half to even; what is
+/// beyond the largest, 65504, becomes that.
+pub trait Element: Copy + Send + Sync + sealed::Sealed {}
+
+impl Element for f32 {}
+impl Element for f16 {}
+
+mod sealed {
+    use crate::{Kernels, attend::Band};
+
+    /// What elements do; only this crate knows how.
+    pub trait Sealed: Sized {
+        /// Keeps `numbers`.
+        fn keep(numbers: &[f32], kept: &mut [Self]);
+        /// Attention over a cache of such elements.
+        fn attend(kernels: &Kernels, band: Band<'_, Self>, scores: &mut Vec<f32>, out: &mut [f32]);
+    }
+}
+
+impl sealed::Sealed for f32 {
+    fn keep(numbers: &[f32], kept: &mut [f32]) {
+        kept.copy_from_slice(numbers);
+    }
+
+    fn attend(kernels: &Kernels, band: Band<'_, f32>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        (kernels.attend)(band, scores, out);
+    }
+}
+
+impl sealed::Sealed for f16 {
+    fn keep(numbers: &[f32], kept: &mut [f16]) {
+        let mut part = [0.0; PARTS];
+        for (numbers, kept) in numbers.chunks(PARTS).zip(kept.chunks_mut(PARTS)) {
+            let part = &mut part[..numbers.len()];
+            for (part, number) in part.iter_mut().zip(numbers) {
+                *part = number.clamp(f16::MIN.to_f32_const(), f16::MAX.to_f32_const());
+            }
+            kept.convert_from_f32_slice(part);
+        }
+    }
+
+    fn attend(kernels: &Kernels, band: Band<'_, f16>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        (kernels.attend_halves)(band, scores, out);
+    }
+}
+
 /// Keys and values of all positions so far, `[rows, kv_heads, positions, head_dim]` each.
 #[derive(Debug)]
-pub struct Cache<'a> {
+pub struct Cache<'a, E> {
     /// Turned.
-    pub keys: &'a mut [f32],
+    pub keys: &'a mut [E],
     /// As they are.
-    pub values: &'a mut [f32],
+    pub values: &'a mut [E],
     /// Positions that there is room for.
     pub positions: usize,
 }
@@ -145,11 +192,11 @@ impl Attention {
     ///
     /// # Errors
     /// When numbers and sizes do not fit together. Then nothing is written.
-    pub fn compute(
+    pub fn compute<E: Element>(
         &self,
         kernels: &Kernels,
         asked: &Asked<'_>,
-        cache: Cache<'_>,
+        cache: Cache<'_, E>,
         output: &mut [f32],
         scratch: &mut Scratch,
         threads: &impl Parallel,
@@ -189,10 +236,10 @@ impl Attention {
         Ok(())
     }
 
-    fn check_run(
+    fn check_run<E: Element>(
         &self,
         asked: &Asked<'_>,
-        cache: &Cache<'_>,
+        cache: &Cache<'_, E>,
         output: &[f32],
     ) -> Result<(), AttentionError> {
         let (rows, length) = (asked.totals.len(), asked.length);
@@ -245,10 +292,10 @@ impl Attention {
 
     /// Turns queries and keys to their positions: queries go to `scratch`, scaled, as
     /// `[rows, kv_heads, length, group, head_dim]`, keys and values to the cache.
-    fn turn(
+    fn turn<E: Element>(
         &self,
         asked: &Asked<'_>,
-        (keys, values): (&mut [f32], &mut [f32]),
+        (keys, values): (&mut [E], &mut [E]),
         scratch: &mut Scratch,
         threads: &impl Parallel,
     ) {
@@ -286,8 +333,14 @@ impl Attention {
                     self.turn_head(query, angles, turned);
                     turned.iter_mut().for_each(|number| *number *= self.scale);
                 }
-                self.turn_head(&asked.keys.numbers[of(&asked.keys, head, 1)], angles, key);
-                value.copy_from_slice(&asked.values.numbers[of(&asked.values, head, 1)]);
+                KEPT.with_borrow_mut(|(turned, _)| {
+                    turned.resize(turned.len().max(dim), 0.0);
+                    let turned = &mut turned[..dim];
+                    let wanted = of(&asked.keys, head, 1);
+                    self.turn_head(&asked.keys.numbers[wanted], angles, turned);
+                    E::keep(turned, key);
+                });
+                E::keep(&asked.values.numbers[of(&asked.values, head, 1)], value);
             }
         };
         match length {
@@ -312,17 +365,17 @@ impl Attention {
 }
 
 /// What all bands of a run have in common.
-struct Run<'a> {
+struct Run<'a, E> {
     attention: &'a Attention,
     kernels: &'a Kernels,
     asked: &'a Asked<'a>,
     queries: &'a [f32],
-    keys: &'a [f32],
-    values: &'a [f32],
+    keys: &'a [E],
+    values: &'a [E],
     positions: usize,
 }
 
-impl Run<'_> {
+impl<E: Element> Run<'_, E> {
     /// Rows from `first` on, as many as `output` has, in bands of `band` positions. A band is of one row.
     fn rows(
         &self,
@@ -351,12 +404,12 @@ impl Run<'_> {
             let band = self.band((row, place % self.asked.length), index % kv_heads, count);
             KEPT.with_borrow_mut(|(scores, made)| {
                 if count == 1 {
-                    (self.kernels.attend)(band, scores, panel.row(0));
+                    E::attend(self.kernels, band, scores, panel.row(0));
                     return;
                 }
                 made.resize(band.queries.len(), 0.0);
-                (self.kernels.attend)(band, scores, made);
-                for (at, made) in made.chunks_exact(band.group * head_dim).enumerate() {
+                E::attend(self.kernels, band, scores, made);
+                for (at, made) in made.chunks_exact(band.sight.group * head_dim).enumerate() {
                     panel.row(at).copy_from_slice(made);
                 }
             });
@@ -364,7 +417,7 @@ impl Run<'_> {
     }
 
     /// `count` positions of a row, and one of the heads that are looked at.
-    fn band(&self, (row, at): (usize, usize), head: usize, count: usize) -> Band<'_> {
+    fn band(&self, (row, at): (usize, usize), head: usize, count: usize) -> Band<'_, E> {
         let attention = self.attention;
         let dim = attention.head_dim;
         let group = attention.heads / attention.kv_heads;
@@ -375,9 +428,11 @@ impl Run<'_> {
             queries: &self.queries[begin..begin + count * group * dim],
             keys: &self.keys[cached.clone()],
             values: &self.values[cached],
-            first: self.asked.totals[row] - self.asked.length + at,
-            window: attention.window.unwrap_or(usize::MAX),
-            group,
+            sight: Sight {
+                first: self.asked.totals[row] - self.asked.length + at,
+                window: attention.window.unwrap_or(usize::MAX),
+                group,
+            },
             dim,
         }
     }

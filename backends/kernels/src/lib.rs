@@ -19,8 +19,8 @@
 //! their numbers, the shared one last. The router and the shared expert's switch are f32 and are not
 //! quantised, nor is what they multiply: each logit is four sums, whose columns take turns. So what a row
 //! gives has the same bits, where it is a number, for any number of threads, beside any other rows, and on
-//! any instruction set. Attention is f32 throughout, and likewise: the same bits for any number of positions at once,
-//! beside any other rows. Where a row has an infinity or what is no number, what it gives is no number either;
+//! any instruction set. Attention computes with f32, and likewise: the same bits for any number of positions at once,
+//! beside any other rows. Keys and values that are kept as f16 are rounded once, when they are kept. Where a row has an infinity or what is no number, what it gives is no number either;
 //! which bits say so may differ.
 //!
 //! **Unsafe.** Each instruction set has its door, and so have prefetching and panels of results; all of them
@@ -41,7 +41,7 @@ mod parallel;
 mod product;
 mod routing;
 
-pub use attention::{Asked, Attention, AttentionError, Cache, Projected};
+pub use attention::{Asked, Attention, AttentionError, Cache, Element, Projected};
 pub use ffn::{Expert, FfnError, MoeFfn, Scratch, Shared, Weights};
 pub use isa::Kernels;
 pub use layout::{BLOCK, Bits, LayoutError, TILE_ROWS, pack_tile, tile_bytes};

@@ -1,8 +1,9 @@
 //! Attention through the public door: against a plain reference, and bit by bit across instruction sets,
 //! threads, rows beside it and how many positions come at once.
 
+use half::f16;
 use mote_kernels::{
-    Alone, Asked, Attention, AttentionError, Cache, Kernels, Parallel, Projected, Scratch,
+    Alone, Asked, Attention, AttentionError, Cache, Element, Kernels, Parallel, Projected, Scratch,
 };
 use proptest::prelude::*;
 
@@ -88,6 +89,27 @@ impl Case {
 
     /// What all positions give, computed so many at a time.
     fn run(&self, kernels: &Kernels, chunks: &[usize], threads: &impl Parallel) -> Vec<f32> {
+        self.run_over(f32::NAN, kernels, chunks, threads)
+    }
+
+    /// Likewise, over a cache of halves.
+    fn run_over_halves(
+        &self,
+        kernels: &Kernels,
+        chunks: &[usize],
+        threads: &impl Parallel,
+    ) -> Vec<f32> {
+        self.run_over(f16::NAN, kernels, chunks, threads)
+    }
+
+    /// Likewise, over a cache that is full of `before`, which has no say.
+    fn run_over<E: Element>(
+        &self,
+        before: E,
+        kernels: &Kernels,
+        chunks: &[usize],
+        threads: &impl Parallel,
+    ) -> Vec<f32> {
         let Attention {
             heads,
             kv_heads,
@@ -95,8 +117,7 @@ impl Case {
             ..
         } = self.attention;
         let cached = kv_heads * CONTEXT * head_dim;
-        // What was in the cache before has no say.
-        let (mut keys, mut values) = (vec![f32::NAN; cached], vec![f32::NAN; cached]);
+        let (mut keys, mut values) = (vec![before; cached], vec![before; cached]);
         let mut out = vec![f32::NAN; self.positions() * heads * head_dim];
         let (mut done, mut scratch) = (0, Scratch::default());
         for &length in chunks {
@@ -226,11 +247,18 @@ proptest! {
         for (found, exact) in all.iter().zip(case.reference()) {
             prop_assert!((f64::from(*found) - exact).abs() < 2e-5, "{found} {exact}");
         }
+        let halves = case.run_over_halves(Kernels::best(), &[positions], &Alone);
+        for (found, exact) in halves.iter().zip(case.reference()) {
+            // Keys are off by 2⁻¹² of at most √2 each, so a score by no more than 1.5 × 96 × √2 × √2 × 2⁻¹².
+            prop_assert!((f64::from(*found) - exact).abs() < 0.15, "{found} {exact}");
+        }
         let single = vec![1; positions];
         for kernels in Kernels::all() {
             for cut in [&cut, &single, &vec![positions]] {
                 let out = case.run(kernels, cut, &Backwards);
                 prop_assert!(same(&out, &all), "{} {cut:?}", kernels.name);
+                let out = case.run_over_halves(kernels, cut, &Backwards);
+                prop_assert!(same(&out, &halves), "{} {cut:?}, halves", kernels.name);
             }
         }
     }
@@ -292,7 +320,41 @@ fn what_is_no_number_stays_behind_its_position() {
         let out = case.run(kernels, &[50], &Alone);
         assert!(same(&out[..40 * wide], &clean[..40 * wide]));
         assert!(out[40 * wide..].iter().all(|value| value.is_nan()));
+        let out = case.run_over_halves(kernels, &[50], &Alone);
+        assert!(out[..40 * wide].iter().all(|value| value.is_finite()));
+        assert!(out[40 * wide..].iter().all(|value| value.is_nan()));
     }
+}
+
+/// Whatever halves hold exactly gives the same bits as singles do.
+#[test]
+fn halves_are_rounded_once_and_never_infinite() {
+    let mut case = Case::new(GOOD, 8, 50, 11);
+    let (asking, width) = (GOOD.heads * GOOD.head_dim, case.width());
+    // Without angles, what is kept is what comes.
+    case.cos.fill(1.0);
+    case.sin.fill(0.0);
+    let kept = |case: &mut Case, keep: &dyn Fn(f32) -> f32| {
+        for position in case.packed.chunks_exact_mut(width) {
+            position[asking..]
+                .iter_mut()
+                .for_each(|number| *number = keep(*number));
+        }
+    };
+    // Subnormal halves, too.
+    kept(&mut case, &|number| number * number * number * 1e-3);
+    let halves = case.run_over_halves(Kernels::best(), &[50], &Alone);
+    assert!(!same(&halves, &case.run(Kernels::best(), &[50], &Alone)));
+    kept(&mut case, &|number| f16::from_f32(number).to_f32());
+    assert!(same(&halves, &case.run(Kernels::best(), &[50], &Alone)));
+
+    case.packed[asking] = 1e9;
+    case.packed[width - 1] = f32::NEG_INFINITY;
+    let halves = case.run_over_halves(Kernels::best(), &[50], &Alone);
+    assert!(halves.iter().all(|number| number.is_finite()));
+    case.packed[asking] = 65504.0;
+    case.packed[width - 1] = -65504.0;
+    assert!(same(&halves, &case.run(Kernels::best(), &[50], &Alone)));
 }
 
 #[test]

@@ -208,10 +208,11 @@ pub struct Import {
     /// `--bits 4`, otherwise the same]
     #[arg(long, value_enum, value_name = "BITS")]
     pub head_bits: Option<Bits>,
-    /// How keys and values of a context are kept: f16 takes half the memory and changes next to
-    /// nothing, i8 takes a quarter and changes answers about as much as 8-bit weights do
-    #[arg(long, value_enum, default_value_t = CacheArg::F32, conflicts_with = "embedding")]
-    pub cache: CacheArg,
+    /// How keys and values of a context are kept: f16 takes half the memory of f32 and changes next to
+    /// nothing, i8 takes a quarter and changes answers about as much as 8-bit weights do [default: f16
+    /// where attention is Mote's own operator, otherwise f32]
+    #[arg(long, value_enum, conflicts_with = "embedding")]
+    pub cache: Option<CacheArg>,
     /// How quantised weights lie: for operators of Mote's own, which read them in place on the processor, or
     /// as ONNX Runtime's own have them, which devices compute, too
     #[arg(long, value_enum, default_value_t = LayoutArg::Kernels)]

@@ -141,16 +141,29 @@ pub(super) fn reshape(
     graph.node(Node::standard("Reshape", name).inputs(&[input, &shape]))
 }
 
-/// Whether the attention is Mote's own operator: where matrices are its own, too, and its kernel computes
-/// what there is to be computed.
-fn is_own(blueprint: &Blueprint<'_>) -> bool {
-    let (config, precision) = (blueprint.source.config(), blueprint.precision);
-    precision.layout == Layout::Kernels
-        && precision.weights.code_bits().is_some()
-        && precision.cache == CacheStorage::F32
-        && blueprint.gives == Gives::Logits
-        && config.head_dim.is_multiple_of(HEAD_PARTS)
-        && config.rotary_dim() > 0
+impl Blueprint<'_> {
+    /// How keys and values are kept.
+    pub(super) fn cache(&self) -> CacheStorage {
+        match (self.gives, self.precision.cache) {
+            // There is none.
+            (Gives::States, _) => CacheStorage::F32,
+            (Gives::Logits, Some(cache)) => cache,
+            (Gives::Logits, None) if self.has_own_attention() => CacheStorage::F16,
+            (Gives::Logits, None) => CacheStorage::F32,
+        }
+    }
+
+    /// Whether the attention is Mote's own operator: where matrices are its own, too, and its kernel
+    /// computes what there is to be computed.
+    fn has_own_attention(&self) -> bool {
+        let (config, precision) = (self.source.config(), self.precision);
+        precision.layout == Layout::Kernels
+            && precision.weights.code_bits().is_some()
+            && precision.cache != Some(CacheStorage::Int8)
+            && self.gives == Gives::Logits
+            && config.head_dim.is_multiple_of(HEAD_PARTS)
+            && config.rotary_dim() > 0
+    }
 }
 
 /// Adds the attention itself over queries, keys and values, or over all of them packed in
@@ -161,16 +174,18 @@ pub(super) fn core(
     layer: usize,
     mut heads: [String; 3],
 ) -> Result<String, ImportError> {
-    let (config, cache) = (blueprint.source.config(), blueprint.precision.cache);
+    let (config, cache) = (blueprint.source.config(), blueprint.cache());
     let name = format!("layers.{layer}.attention.core");
     let window = config.window_of(layer).map_or(-1, |tokens| tokens as i64);
-    let halves = cache == CacheStorage::F16;
+    let is_own = blueprint.has_own_attention();
+    // Ours computes with singles, whatever the cache is kept as.
+    let halves = cache == CacheStorage::F16 && !is_own;
     if halves {
         for input in heads.iter_mut().filter(|input| !input.is_empty()) {
             *input = as_halves(graph, input);
         }
     }
-    let [cos, sin] = tables(cache);
+    let [cos, sin] = tables(halves);
     let [query, key, value] = heads;
     let past = |part: &str| match blueprint.gives {
         Gives::Logits => format!("past_key_values.{layer}.{part}"),
@@ -187,7 +202,6 @@ pub(super) fn core(
         cos,
         sin,
     ];
-    let is_own = is_own(blueprint);
     let mut node = match is_own {
         true => Node::own("CachedAttention", &name),
         false => Node::contrib("GroupQueryAttention", &name),
@@ -231,11 +245,8 @@ pub(super) fn core(
 }
 
 /// Names of the rotary tables, of the type that attention computes with.
-fn tables(cache: CacheStorage) -> [String; 2] {
-    let suffix = match cache {
-        CacheStorage::F16 => ".halves.out",
-        CacheStorage::F32 | CacheStorage::Int8 => "",
-    };
+fn tables(halves: bool) -> [String; 2] {
+    let suffix = if halves { ".halves.out" } else { "" };
     [COS, SIN].map(|name| format!("{name}{suffix}"))
 }
 
@@ -287,7 +298,7 @@ pub(super) fn rotary_tables(
         let values = angles.iter().map(|&angle| function(angle) as f32);
         let table: Vec<f32> = values.map(|value| value * amplitude).collect();
         graph.constant_f32(name, &dims, &table)?;
-        if blueprint.precision.cache == CacheStorage::F16 {
+        if blueprint.cache() == CacheStorage::F16 && !blueprint.has_own_attention() {
             as_halves(graph, name);
         }
     }

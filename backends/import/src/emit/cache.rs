@@ -21,12 +21,11 @@ const SPREADS: f32 = 8.0;
 const SCALE_MIN: f32 = 1e-6;
 
 /// How keys and values are kept between runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheStorage {
     /// IEEE single.
-    #[default]
     F32,
-    /// IEEE half; attention computes with halves too.
+    /// IEEE half. ONNX Runtime's attention computes with halves, too; our own with singles.
     F16,
     /// 8-bit codes with a scale per channel.
     Int8,

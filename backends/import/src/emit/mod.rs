@@ -45,8 +45,9 @@ pub struct Precision {
     pub experts: Storage,
     /// How quantised matrices lie in the file.
     pub layout: Layout,
-    /// Keys and values between runs; not part of the weights.
-    pub cache: CacheStorage,
+    /// Keys and values between runs; not part of the weights. `None`: halves where Mote's own attention reads
+    /// them, singles elsewhere.
+    pub cache: Option<CacheStorage>,
 }
 
 impl Precision {
@@ -57,7 +58,7 @@ impl Precision {
             head: storage,
             experts: storage,
             layout: Layout::default(),
-            cache: CacheStorage::F32,
+            cache: None,
         }
     }
 
@@ -160,12 +161,12 @@ fn declare_io(blueprint: &Blueprint<'_>, graph: &mut GraphWriter<'_, '_>) {
             };
             graph.input(
                 &format!("past_key_values.{layer}.{part}"),
-                blueprint.precision.cache.data_type(),
+                blueprint.cache().data_type(),
                 &shape("past_sequence"),
             );
             graph.output(
                 &format!("present.{layer}.{part}"),
-                blueprint.precision.cache.data_type(),
+                blueprint.cache().data_type(),
                 &shape("total_sequence"),
             );
         }

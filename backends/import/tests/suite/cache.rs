@@ -7,7 +7,7 @@ use super::architectures::{Golden, Loaded, checkpoint, differences};
 
 fn with_cache(cache: CacheStorage) -> Precision {
     Precision {
-        cache,
+        cache: Some(cache),
         ..Precision::uniform(Storage::F32)
     }
 }

@@ -223,7 +223,7 @@ fn attention_beside_matrices_in_our_layout_is_our_own_operator() {
     assert_eq!(attribute(node, "scale").1, Some(1.0 / 32f32.sqrt()));
     // Its kernel keeps 32-bit floats only, and graphs without a code of ours run anywhere.
     let halves = Precision {
-        cache: CacheStorage::F16,
+        cache: Some(CacheStorage::F16),
         ..Precision::uniform(Storage::Int8)
     };
     for other in [halves, Precision::uniform(Storage::F32)] {

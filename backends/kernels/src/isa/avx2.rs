@@ -4,10 +4,11 @@
 use super::{Kernels, Sums};
 use crate::{
     Score,
-    attend::{self, Band},
+    attend::{self, Band, PARTS, Read, Singles},
     float::{self, Quantised},
     layout::{Bits, Tile},
 };
+use half::f16;
 use std::arch::x86_64::*;
 
 /// Inputs that are multiplied together: their sums and a block's codes fill the registers.
@@ -26,6 +27,7 @@ static KERNELS: Kernels = Kernels {
     router,
     scores,
     attend,
+    attend_halves,
 };
 
 /// The kernels, if this processor can run them.
@@ -80,13 +82,43 @@ fn router(input: &[f32], weight: &[f32], logits: &mut [f32]) {
     unsafe { inner(input, weight, logits) }
 }
 
-fn attend(band: Band<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
-    #[target_feature(enable = "avx2,fma")]
-    fn inner(band: Band<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
-        attend::attend::<8, 2, 32>(band, scores, out);
+fn attend(band: Band<'_, f32>, scores: &mut Vec<f32>, out: &mut [f32]) {
+    attend_over::<Singles>(band, scores, out);
+}
+
+fn attend_halves(band: Band<'_, f16>, scores: &mut Vec<f32>, out: &mut [f32]) {
+    attend_over::<Halves>(band, scores, out);
+}
+
+fn attend_over<R: Read>(band: Band<'_, R::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn inner<R: Read>(band: Band<'_, R::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        attend::attend::<R, 8, 2, 32>(band, scores, out);
     }
     // SAFETY: the processor can.
-    unsafe { inner(band, scores, out) }
+    unsafe { inner::<R>(band, scores, out) }
+}
+
+/// Halves of a cache.
+struct Halves;
+
+impl Read for Halves {
+    type Kept = f16;
+
+    #[inline(always)]
+    fn read(kept: &[f16; PARTS]) -> [f32; PARTS] {
+        let mut read = [0.0; PARTS];
+        let eights = kept.as_chunks::<LANES>().0.iter();
+        for (kept, read) in eights.zip(read.as_chunks_mut::<LANES>().0) {
+            // SAFETY: eight halves are read, and eight singles written; the processor can, as this is
+            // reached through the table only.
+            unsafe {
+                let halves = _mm_loadu_si128(kept.as_ptr().cast());
+                _mm256_storeu_ps(read.as_mut_ptr(), _mm256_cvtph_ps(halves));
+            }
+        }
+        read
+    }
 }
 
 fn scores(score: Score, values: &mut [f32]) {

@@ -5,10 +5,11 @@
 use super::{Kernels, Sums};
 use crate::{
     Score,
-    attend::{self, Band},
+    attend::{self, Band, PARTS, Read, Singles},
     float::{self, Quantised},
     layout::{Bits, Tile},
 };
+use half::f16;
 use std::arch::x86_64::*;
 
 /// Inputs that are multiplied together.
@@ -23,6 +24,7 @@ static KERNELS: Kernels = Kernels {
     router,
     scores,
     attend,
+    attend_halves,
 };
 
 /// The kernels, if this processor can run them.
@@ -86,13 +88,40 @@ fn router(input: &[f32], weight: &[f32], logits: &mut [f32]) {
     unsafe { inner(input, weight, logits) }
 }
 
-fn attend(band: Band<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+fn attend(band: Band<'_, f32>, scores: &mut Vec<f32>, out: &mut [f32]) {
+    attend_over::<Singles>(band, scores, out);
+}
+
+fn attend_halves(band: Band<'_, f16>, scores: &mut Vec<f32>, out: &mut [f32]) {
+    attend_over::<Halves>(band, scores, out);
+}
+
+fn attend_over<R: Read>(band: Band<'_, R::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-    fn inner(band: Band<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
-        attend::attend::<16, 4, 64>(band, scores, out);
+    fn inner<R: Read>(band: Band<'_, R::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        attend::attend::<R, 16, 4, 64>(band, scores, out);
     }
     // SAFETY: the processor can.
-    unsafe { inner(band, scores, out) }
+    unsafe { inner::<R>(band, scores, out) }
+}
+
+/// Halves of a cache.
+struct Halves;
+
+impl Read for Halves {
+    type Kept = f16;
+
+    #[inline(always)]
+    fn read(kept: &[f16; PARTS]) -> [f32; PARTS] {
+        let mut read = [0.0; PARTS];
+        // SAFETY: sixteen halves are read, and sixteen singles written; the processor can, as this is
+        // reached through the table only.
+        unsafe {
+            let halves = _mm256_loadu_si256(kept.as_ptr().cast());
+            _mm512_storeu_ps(read.as_mut_ptr(), _mm512_cvtph_ps(halves));
+        }
+        read
+    }
 }
 
 fn scores(score: Score, values: &mut [f32]) {

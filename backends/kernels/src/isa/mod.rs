@@ -22,6 +22,7 @@ use crate::{
     float::Quantised,
     layout::{TILE_ROWS, Tile},
 };
+use half::f16;
 
 /// Sums of one tile, one for each of its rows.
 pub(crate) type Sums = [f32; TILE_ROWS];
@@ -30,6 +31,9 @@ pub(crate) type Sums = [f32; TILE_ROWS];
 /// have as many blocks as the tile. Per sum: `sum ← fma(Σ codes × codes, scale × scale, sum)`, block by
 /// block.
 pub(crate) type Multiply = fn(tile: Tile<'_>, inputs: &[&[Quantised]], sums: &mut [Sums]);
+
+/// Attention of a band into `[queries, group, dim]`, with memory for scores that is used again.
+pub(crate) type Attend<K> = fn(band: Band<'_, K>, scores: &mut Vec<f32>, out: &mut [f32]);
 
 /// What one instruction set computes with.
 #[derive(Debug)]
@@ -41,8 +45,9 @@ pub struct Kernels {
     pub(crate) swiglu: fn(gate: &Sums, up: &Sums, out: &mut Sums),
     pub(crate) router: fn(input: &[f32], weight: &[f32], logits: &mut [f32]),
     pub(crate) scores: fn(score: Score, values: &mut [f32]),
-    /// Attention of a band into `[queries, group, dim]`, with memory for scores that is used again.
-    pub(crate) attend: fn(band: Band<'_>, scores: &mut Vec<f32>, out: &mut [f32]),
+    pub(crate) attend: Attend<f32>,
+    /// Likewise, over a cache of halves.
+    pub(crate) attend_halves: Attend<f16>,
 }
 
 impl Kernels {

@@ -4,10 +4,11 @@
 
 use super::{Kernels, Sums};
 use crate::{
-    attend,
+    attend::{self, PARTS, Read},
     float::{self, Quantised},
     layout::{BLOCK, Bits, Tile},
 };
+use half::f16;
 use std::arch::{aarch64::*, asm};
 
 /// Inputs that are multiplied together.
@@ -30,7 +31,8 @@ const PLAIN: Kernels = Kernels {
     swiglu: float::swiglu,
     router: float::router,
     scores: float::scores,
-    attend: attend::attend::<8, 2, 32>,
+    attend: attend::attend::<attend::Singles, 8, 2, 32>,
+    attend_halves: attend::attend::<Halves, 8, 2, 32>,
 };
 static WITHOUT_DOT: Kernels = PLAIN;
 
@@ -59,6 +61,28 @@ fn multiply<const DOT: bool>(tile: Tile<'_>, inputs: &[&[Quantised]], sums: &mut
             // SAFETY: as above.
             unsafe { together::<1, DOT>(tile, &[*input], sums, quarter) };
         }
+    }
+}
+
+/// Halves of a cache.
+struct Halves;
+
+impl Read for Halves {
+    type Kept = f16;
+
+    #[inline(always)]
+    fn read(kept: &[f16; PARTS]) -> [f32; PARTS] {
+        let mut read = [0.0; PARTS];
+        let fours = kept.as_chunks::<LANES>().0.iter();
+        for (kept, read) in fours.zip(read.as_chunks_mut::<LANES>().0) {
+            // SAFETY: four halves are read, and four singles written, by instructions that are part of the
+            // architecture.
+            unsafe {
+                let halves = vreinterpret_f16_u16(vld1_u16(kept.as_ptr().cast()));
+                vst1q_f32(read.as_mut_ptr(), vcvt_f32_f16(halves));
+            }
+        }
+        read
     }
 }
 

@@ -15,7 +15,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     swiglu: float::swiglu,
     router: float::router,
     scores: float::scores,
-    attend: attend::attend::<8, 2, 16>,
+    attend: attend::attend::<attend::Singles, 8, 2, 16>,
+    attend_halves: attend::attend::<attend::Halves, 8, 2, 16>,
 };
 
 fn multiply(tile: Tile<'_>, inputs: &[&[Quantised]], sums: &mut [Sums]) {

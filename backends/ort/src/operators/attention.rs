@@ -2,7 +2,7 @@
 //!
 //! Inputs, outputs and attributes are those of ONNX Runtime's `GroupQueryAttention` in
 //! `com.microsoft`, as far as they are there: `query`, f32 `[rows, length, heads × head_dim]`, or queries, keys
-//! and values side by side where `key` and `value` are absent; `past_key` and `past_value`, f32 `[rows,
+//! and values side by side where `key` and `value` are absent; `past_key` and `past_value`, f32 or f16 `[rows,
 //! kv_heads, positions, head_dim]`; `seqlens_k`, i32 `[rows]`, positions of each row but one;
 //! `total_sequence_length`, which is not looked at; `cos_cache` and `sin_cache`, f32 `[positions, turned / 2]`.
 //! Outputs: the attention, shaped as the queries, and `present_key` and `present_value`, which are the past
@@ -11,11 +11,16 @@
 
 use super::{INPUT, SharedScratch, Threads, flag, into_output, numbers, refused, size};
 use crate::failure::chain;
-use mote_kernels::{Asked, Attention, Cache, Kernels, Projected};
+use half::f16;
+use mote_kernels::{Asked, Attention, Cache, Element, Kernels, Projected};
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput,
 };
-use ort::value::{TensorElementType, TensorValueType, Value, ValueRef};
+use ort::value::{
+    PrimitiveTensorElementType, TensorElementType, TensorValueType, Value, ValueRef, ValueRefMut,
+};
+use std::fmt::Debug;
+use std::marker::PhantomData;
 use std::sync::PoisonError;
 
 const KEY: usize = 1;
@@ -25,11 +30,29 @@ const SEQLENS: usize = 5;
 const TABLES: [(usize, &str); 2] = [(7, "cos_cache"), (8, "sin_cache")];
 const SEQLENS_NAME: &str = "seqlens_k";
 
-/// The operator.
-pub(super) struct CachedAttention(pub(super) SharedScratch);
+/// The operator over a cache of `E`. The library chooses the one whose inputs have the node's types.
+pub(super) struct CachedAttention<E> {
+    scratch: SharedScratch,
+    cache: PhantomData<fn() -> E>,
+}
 
-impl Operator for CachedAttention {
-    type Kernel<'attr> = Attend;
+impl<E> CachedAttention<E> {
+    pub(super) fn new(scratch: SharedScratch) -> Self {
+        Self {
+            scratch,
+            cache: PhantomData,
+        }
+    }
+}
+
+/// What a cache can be of.
+pub(super) trait Kept: Element + PrimitiveTensorElementType + Debug + 'static {}
+
+impl Kept for f32 {}
+impl Kept for f16 {}
+
+impl<E: Kept> Operator for CachedAttention<E> {
+    type Kernel<'attr> = Attend<E>;
 
     fn name(&self) -> &str {
         "CachedAttention"
@@ -37,12 +60,13 @@ impl Operator for CachedAttention {
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
         let float = TensorElementType::Float32;
+        let cache = E::into_tensor_element_type();
         [
             OperatorInput::required(float),
             OperatorInput::optional(float),
             OperatorInput::optional(float),
-            OperatorInput::required(float),
-            OperatorInput::required(float),
+            OperatorInput::required(cache),
+            OperatorInput::required(cache),
             OperatorInput::required(TensorElementType::Int32),
             OperatorInput::required(TensorElementType::Int32),
             OperatorInput::required(float),
@@ -51,10 +75,11 @@ impl Operator for CachedAttention {
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        [const { OperatorOutput::required(TensorElementType::Float32) }; 3]
+        let cache = E::into_tensor_element_type();
+        [TensorElementType::Float32, cache, cache].map(OperatorOutput::required)
     }
 
-    fn create_kernel<'attr>(&self, info: &KernelContext<'attr>) -> ort::Result<Attend> {
+    fn create_kernel<'attr>(&self, info: &KernelContext<'attr>) -> ort::Result<Attend<E>> {
         let attention = AttentionSizes {
             heads: size(info, "num_heads")?,
             kv_heads: size(info, "kv_num_heads")?,
@@ -69,7 +94,8 @@ impl Operator for CachedAttention {
         };
         Ok(Attend {
             attention,
-            scratch: self.0.clone(),
+            scratch: self.scratch.clone(),
+            cache: PhantomData,
         })
     }
 }
@@ -85,18 +111,20 @@ struct AttentionSizes {
 }
 
 /// A node.
-pub(super) struct Attend {
+pub(super) struct Attend<E> {
     attention: AttentionSizes,
     scratch: SharedScratch,
+    cache: PhantomData<fn() -> E>,
 }
 
-impl Kernel for Attend {
+impl<E: Kept> Kernel for Attend<E> {
     fn compute(&mut self, run: &ComputeContext) -> ort::Result<()> {
         let missing = |name: &str| refused(name, "is missing");
+        let floats = input::<f32>;
         let query = floats(run, 0)?.ok_or_else(|| missing(INPUT))?;
         let (key, value) = (floats(run, KEY)?, floats(run, VALUE)?);
         let [past_keys, past_values] =
-            PAST.map(|(index, name)| floats(run, index)?.ok_or_else(|| missing(name)));
+            PAST.map(|(index, name)| input::<E>(run, index)?.ok_or_else(|| missing(name)));
         let (past_keys, past_values) = (past_keys?, past_values?);
         let [cos, sin] =
             TABLES.map(|(index, name)| floats(run, index)?.ok_or_else(|| missing(name)));
@@ -226,32 +254,32 @@ impl Sizes {
 }
 
 /// The tensor that comes as input `index`.
-fn floats(
+fn input<T: PrimitiveTensorElementType + Debug>(
     run: &ComputeContext,
     index: usize,
-) -> ort::Result<Option<ValueRef<'_, TensorValueType<f32>>>> {
+) -> ort::Result<Option<ValueRef<'_, TensorValueType<T>>>> {
     let input = run.input(index)?;
     input.map(ValueRef::downcast).transpose()
 }
 
 /// A cache, as it will be.
-struct Present<'a> {
-    value: ort::value::ValueRefMut<'a, TensorValueType<f32>>,
+struct Present<'a, E: Kept> {
+    value: ValueRefMut<'a, TensorValueType<E>>,
     name: &'static str,
 }
 
-impl<'a> Present<'a> {
+impl<'a, E: Kept> Present<'a, E> {
     /// Output `index`, with what `past` holds: nothing is copied where both are the same memory.
     fn new(
         run: &'a ComputeContext,
         index: usize,
-        past: &Value<TensorValueType<f32>>,
+        past: &Value<TensorValueType<E>>,
         name: &'static str,
     ) -> ort::Result<Self> {
         let output = run.output(index, past.shape().to_vec())?;
         let output = output.ok_or_else(|| refused(name, "goes nowhere"))?;
         let mut present = Self {
-            value: output.downcast::<TensorValueType<f32>>()?,
+            value: output.downcast::<TensorValueType<E>>()?,
             name,
         };
         if present.value.data_ptr() != past.data_ptr() {
@@ -264,23 +292,26 @@ impl<'a> Present<'a> {
         Ok(present)
     }
 
-    fn numbers(&mut self) -> ort::Result<&mut [f32]> {
+    fn numbers(&mut self) -> ort::Result<&mut [E]> {
         if self.value.shape().contains(&0) {
             return Ok(&mut []);
         }
-        if !super::is_good::<f32>(self.value.data_ptr()) {
+        if !super::is_good::<E>(self.value.data_ptr()) {
             return Err(refused(self.name, "is not aligned"));
         }
-        Ok(self.value.try_extract_tensor_mut::<f32>()?.1)
+        Ok(self.value.try_extract_tensor_mut::<E>()?.1)
     }
 }
 
 /// Whether two caches of the same size share no memory.
-fn are_apart(one: &Value<TensorValueType<f32>>, other: &Value<TensorValueType<f32>>) -> bool {
+fn are_apart<E: Kept>(
+    one: &Value<TensorValueType<E>>,
+    other: &Value<TensorValueType<E>>,
+) -> bool {
     let sizes = one
         .shape()
         .iter()
         .map(|&size| usize::try_from(size).unwrap_or(0));
-    let bytes = sizes.fold(size_of::<f32>(), usize::saturating_mul);
+    let bytes = sizes.fold(size_of::<E>(), usize::saturating_mul);
     one.data_ptr().addr().abs_diff(other.data_ptr().addr()) >= bytes
 }

@@ -15,6 +15,7 @@ mod attention;
 mod moe;
 mod product;
 
+use half::f16;
 use mote_kernels::{Bits, Parallel, Scratch};
 use ort::operator::{ComputeContext, KernelContext, OperatorDomain};
 use ort::value::{PrimitiveTensorElementType, TensorValueType, Value, ValueRef};
@@ -34,7 +35,8 @@ pub(crate) fn domain() -> Result<OperatorDomain, ort::Error> {
     let scratch = SharedScratch::default();
     OperatorDomain::new(DOMAIN)?
         .add(moe::MoeFeedForward(scratch.clone()))?
-        .add(attention::CachedAttention(scratch.clone()))?
+        .add(attention::CachedAttention::<f32>::new(scratch.clone()))?
+        .add(attention::CachedAttention::<f16>::new(scratch.clone()))?
         .add(product::TiledMatMul(scratch))?
         .add(product::TiledGather)
 }

@@ -1,6 +1,6 @@
 //! `mote demo`: everything once, on real input, through a daemon of its own.
 
-use crate::args::{Bits, CacheArg, Clip, Demo, GenerateClipArgs, Import, LayoutArg, Work};
+use crate::args::{Bits, Clip, Demo, GenerateClipArgs, Import, LayoutArg, Work};
 use crate::commands::import::{self, DEFAULT_CHECKPOINT, MOE_RECIPE};
 use crate::commands::{clip, generate};
 use crate::daemon::{self, Daemon};
@@ -109,7 +109,7 @@ fn prepare(args: &Demo, paths: &Paths, shown: &mut Shown, ui: &Ui) -> Result<()>
             pooling: None,
             bits: Bits::Eight,
             head_bits: None,
-            cache: CacheArg::F32,
+            cache: None,
             layout: LayoutArg::Kernels,
             context_tokens: None,
             name: None,

@@ -193,11 +193,11 @@ fn precision(args: &Import) -> Precision {
     });
     Precision {
         head: storage(head),
-        cache: match args.cache {
+        cache: args.cache.map(|cache| match cache {
             CacheArg::F32 => CacheStorage::F32,
             CacheArg::F16 => CacheStorage::F16,
             CacheArg::I8 => CacheStorage::Int8,
-        },
+        }),
         layout: match args.layout {
             LayoutArg::Kernels => Layout::Kernels,
             LayoutArg::Stock => Layout::Stock,
