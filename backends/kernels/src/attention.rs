@@ -6,7 +6,7 @@ use crate::{
     attend::{Band, PARTS, Sight},
     parallel::Panels,
 };
-use half::{f16, slice::HalfFloatSliceExt};
+use half::f16;
 use std::{cell::RefCell, sync::atomic::AtomicBool};
 use thiserror::Error;
 
@@ -80,15 +80,15 @@ mod sealed {
 
     /// What elements do; only this crate knows how.
     pub trait Sealed: Sized {
-        /// Keeps `numbers`.
-        fn keep(numbers: &[f32], kept: &mut [Self]);
+        /// Keeps `numbers`, a multiple of 16.
+        fn keep(kernels: &Kernels, numbers: &[f32], kept: &mut [Self]);
         /// Attention over a cache of such elements.
         fn attend(kernels: &Kernels, band: Band<'_, Self>, scores: &mut Vec<f32>, out: &mut [f32]);
     }
 }
 
 impl sealed::Sealed for f32 {
-    fn keep(numbers: &[f32], kept: &mut [f32]) {
+    fn keep(_: &Kernels, numbers: &[f32], kept: &mut [f32]) {
         kept.copy_from_slice(numbers);
     }
 
@@ -98,15 +98,8 @@ impl sealed::Sealed for f32 {
 }
 
 impl sealed::Sealed for f16 {
-    fn keep(numbers: &[f32], kept: &mut [f16]) {
-        let mut part = [0.0; PARTS];
-        for (numbers, kept) in numbers.chunks(PARTS).zip(kept.chunks_mut(PARTS)) {
-            let part = &mut part[..numbers.len()];
-            for (part, number) in part.iter_mut().zip(numbers) {
-                *part = number.clamp(f16::MIN.to_f32_const(), f16::MAX.to_f32_const());
-            }
-            kept.convert_from_f32_slice(part);
-        }
+    fn keep(kernels: &Kernels, numbers: &[f32], kept: &mut [f16]) {
+        (kernels.keep_halves)(numbers, kept);
     }
 
     fn attend(kernels: &Kernels, band: Band<'_, f16>, scores: &mut Vec<f32>, out: &mut [f32]) {
@@ -207,33 +200,31 @@ impl Attention {
         if rows == 0 || length == 0 {
             return Ok(());
         }
-        self.turn(
-            asked,
-            (&mut *cache.keys, &mut *cache.values),
-            scratch,
-            threads,
-        );
-        let Scratch { turned, marks, .. } = scratch;
         let run = Run {
             attention: self,
             kernels,
             asked,
-            queries: turned,
-            keys: cache.keys,
-            values: cache.values,
             positions: cache.positions,
         };
         if length == 1 {
-            run.rows((0, output), 1, marks, threads);
+            run.at_once(cache, output, scratch, threads);
             return Ok(());
         }
+        run.turn((&mut *cache.keys, &mut *cache.values), scratch, threads);
+        let Scratch { turned, marks, .. } = scratch;
+        let kept = (&turned[..], &*cache.keys, &*cache.values);
         let width = length * self.heads * self.head_dim;
         for (row, output) in output.chunks_exact_mut(width).enumerate() {
-            let group = self.heads / self.kv_heads;
-            let band = SCORES / group.saturating_mul(asked.totals[row]).max(1);
-            run.rows((row, output), band.clamp(BAND_MIN, BAND), marks, threads);
+            let band = SCORES / self.group().saturating_mul(asked.totals[row]).max(1);
+            let band = band.clamp(BAND_MIN, BAND);
+            run.row(kept, (row, output), band, marks, threads);
         }
         Ok(())
+    }
+
+    /// Heads that share keys and values.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
     }
 
     fn check_run<E: Element>(
@@ -290,66 +281,6 @@ impl Attention {
         }
     }
 
-    /// Turns queries and keys to their positions: queries go to `scratch`, scaled, as
-    /// `[rows, kv_heads, length, group, head_dim]`, keys and values to the cache.
-    fn turn<E: Element>(
-        &self,
-        asked: &Asked<'_>,
-        (keys, values): (&mut [E], &mut [E]),
-        scratch: &mut Scratch,
-        threads: &impl Parallel,
-    ) {
-        let (rows, length, dim) = (asked.totals.len(), asked.length, self.head_dim);
-        let group = self.heads / self.kv_heads;
-        let tasks = rows * self.kv_heads;
-        let Scratch { turned, marks, .. } = scratch;
-        turned.resize(tasks * length * group * dim, 0.0);
-        marks.resize_with(marks.len().max(3 * tasks), AtomicBool::default);
-        let (first, others) = marks.split_at_mut(tasks);
-        let (second, others) = others.split_at_mut(tasks);
-        let queries = Panels::new(turned, 1, first);
-        let keys = Panels::new(keys, 1, second);
-        let values = Panels::new(values, 1, &mut others[..tasks]);
-        let work = |index: usize| {
-            let taken = (queries.take(index), keys.take(index), values.take(index));
-            let (Some(mut queries), Some(mut keys), Some(mut values)) = taken else {
-                return;
-            };
-            let (row, head) = (index / self.kv_heads, index % self.kv_heads);
-            let past = asked.totals[row] - length;
-            let queries = queries.row(0).chunks_exact_mut(group * dim);
-            let keys = keys.row(0)[past * dim..].chunks_exact_mut(dim);
-            let values = values.row(0)[past * dim..].chunks_exact_mut(dim);
-            for (at, ((queries, key), value)) in queries.zip(keys).zip(values).enumerate() {
-                let of = |projected: &Projected<'_>, head: usize, heads: usize| {
-                    let begin = (row * length + at) * projected.stride + projected.first;
-                    begin + head * dim..begin + (head + heads) * dim
-                };
-                let angles = asked.half * (past + at)..asked.half * (past + at + 1);
-                let angles = (&asked.cos[angles.clone()], &asked.sin[angles]);
-                let wanted = of(&asked.queries, head * group, group);
-                let wanted = asked.queries.numbers[wanted].chunks_exact(dim);
-                for (query, turned) in wanted.zip(queries.chunks_exact_mut(dim)) {
-                    self.turn_head(query, angles, turned);
-                    turned.iter_mut().for_each(|number| *number *= self.scale);
-                }
-                KEPT.with_borrow_mut(|(turned, _)| {
-                    turned.resize(turned.len().max(dim), 0.0);
-                    let turned = &mut turned[..dim];
-                    let wanted = of(&asked.keys, head, 1);
-                    self.turn_head(&asked.keys.numbers[wanted], angles, turned);
-                    E::keep(turned, key);
-                });
-                E::keep(&asked.values.numbers[of(&asked.values, head, 1)], value);
-            }
-        };
-        match length {
-            // Not worth the threads' while.
-            1 => (0..tasks).for_each(work),
-            _ => threads.run(tasks, &work),
-        }
-    }
-
     fn turn_head(&self, head: &[f32], (cos, sin): (&[f32], &[f32]), turned: &mut [f32]) {
         turned.copy_from_slice(head);
         let half = cos.len();
@@ -364,76 +295,179 @@ impl Attention {
     }
 }
 
-/// What all bands of a run have in common.
-struct Run<'a, E> {
+/// What all parts of a run have in common.
+struct Run<'a> {
     attention: &'a Attention,
     kernels: &'a Kernels,
     asked: &'a Asked<'a>,
-    queries: &'a [f32],
-    keys: &'a [E],
-    values: &'a [E],
+    /// That the cache has room for.
     positions: usize,
 }
 
-impl<E: Element> Run<'_, E> {
-    /// Rows from `first` on, as many as `output` has, in bands of `band` positions. A band is of one row.
-    fn rows(
+impl Run<'_> {
+    /// One new position of each row: a head is turned, kept and attended with by the same thread.
+    fn at_once<E: Element>(
         &self,
-        (first, output): (usize, &mut [f32]),
+        cache: Cache<'_, E>,
+        output: &mut [f32],
+        scratch: &mut Scratch,
+        threads: &impl Parallel,
+    ) {
+        let (kv_heads, dim) = (self.attention.kv_heads, self.attention.head_dim);
+        let width = self.attention.group() * dim;
+        let tasks = self.asked.totals.len() * kv_heads;
+        let Scratch { turned, marks, .. } = scratch;
+        turned.resize(tasks * width, 0.0);
+        marks.resize_with(marks.len().max(4 * tasks), AtomicBool::default);
+        let mut marks = marks[..4 * tasks].chunks_exact_mut(tasks);
+        let mut next = || marks.next().unwrap_or_default();
+        let queries = Panels::new(turned, 1, next());
+        let keys = Panels::new(cache.keys, 1, next());
+        let values = Panels::new(cache.values, 1, next());
+        let output = Panels::new(output, 1, next());
+        threads.run(tasks, &|index| {
+            let of_cache = (keys.take(index), values.take(index));
+            let ((Some(mut keys), Some(mut values)), Some(mut queries), Some(mut output)) =
+                (of_cache, queries.take(index), output.take(index))
+            else {
+                return;
+            };
+            let (keys, values, queries) = (keys.row(0), values.row(0), queries.row(0));
+            let (row, head) = (index / kv_heads, index % kv_heads);
+            self.turn_one((row, head), queries, (keys, values));
+            let band = self.band((row, 0), queries, (keys, values));
+            KEPT.with_borrow_mut(|(scores, _)| {
+                E::attend(self.kernels, band, scores, output.row(0));
+            });
+        });
+    }
+
+    /// Turns queries and keys to their positions: queries go to `scratch`, scaled, as
+    /// `[rows, kv_heads, length, group, head_dim]`, keys and values to the cache.
+    fn turn<E: Element>(
+        &self,
+        (keys, values): (&mut [E], &mut [E]),
+        scratch: &mut Scratch,
+        threads: &impl Parallel,
+    ) {
+        let kv_heads = self.attention.kv_heads;
+        let tasks = self.asked.totals.len() * kv_heads;
+        let width = self.asked.length * self.attention.group() * self.attention.head_dim;
+        let Scratch { turned, marks, .. } = scratch;
+        turned.resize(tasks * width, 0.0);
+        marks.resize_with(marks.len().max(3 * tasks), AtomicBool::default);
+        let mut marks = marks[..3 * tasks].chunks_exact_mut(tasks);
+        let mut next = || marks.next().unwrap_or_default();
+        let queries = Panels::new(turned, 1, next());
+        let keys = Panels::new(keys, 1, next());
+        let values = Panels::new(values, 1, next());
+        threads.run(tasks, &|index| {
+            let taken = (queries.take(index), keys.take(index), values.take(index));
+            if let (Some(mut queries), Some(mut keys), Some(mut values)) = taken {
+                let place = (index / kv_heads, index % kv_heads);
+                self.turn_one(place, queries.row(0), (keys.row(0), values.row(0)));
+            }
+        });
+    }
+
+    /// Likewise, of one row and one of the heads that are looked at.
+    fn turn_one<E: Element>(
+        &self,
+        (row, head): (usize, usize),
+        queries: &mut [f32],
+        (keys, values): (&mut [E], &mut [E]),
+    ) {
+        let &Run {
+            attention,
+            kernels,
+            asked,
+            ..
+        } = self;
+        let (dim, group) = (attention.head_dim, attention.group());
+        let past = asked.totals[row] - asked.length;
+        let queries = queries.chunks_exact_mut(group * dim);
+        let keys = keys[past * dim..].chunks_exact_mut(dim);
+        let values = values[past * dim..].chunks_exact_mut(dim);
+        for (at, ((queries, key), value)) in queries.zip(keys).zip(values).enumerate() {
+            let of = |projected: &Projected<'_>, head: usize, heads: usize| {
+                let begin = (row * asked.length + at) * projected.stride + projected.first;
+                begin + head * dim..begin + (head + heads) * dim
+            };
+            let angles = asked.half * (past + at)..asked.half * (past + at + 1);
+            let angles = (&asked.cos[angles.clone()], &asked.sin[angles]);
+            let wanted = of(&asked.queries, head * group, group);
+            let wanted = asked.queries.numbers[wanted].chunks_exact(dim);
+            for (query, turned) in wanted.zip(queries.chunks_exact_mut(dim)) {
+                attention.turn_head(query, angles, turned);
+                turned
+                    .iter_mut()
+                    .for_each(|number| *number *= attention.scale);
+            }
+            KEPT.with_borrow_mut(|(turned, _)| {
+                turned.resize(turned.len().max(dim), 0.0);
+                let turned = &mut turned[..dim];
+                let wanted = of(&asked.keys, head, 1);
+                attention.turn_head(&asked.keys.numbers[wanted], angles, turned);
+                E::keep(kernels, turned, key);
+            });
+            let wanted = of(&asked.values, head, 1);
+            E::keep(kernels, &asked.values.numbers[wanted], value);
+        }
+    }
+
+    /// A row, in bands of `band` positions, with turned queries and the whole cache.
+    fn row<E: Element>(
+        &self,
+        (queries, keys, values): (&[f32], &[E], &[E]),
+        (row, output): (usize, &mut [f32]),
         band: usize,
         marks: &mut Vec<AtomicBool>,
         threads: &impl Parallel,
     ) {
-        let &Attention {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.attention;
-        let places = output.len() / (heads * head_dim);
-        let tasks = places.div_ceil(band) * kv_heads;
+        let (kv_heads, dim) = (self.attention.kv_heads, self.attention.head_dim);
+        let (length, width) = (self.asked.length, self.attention.group() * dim);
+        let tasks = length.div_ceil(band) * kv_heads;
         marks.resize_with(marks.len().max(tasks), AtomicBool::default);
-        let panels = Panels::in_bands(output, (places, band), &mut marks[..tasks]);
+        let panels = Panels::in_bands(output, (length, band), &mut marks[..tasks]);
         threads.run(tasks, &|index| {
             let Some(mut panel) = panels.take(index) else {
                 return;
             };
-            let place = index / kv_heads * band;
-            let count = band.min(places - place);
-            let row = first + place / self.asked.length;
-            let band = self.band((row, place % self.asked.length), index % kv_heads, count);
+            let at = index / kv_heads * band;
+            let count = band.min(length - at);
+            let number = row * kv_heads + index % kv_heads;
+            let begin = (number * length + at) * width;
+            let cached = number * self.positions * dim..(number + 1) * self.positions * dim;
+            let kept = (&keys[cached.clone()], &values[cached]);
+            let band = self.band((row, at), &queries[begin..begin + count * width], kept);
             KEPT.with_borrow_mut(|(scores, made)| {
-                if count == 1 {
-                    E::attend(self.kernels, band, scores, panel.row(0));
-                    return;
-                }
-                made.resize(band.queries.len(), 0.0);
+                made.resize(count * width, 0.0);
                 E::attend(self.kernels, band, scores, made);
-                for (at, made) in made.chunks_exact(band.sight.group * head_dim).enumerate() {
+                for (at, made) in made.chunks_exact(width).enumerate() {
                     panel.row(at).copy_from_slice(made);
                 }
             });
         });
     }
 
-    /// `count` positions of a row, and one of the heads that are looked at.
-    fn band(&self, (row, at): (usize, usize), head: usize, count: usize) -> Band<'_, E> {
+    /// Queries from the new position `at` of a row on, of one of the heads that are looked at.
+    fn band<'b, E>(
+        &self,
+        (row, at): (usize, usize),
+        queries: &'b [f32],
+        (keys, values): (&'b [E], &'b [E]),
+    ) -> Band<'b, E> {
         let attention = self.attention;
-        let dim = attention.head_dim;
-        let group = attention.heads / attention.kv_heads;
-        let number = row * attention.kv_heads + head;
-        let begin = (number * self.asked.length + at) * group * dim;
-        let cached = number * self.positions * dim..(number + 1) * self.positions * dim;
         Band {
-            queries: &self.queries[begin..begin + count * group * dim],
-            keys: &self.keys[cached.clone()],
-            values: &self.values[cached],
+            queries,
+            keys,
+            values,
             sight: Sight {
                 first: self.asked.totals[row] - self.asked.length + at,
                 window: attention.window.unwrap_or(usize::MAX),
-                group,
+                group: attention.group(),
             },
-            dim,
+            dim: attention.head_dim,
         }
     }
 }

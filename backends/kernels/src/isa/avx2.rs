@@ -4,7 +4,7 @@
 use super::{Kernels, Sums};
 use crate::{
     Score,
-    attend::{self, Band, PARTS, Read, Singles},
+    attend::{self, Band, Codec, PARTS, Singles},
     float::{self, Quantised},
     layout::{Bits, Tile},
 };
@@ -28,6 +28,7 @@ static KERNELS: Kernels = Kernels {
     scores,
     attend,
     attend_halves,
+    keep_halves,
 };
 
 /// The kernels, if this processor can run them.
@@ -90,19 +91,28 @@ fn attend_halves(band: Band<'_, f16>, scores: &mut Vec<f32>, out: &mut [f32]) {
     attend_over::<Halves>(band, scores, out);
 }
 
-fn attend_over<R: Read>(band: Band<'_, R::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
+fn attend_over<C: Codec>(band: Band<'_, C::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn inner<R: Read>(band: Band<'_, R::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
-        attend::attend::<R, 8, 2, 32>(band, scores, out);
+    fn inner<C: Codec>(band: Band<'_, C::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        attend::attend::<C, 8, 2, 32>(band, scores, out);
     }
     // SAFETY: the processor can.
-    unsafe { inner::<R>(band, scores, out) }
+    unsafe { inner::<C>(band, scores, out) }
+}
+
+fn keep_halves(numbers: &[f32], kept: &mut [f16]) {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn inner(numbers: &[f32], kept: &mut [f16]) {
+        attend::keep::<Halves>(numbers, kept);
+    }
+    // SAFETY: the processor can.
+    unsafe { inner(numbers, kept) }
 }
 
 /// Halves of a cache.
 struct Halves;
 
-impl Read for Halves {
+impl Codec for Halves {
     type Kept = f16;
 
     #[inline(always)]
@@ -118,6 +128,21 @@ impl Read for Halves {
             }
         }
         read
+    }
+
+    #[inline(always)]
+    fn write(numbers: [f32; PARTS]) -> [f16; PARTS] {
+        let mut kept = [f16::ZERO; PARTS];
+        let eights = numbers.as_chunks::<LANES>().0.iter();
+        for (numbers, kept) in eights.zip(kept.as_chunks_mut::<LANES>().0) {
+            // SAFETY: eight singles are read, and eight halves written; the processor can, likewise.
+            unsafe {
+                let singles = _mm256_loadu_ps(numbers.as_ptr());
+                let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(singles);
+                _mm_storeu_si128(kept.as_mut_ptr().cast(), halves);
+            }
+        }
+        kept
     }
 }
 

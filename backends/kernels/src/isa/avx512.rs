@@ -5,7 +5,7 @@
 use super::{Kernels, Sums};
 use crate::{
     Score,
-    attend::{self, Band, PARTS, Read, Singles},
+    attend::{self, Band, Codec, PARTS, Singles},
     float::{self, Quantised},
     layout::{Bits, Tile},
 };
@@ -25,6 +25,7 @@ static KERNELS: Kernels = Kernels {
     scores,
     attend,
     attend_halves,
+    keep_halves,
 };
 
 /// The kernels, if this processor can run them.
@@ -96,19 +97,28 @@ fn attend_halves(band: Band<'_, f16>, scores: &mut Vec<f32>, out: &mut [f32]) {
     attend_over::<Halves>(band, scores, out);
 }
 
-fn attend_over<R: Read>(band: Band<'_, R::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
+fn attend_over<C: Codec>(band: Band<'_, C::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-    fn inner<R: Read>(band: Band<'_, R::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
-        attend::attend::<R, 16, 4, 64>(band, scores, out);
+    fn inner<C: Codec>(band: Band<'_, C::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        attend::attend::<C, 16, 4, 64>(band, scores, out);
     }
     // SAFETY: the processor can.
-    unsafe { inner::<R>(band, scores, out) }
+    unsafe { inner::<C>(band, scores, out) }
+}
+
+fn keep_halves(numbers: &[f32], kept: &mut [f16]) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+    fn inner(numbers: &[f32], kept: &mut [f16]) {
+        attend::keep::<Halves>(numbers, kept);
+    }
+    // SAFETY: the processor can.
+    unsafe { inner(numbers, kept) }
 }
 
 /// Halves of a cache.
 struct Halves;
 
-impl Read for Halves {
+impl Codec for Halves {
     type Kept = f16;
 
     #[inline(always)]
@@ -121,6 +131,18 @@ impl Read for Halves {
             _mm512_storeu_ps(read.as_mut_ptr(), _mm512_cvtph_ps(halves));
         }
         read
+    }
+
+    #[inline(always)]
+    fn write(numbers: [f32; PARTS]) -> [f16; PARTS] {
+        let mut kept = [f16::ZERO; PARTS];
+        // SAFETY: sixteen singles are read, and sixteen halves written; the processor can, likewise.
+        unsafe {
+            let singles = _mm512_loadu_ps(numbers.as_ptr());
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(singles);
+            _mm256_storeu_si256(kept.as_mut_ptr().cast(), halves);
+        }
+        kept
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Kernels {
     pub(crate) attend: Attend<f32>,
     /// Likewise, over a cache of halves.
     pub(crate) attend_halves: Attend<f16>,
+    /// Numbers become such halves; there are a multiple of [`PARTS`](crate::attend::PARTS).
+    pub(crate) keep_halves: fn(numbers: &[f32], kept: &mut [f16]),
 }
 
 impl Kernels {

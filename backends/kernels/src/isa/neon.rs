@@ -4,7 +4,7 @@
 
 use super::{Kernels, Sums};
 use crate::{
-    attend::{self, PARTS, Read},
+    attend::{self, Codec, PARTS},
     float::{self, Quantised},
     layout::{BLOCK, Bits, Tile},
 };
@@ -33,6 +33,7 @@ const PLAIN: Kernels = Kernels {
     scores: float::scores,
     attend: attend::attend::<attend::Singles, 8, 2, 32>,
     attend_halves: attend::attend::<Halves, 8, 2, 32>,
+    keep_halves: attend::keep::<Halves>,
 };
 static WITHOUT_DOT: Kernels = PLAIN;
 
@@ -67,7 +68,7 @@ fn multiply<const DOT: bool>(tile: Tile<'_>, inputs: &[&[Quantised]], sums: &mut
 /// Halves of a cache.
 struct Halves;
 
-impl Read for Halves {
+impl Codec for Halves {
     type Kept = f16;
 
     #[inline(always)]
@@ -83,6 +84,20 @@ impl Read for Halves {
             }
         }
         read
+    }
+
+    #[inline(always)]
+    fn write(numbers: [f32; PARTS]) -> [f16; PARTS] {
+        let mut kept = [f16::ZERO; PARTS];
+        let fours = numbers.as_chunks::<LANES>().0.iter();
+        for (numbers, kept) in fours.zip(kept.as_chunks_mut::<LANES>().0) {
+            // SAFETY: four singles are read, and four halves written, likewise.
+            unsafe {
+                let halves = vcvt_f16_f32(vld1q_f32(numbers.as_ptr()));
+                vst1_u16(kept.as_mut_ptr().cast(), vreinterpret_u16_f16(halves));
+            }
+        }
+        kept
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     scores: float::scores,
     attend: attend::attend::<attend::Singles, 8, 2, 16>,
     attend_halves: attend::attend::<attend::Halves, 8, 2, 16>,
+    keep_halves: attend::keep::<attend::Halves>,
 };
 
 fn multiply(tile: Tile<'_>, inputs: &[&[Quantised]], sums: &mut [Sums]) {

@@ -304,10 +304,7 @@ impl<'a, E: Kept> Present<'a, E> {
 }
 
 /// Whether two caches of the same size share no memory.
-fn are_apart<E: Kept>(
-    one: &Value<TensorValueType<E>>,
-    other: &Value<TensorValueType<E>>,
-) -> bool {
+fn are_apart<E: Kept>(one: &Value<TensorValueType<E>>, other: &Value<TensorValueType<E>>) -> bool {
     let sizes = one
         .shape()
         .iter()

@@ -2,8 +2,9 @@
 //! what comes does not fit.
 
 use crate::load_bytes;
-use crate::onnx::{Attribute, Dim, Dim::Named, FLOAT, Graph, INT32};
-use mote_api::{Element, Model, OutputTarget, Session, Tensor};
+use crate::onnx::{Attribute, Dim, Dim::Named, FLOAT, FLOAT16, Graph, INT32};
+use half::f16;
+use mote_api::{DType, Element, Model, OutputTarget, Session, Tensor};
 use std::sync::Arc;
 
 const CONTEXT: usize = 80;
@@ -20,6 +21,8 @@ struct Sizes {
     window: i64,
     interleaved: bool,
     is_packed: bool,
+    /// Types of keys and values in the cache.
+    kept: [u64; 2],
 }
 
 const SIZES: Sizes = Sizes {
@@ -30,6 +33,7 @@ const SIZES: Sizes = Sizes {
     window: -1,
     interleaved: false,
     is_packed: true,
+    kept: [FLOAT; 2],
 };
 
 /// Floats from −1 to 1 that look random and are the same each time.
@@ -77,6 +81,7 @@ impl Sizes {
         let sin: Vec<f32> = angles.iter().map(|angle| angle.sin()).collect();
         let row = [Named("rows"), Named("length"), Named("width")];
         let cache: [Dim; 4] = ["rows", "heads", "positions", "dim"].map(Named);
+        let [keys, values] = self.kept;
         let mut graph = Graph::new()
             .node_in(domain, operator, (&from, &to), attributes)
             .constant("cos", &table, &cos)
@@ -85,13 +90,13 @@ impl Sizes {
             graph = graph.input(name, FLOAT, &row);
         }
         graph
-            .input("past_key", FLOAT, &cache)
-            .input("past_value", FLOAT, &cache)
+            .input("past_key", keys, &cache)
+            .input("past_value", values, &cache)
             .input("last", INT32, &[Named("rows")])
             .input("total", INT32, &[Dim::Is(1)])
             .output("y", FLOAT, &row)
-            .output("present_key", FLOAT, &cache)
-            .output("present_value", FLOAT, &cache)
+            .output("present_key", keys, &cache)
+            .output("present_value", values, &cache)
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
@@ -127,12 +132,18 @@ struct Rows {
 impl Rows {
     fn new(sizes: Sizes, of: (&str, &str), count: usize) -> Self {
         let shape = [count, sizes.kv_heads, CONTEXT, sizes.head_dim];
-        let elements = shape.iter().product();
-        let cache = || Tensor::from_slice(&shape, &vec![0.0f32; elements]).expect("small");
+        let cache = |kept| {
+            let dtype = if kept == FLOAT {
+                DType::F32
+            } else {
+                DType::F16
+            };
+            Tensor::zeroed(dtype, &shape).expect("small")
+        };
         Self {
             sizes,
             session: sizes.model(of).session().expect("a session"),
-            caches: [cache(), cache()],
+            caches: sizes.kept.map(cache),
             totals: vec![0; count],
         }
     }
@@ -243,6 +254,40 @@ fn it_gives_what_the_library_gives_and_writes_its_cache_in_place() {
             }
         }
     }
+}
+
+#[test]
+fn a_cache_of_halves_holds_the_nearest_ones() {
+    let narrow = Sizes {
+        kept: [FLOAT16; 2],
+        ..SIZES
+    };
+    let mut both = [SIZES, narrow].map(|sizes| Rows::new(sizes, OURS, 1));
+    for (at, length) in [9, 1, 40, 1].into_iter().enumerate() {
+        let [wide, narrow] =
+            [0, 1].map(|which| both[which].run(length, 100 * at as u32).expect("runs"));
+        assert!(wide != narrow);
+        let near = |(wide, narrow): (&f32, &f32)| (wide - narrow).abs() < 2e-3;
+        assert!(wide.iter().zip(&narrow).all(near), "run {at}");
+        for which in [0, 1] {
+            let wide = both[0].caches[which].read::<f32>().expect("f32");
+            let narrow = both[1].caches[which].read::<f16>().expect("f16");
+            assert!(wide.into_iter().map(f16::from_f32).eq(narrow));
+        }
+    }
+    // Keys and values of one kind each.
+    let mixed = Sizes {
+        kept: [FLOAT16, FLOAT],
+        ..SIZES
+    };
+    let graph = mixed.graph(OURS, &mixed.attributes());
+    let error = load_bytes(&graph.encode())
+        .map(|_| ())
+        .expect_err("must be refused");
+    assert!(
+        format!("{error:?}").contains("CachedAttention"),
+        "{error:?}"
+    );
 }
 
 #[test]
