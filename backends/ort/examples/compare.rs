@@ -9,6 +9,7 @@
     reason = "printing what was measured is what the example is for"
 )]
 
+use half::f16;
 use mote_api::{Backend, DType, LoadRequest, OutputTarget, Session, Tensor, Threads};
 use mote_ort::OrtBackend;
 use std::{error::Error, path::PathBuf, time::Instant};
@@ -74,7 +75,13 @@ fn load(backend: &OrtBackend, file: &str, [rows, context]: [usize; 2]) -> Fallib
         let values: Vec<f32> = (0..shape.iter().product())
             .map(|_| (random() % 2001) as f32 / 1000.0 - 1.0)
             .collect();
-        let cache = Tensor::from_slice(&shape, &values)?;
+        let cache = match input.dtype {
+            DType::F16 => {
+                let halves: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
+                Tensor::from_slice(&shape, &halves)?
+            }
+            _ => Tensor::from_slice(&shape, &values)?,
+        };
         session.bind_input(index, &cache)?;
         let name = input.name.replace("past_key_values", "present");
         let output = signature

@@ -53,12 +53,14 @@ fn eight_bits_change_little() {
 
 #[test]
 fn a_cache_takes_the_bytes_it_should() {
-    for (cache, kind) in [
-        (CacheStorage::F32, DType::F32),
-        (CacheStorage::F16, DType::F16),
-        (CacheStorage::Int8, DType::I8),
+    for (precision, kind) in [
+        (with_cache(CacheStorage::F32), DType::F32),
+        (with_cache(CacheStorage::F16), DType::F16),
+        (with_cache(CacheStorage::Int8), DType::I8),
+        (Precision::uniform(Storage::F32), DType::F32),
+        (Precision::uniform(Storage::Int4), DType::F16),
     ] {
-        let loaded = Loaded::new(&checkpoint("llama"), with_cache(cache));
+        let loaded = Loaded::new(&checkpoint("llama"), precision);
         let caches: Vec<DType> = loaded
             .model
             .signature()

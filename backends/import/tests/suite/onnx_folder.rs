@@ -221,12 +221,12 @@ fn attention_beside_matrices_in_our_layout_is_our_own_operator() {
     assert_eq!(attribute(node, "local_window_size").0, Some(-1));
     assert_eq!(attribute(node, "rotary_interleaved").0, Some(0));
     assert_eq!(attribute(node, "scale").1, Some(1.0 / 32f32.sqrt()));
-    // Its kernel keeps 32-bit floats only, and graphs without a code of ours run anywhere.
-    let halves = Precision {
-        cache: Some(CacheStorage::F16),
+    // Its kernel keeps no codes, and graphs without a code of ours run anywhere.
+    let codes = Precision {
+        cache: Some(CacheStorage::Int8),
         ..Precision::uniform(Storage::Int8)
     };
-    for other in [halves, Precision::uniform(Storage::F32)] {
+    for other in [codes, Precision::uniform(Storage::F32)] {
         Imported::with(other, None).node("GroupQueryAttention");
     }
 }
