@@ -155,7 +155,7 @@ impl Answers {
         self.wire.tell(Request::Pause { target, paused }).await;
     }
 
-    /// Sets the prompt of the shots that have not begun.
+    /// Sets the prompt of the shots that have not begun; the first begins with the work.
     pub async fn steer(&self, prompt: String) {
         let target = self.id;
         let steer = SteerClip { target, prompt };

@@ -19,7 +19,7 @@ use crate::trial;
 use crate::usage::cpu_us;
 use mote_api::{Canceller, Load, Rejection};
 use mote_pipeline::{KvPool, SessionPool};
-use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, SteerClip, WorkerEvent};
+use mote_wire::types::{Command, JobReply, LoadModel, StartJob, Status, SteerJob, WorkerEvent};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -187,9 +187,14 @@ impl Engine {
             Command::CreditJob { job, frames } => self.credit(job, frames)?,
             Command::PauseJob { job } => self.set_paused(job, true),
             Command::ResumeJob { job } => self.set_paused(job, false),
-            Command::SteerJob(SteerClip { target, prompt }) => {
-                if let Some(active) = self.jobs.iter_mut().find(|active| active.id == target) {
-                    active.job.steer(prompt);
+            Command::SteerJob(SteerJob {
+                job,
+                prompt,
+                from_segment,
+            }) => {
+                if let Some(active) = self.jobs.iter_mut().find(|active| active.id == job) {
+                    let from_segment = active.job.steer(prompt, from_segment);
+                    self.link.reply(job, JobReply::Steered { from_segment })?;
                 }
             }
             Command::MapBuffer {

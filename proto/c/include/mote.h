@@ -874,7 +874,7 @@ mote_status_t mote_clip_pause(const mote_clip_t *clip, mote_error_t **error);
 /* Lets it go on. */
 mote_status_t mote_clip_resume(const mote_clip_t *clip, mote_error_t **error);
 
-/* Another prompt for the shots of a generated clip that have not begun. */
+/* Another prompt for the shots of a generated clip that have not begun. The first begins with the work. */
 mote_status_t mote_clip_steer(const mote_clip_t *clip, const char *prompt, mote_error_t **error);
 
 void mote_clip_free(mote_clip_t *clip);

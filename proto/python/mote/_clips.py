@@ -57,7 +57,7 @@ class ClipJob:
         self._tell("pause", "Pause", paused=False)
 
     def steer(self, prompt: str) -> None:
-        """Another prompt for the shots of a generated clip that have not begun."""
+        """Another prompt for the shots of a generated clip that have not begun. The first begins with the work."""
         self._tell("steer_clip", "SteerClip", prompt=prompt)
 
     def cancel(self) -> None:

@@ -170,6 +170,14 @@ fn frames_and_previews_are_sent_as_they_are_made() -> Result<()> {
     Ok(())
 }
 
+/// Kills the worker of the model.
+fn kill_worker(watcher: &Client) -> Result<()> {
+    let workers = watcher.status()?.workers;
+    let worker = workers.iter().find(|worker| worker.model == MODEL);
+    let pid = worker.context("it has a worker")?.pid;
+    Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
+}
+
 #[test]
 fn a_killed_worker_changes_nothing_of_the_clip() -> Result<()> {
     let daemon = daemon()?;
@@ -181,10 +189,7 @@ fn a_killed_worker_changes_nothing_of_the_clip() -> Result<()> {
         let mut work = client.generate_clip(request(&output)?)?;
         for step in steps {
             step_to(&mut work, *step)?;
-            let workers = watcher.status()?.workers;
-            let worker = workers.iter().find(|worker| worker.model == MODEL);
-            let pid = worker.context("it has a worker")?.pid;
-            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+            kill_worker(&watcher)?;
         }
         let receipt = finish(work)?.receipt;
         assert_eq!(receipt.retries as usize, steps.len(), "at {steps:?}");
@@ -292,6 +297,20 @@ fn another_prompt_counts_from_the_next_shot_on() -> Result<()> {
     let shot = FRAMES as usize * FRAME_BYTES;
     assert!(steered[..shot] == planned[..shot]);
     assert!(steered[shot..] != planned[shot..]);
+
+    // However early it comes, and whoever makes the second shot; one that comes too late is forgotten.
+    let watcher = daemon.client()?;
+    let output = tempfile::tempfile()?;
+    let mut work = client.generate_clip(request(&output)?)?;
+    work.steering().set_prompt("a blue circle turns")?;
+    work.steering().set_prompt(other)?;
+    for steps in [50, STEPS as u64 + 50] {
+        step_to(&mut work, steps)?;
+        kill_worker(&watcher)?;
+    }
+    work.steering().set_prompt("a blue circle turns")?;
+    finish(work)?;
+    assert!(content(output)? == wanted);
     Ok(())
 }
 

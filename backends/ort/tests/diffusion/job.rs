@@ -221,15 +221,28 @@ fn a_prompt_can_change_from_the_next_segment_on() {
     for _ in 0..3 {
         job.step().expect("it computes");
     }
-    job.set_prompt("a green triangle grows".into())
-        .expect("two segments follow");
+    let from = job.set_prompt("a green triangle grows".into(), None);
+    assert_eq!(from.expect("two segments follow"), 1);
     let checkpoint = job.checkpoint();
     assert_eq!(finish(&mut job).1, want);
-    let error = job.set_prompt("a".into()).expect_err("none follows");
+    let error = job.set_prompt("a".into(), None).expect_err("none follows");
     assert!(error.to_string().starts_with("prompt: "), "{error}");
     let mut resumed = GenerationJob::start(&model, three_segments(), Some(&checkpoint))
         .expect("its own checkpoint");
     assert_eq!(finish(&mut resumed).1, want);
+    // The first segment begins with the job, whenever the prompt comes.
+    let mut early = start(&model, three_segments());
+    let from = early.set_prompt("a green triangle grows".into(), None);
+    assert_eq!(from.expect("two segments follow"), 1);
+    assert_eq!(finish(&mut early).1, want);
+    // A job that takes over from one that had begun the second segment.
+    let mut late = three_segments();
+    late.segments[2].prompt = "a green triangle grows".into();
+    let want = frames(&model, late);
+    let mut again = start(&model, three_segments());
+    let from = again.set_prompt("a green triangle grows".into(), Some(2));
+    assert_eq!(from.expect("one segment follows"), 2);
+    assert_eq!(finish(&mut again).1, want);
 }
 
 #[test]

@@ -174,11 +174,16 @@ impl GenerationJob {
         self.skip = self.skip.saturating_add(count);
     }
 
-    /// Changes the prompt of all segments that were not begun.
+    /// Changes the prompt of all segments that were not begun, and says which is the first of them; `from`
+    /// is what another job for the same request said then. The first segment of all begins with the job.
     ///
     /// # Errors
     /// [`PipelineError::Invalid`] when there is none, or the prompt is too long.
-    pub fn set_prompt(&mut self, prompt: String) -> Result<(), PipelineError> {
+    pub fn set_prompt(
+        &mut self,
+        prompt: String,
+        from: Option<usize>,
+    ) -> Result<usize, PipelineError> {
         self.model.prompts.tokenize("prompt", &prompt)?;
         let begun = match &self.stage {
             // What was under way at a checkpoint goes on as it was.
@@ -186,14 +191,15 @@ impl GenerationJob {
             Stage::Encode(..) | Stage::Denoise(_) => self.finished.len() + 1,
             Stage::Decode(_) | Stage::Frames(..) => self.begun(),
         };
-        if begun >= self.planned.segments.len() {
+        let first = from.unwrap_or(begun).max(1);
+        if first >= self.planned.segments.len() {
             return Err(PipelineError::invalid("prompt", "no segment follows"));
         }
-        for index in begun..self.planned.segments.len() {
+        for index in first..self.planned.segments.len() {
             self.planned.segments[index].prompt.clone_from(&prompt);
             self.changed[index] = Some(prompt.clone());
         }
-        Ok(())
+        Ok(first)
     }
 
     /// Segments that are done or were under way at the checkpoint.

@@ -1,5 +1,6 @@
 //! One piece of work and its journal: everything needed to begin it anew on another worker.
 
+use super::steers::Steers;
 use super::work;
 use crate::ids::{BufferId, RequestKey, WantId, WorkerId};
 use crate::policy::history::Key;
@@ -49,8 +50,8 @@ pub struct Job {
     pub preemptions: u32,
     /// Whether its client halted it.
     pub halted: bool,
-    /// The prompt that its client set for the shots of a clip that had not begun; a new run is told it again.
-    pub steered: Option<String>,
+    /// The prompts that its client set for the shots of a clip that had not begun.
+    pub steers: Steers,
     /// A way to run it that is not to be taken again if there is another.
     pub avoid: Option<Candidate>,
     /// Ways to run it that failed under it, with the reasons.
@@ -115,7 +116,7 @@ impl Job {
             deaths: 0,
             preemptions: 0,
             halted: false,
-            steered: None,
+            steers: Steers::default(),
             avoid: None,
             set_backs: Vec::new(),
             suspect: None,
@@ -190,6 +191,10 @@ impl Job {
                 let is_new = self.frames_of_run > self.sent.frames;
                 self.sent.frames = self.sent.frames.max(self.frames_of_run);
                 is_new
+            }
+            JobReply::Steered { from_segment } => {
+                self.steers.taken(*from_segment);
+                return false;
             }
             JobReply::Progress(_) | JobReply::Done(_) | JobReply::Failed(_) => return true,
         };

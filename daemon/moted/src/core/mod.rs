@@ -20,6 +20,7 @@ mod report;
 mod requests;
 mod run;
 mod seek;
+mod steers;
 mod stream_faults;
 mod streams;
 mod supervise;

@@ -11,7 +11,7 @@ use crate::limits::{
 use crate::policy::queue::{DeviceQueue, SharedRun, Step, Ticket};
 use mote_wire::limits::CREDIT_MAX;
 use mote_wire::types::{
-    Command, Done, EventKind, JobReply, ProviderShare, Reply, StartJob, Status, SteerClip, Tensor,
+    Command, Done, EventKind, JobReply, ProviderShare, Reply, StartJob, Status, SteerJob, Tensor,
     TensorData, Work,
 };
 use std::collections::BTreeSet;
@@ -161,14 +161,13 @@ impl Core {
             credit,
         };
         let (model, client) = (job.model().to_owned(), job.key.connection);
-        let (steered, halted) = (job.steered.clone(), job.halted);
+        let (steers, halted) = (job.steers.begin_run(id.0), job.halted);
         for map in maps {
             self.send(worker, map);
         }
         self.send(worker, Command::StartJob(Box::new(start)));
-        if let Some(prompt) = steered {
-            let target = id.0;
-            self.send(worker, Command::SteerJob(SteerClip { target, prompt }));
+        for steer in steers {
+            self.send(worker, Command::SteerJob(steer));
         }
         match halted {
             true => self.halt(id, worker),
@@ -244,7 +243,7 @@ impl Core {
     /// Sets the prompt for the shots of a clip that have not begun.
     ///
     /// # Errors
-    /// [`Status::Invalid`] when the job generates no clip.
+    /// [`Status::Invalid`] when the job generates no clip, or has had more prompts than it could take.
     pub(super) fn steer_job(&mut self, id: JobId, prompt: String) -> Result<(), Status> {
         let Some(job) = self.jobs.get_mut(&id) else {
             return Ok(());
@@ -253,10 +252,17 @@ impl Core {
             let why = "it generates no clip";
             return Err(Status::invalid("target_request_id", why));
         }
-        job.steered = Some(prompt.clone());
+        if !job.steers.add(prompt.clone()) {
+            let why = "there are more prompts than its worker has looked at";
+            return Err(Status::invalid("prompt", why));
+        }
         if let Phase::Running(worker) = job.phase {
-            let target = id.0;
-            self.send(worker, Command::SteerJob(SteerClip { target, prompt }));
+            let steer = SteerJob {
+                job: id.0,
+                prompt,
+                from_segment: None,
+            };
+            self.send(worker, Command::SteerJob(steer));
         }
         Ok(())
     }
@@ -326,8 +332,8 @@ impl Core {
                 JobReply::Tensor(tensor) => Reply::Tensor(tensor),
                 JobReply::Embeddings(embeddings) => Reply::Embeddings(embeddings),
                 JobReply::Labels(labels) => Reply::Labels(labels),
-                // Both were handled above; a closing answer has no other way out.
-                JobReply::Done(_) | JobReply::Failed(_) => return,
+                // All were handled above; a closing answer has no other way out.
+                JobReply::Steered { .. } | JobReply::Done(_) | JobReply::Failed(_) => return,
             },
         );
     }

@@ -128,14 +128,6 @@ impl GenerateClipJob {
         })
     }
 
-    /// Another prompt for the shots that have not begun; one that comes too late changes nothing. It is kept
-    /// with the next step; a worker that takes over before is told it again.
-    pub fn steer(&mut self, prompt: String) {
-        if let Err(error) = self.job.set_prompt(prompt) {
-            log::warn!("a prompt is not taken: {error}");
-        }
-    }
-
     fn keep(&mut self) -> Result<(), Status> {
         match &mut self.checkpoint {
             None => Ok(()),
@@ -333,8 +325,17 @@ impl Job for GenerateClipJob {
         Ok(Progressed::More)
     }
 
-    fn steer(&mut self, prompt: String) {
-        Self::steer(self, prompt);
+    /// One that comes too late changes nothing. What is set is kept with the next step; a worker that takes
+    /// over before is told it again.
+    fn steer(&mut self, prompt: String, from: Option<u32>) -> Option<u32> {
+        let from = from.and_then(|from| usize::try_from(from).ok());
+        match self.job.set_prompt(prompt, from) {
+            Ok(first) => u32::try_from(first).ok(),
+            Err(error) => {
+                log::warn!("a prompt is not taken: {error}");
+                None
+            }
+        }
     }
 
     fn canceller(&self) -> Option<Canceller> {

@@ -52,8 +52,11 @@ pub trait Job {
         None
     }
 
-    /// Sets the prompt for what has not begun yet; work without such a thing does not mind.
-    fn steer(&mut self, _: String) {}
+    /// Sets the prompt for what has not begun yet, or for what begins with the segment that an earlier worker
+    /// named, and says which segment is the first of it. Work without such a thing has none.
+    fn steer(&mut self, _: String, _: Option<u32>) -> Option<u32> {
+        None
+    }
 
     /// How the run in progress can be stopped; `None` when a step never lasts.
     fn canceller(&self) -> Option<Canceller>;

@@ -13,7 +13,7 @@ use crate::pb::worker::job_reply::Reply as ReplyBody;
 use crate::pb::worker::start_job::Work as WorkBody;
 use crate::pb::worker::worker_event::Body as EventBody;
 use crate::types::{
-    Command, JobReply, LoadModel, Loaded, Progress, StartJob, SteerClip, Work, WorkerEvent,
+    Command, JobReply, LoadModel, Loaded, Progress, StartJob, SteerJob, Work, WorkerEvent,
 };
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -31,9 +31,10 @@ pub(crate) fn parse_command(body: CommandBody, fds: &mut FdSource) -> Parsed<Com
         }
         CommandBody::PauseJob(wpb::PauseJob { job }) => Command::PauseJob { job },
         CommandBody::ResumeJob(wpb::ResumeJob { job }) => Command::ResumeJob { job },
-        CommandBody::SteerJob(wpb::SteerJob { job, prompt }) => Command::SteerJob(SteerClip {
-            target: job,
-            prompt,
+        CommandBody::SteerJob(steer) => Command::SteerJob(SteerJob {
+            job: steer.job,
+            prompt: steer.prompt,
+            from_segment: steer.from_segment,
         }),
         CommandBody::MapBuffer(map) => {
             let fd = fds.take("fd")?;
@@ -82,9 +83,10 @@ pub(crate) fn write_command(
         }
         Command::PauseJob { job } => CommandBody::PauseJob(wpb::PauseJob { job }),
         Command::ResumeJob { job } => CommandBody::ResumeJob(wpb::ResumeJob { job }),
-        Command::SteerJob(SteerClip { target, prompt }) => CommandBody::SteerJob(wpb::SteerJob {
-            job: target,
-            prompt,
+        Command::SteerJob(steer) => CommandBody::SteerJob(wpb::SteerJob {
+            job: steer.job,
+            prompt: steer.prompt,
+            from_segment: steer.from_segment,
         }),
         Command::MapBuffer {
             buffer,
@@ -349,6 +351,7 @@ fn parse_reply(reply: ReplyBody, fds: &mut FdSource) -> Parsed<JobReply> {
         }
         ReplyBody::Embeddings(result) => JobReply::Embeddings(embed::parse_result(result, fds)?),
         ReplyBody::Labels(labels) => JobReply::Labels(generate_clip::parse_labels(labels)?),
+        ReplyBody::Steered(wpb::Steered { from_segment }) => JobReply::Steered { from_segment },
         ReplyBody::Done(done) => JobReply::Done(Box::new(reply::parse_done(done)?)),
         ReplyBody::Failed(failed) => {
             let status = failed
@@ -368,6 +371,7 @@ fn write_reply(reply: JobReply, fds: &mut Vec<OwnedFd>) -> ReplyBody {
         JobReply::Tensor(tensor) => ReplyBody::Tensor(reply::write_tensor(tensor, fds)),
         JobReply::Embeddings(result) => ReplyBody::Embeddings(embed::write_result(result, fds)),
         JobReply::Labels(labels) => ReplyBody::Labels(generate_clip::write_labels(labels)),
+        JobReply::Steered { from_segment } => ReplyBody::Steered(wpb::Steered { from_segment }),
         JobReply::Done(done) => ReplyBody::Done(reply::write_done(*done)),
         JobReply::Failed(status) => ReplyBody::Failed(pb::Failed {
             status: Some(status::write(status)),

@@ -194,10 +194,10 @@ pub struct LabelBox {
     pub y1: f32,
 }
 
-/// Another prompt for the shots of a clip that have not begun.
+/// Another prompt for the shots of a clip that have not begun; the first begins with the request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SteerClip {
-    /// The request that generates the clip; between broker and worker, the job.
+    /// The request that generates the clip.
     pub target: u64,
     /// What they shall show.
     pub prompt: String,

@@ -32,4 +32,4 @@ pub use request::{
 };
 pub use status::Status;
 pub use tensor::{BufferRange, DType, OutputTarget, Tensor, TensorData, TensorSpec};
-pub use worker::{Command, JobReply, LoadModel, Loaded, StartJob, Work, WorkerEvent};
+pub use worker::{Command, JobReply, LoadModel, Loaded, StartJob, SteerJob, Work, WorkerEvent};

@@ -1,6 +1,6 @@
 //! What the broker and its workers say to each other.
 
-use super::clip::{FrameLabels, GenerateClip, LabelClip, SteerClip};
+use super::clip::{FrameLabels, GenerateClip, LabelClip};
 use super::receipt::Receipt;
 use super::reply::{Done, Embeddings, FrameOut, Preview, Progress, Token};
 use super::report::Sandbox;
@@ -32,7 +32,7 @@ pub enum Command {
     ResumeJob {
         job: u64,
     },
-    SteerJob(SteerClip),
+    SteerJob(SteerJob),
     MapBuffer {
         buffer: u64,
         bytes: u64,
@@ -81,6 +81,27 @@ pub struct LoadModel {
     pub verify_digests: bool,
     pub compiled_folder: String,
     pub cache_bytes_max: u64,
+}
+
+/// Another prompt for the shots of a job that have not begun.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SteerJob {
+    /// The broker's id for it.
+    pub job: u64,
+    /// What they shall show.
+    pub prompt: String,
+    /// The first of them, where an earlier worker said so.
+    pub from_segment: Option<u32>,
+}
+
+impl std::fmt::Debug for SteerJob {
+    /// Prompts never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SteerJob")
+            .field("job", &self.job)
+            .field("from_segment", &self.from_segment)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A job to begin.
@@ -199,4 +220,8 @@ pub enum JobReply {
     Labels(FrameLabels),
     Done(Box<Done>),
     Failed(Status),
+    /// A prompt was set from this segment on; `None`: it was not taken.
+    Steered {
+        from_segment: Option<u32>,
+    },
 }

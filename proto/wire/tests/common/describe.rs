@@ -3,8 +3,8 @@
 
 use mote_wire::types::{
     ChatMessage, ClipSegment, Command, Constraint, Embed, FrameLabels, Generate, GenerateClip,
-    JobReply, LogitBias, Logprobs, Preview, Prompt, Reasoning, Reply, Request, SteerClip, Token,
-    TopToken, Work, WorkerEvent,
+    JobReply, LogitBias, Logprobs, Preview, Prompt, Reasoning, Reply, Request, SteerClip, SteerJob,
+    Token, TopToken, Work, WorkerEvent,
 };
 use std::fmt::Write;
 
@@ -104,7 +104,7 @@ pub fn reply(reply: &Reply) -> String {
 
 pub fn command(command: &Command) -> String {
     let mut text = plain(command);
-    if let Command::SteerJob(SteerClip { prompt, .. }) = command {
+    if let Command::SteerJob(SteerJob { prompt, .. }) = command {
         text += &format!("{prompt:?}\n");
     }
     if let Command::StartJob(start) = command {

@@ -805,6 +805,13 @@ pub fn command() -> impl Strategy<Value = Command> {
         any::<(u64, u32)>().prop_map(|(job, frames)| Command::CreditJob { job, frames }),
         any::<u64>().prop_map(|job| Command::PauseJob { job }),
         any::<u64>().prop_map(|job| Command::ResumeJob { job }),
+        (any::<u64>(), text(), of(any::<u32>())).prop_map(|(job, prompt, from_segment)| {
+            Command::SteerJob(SteerJob {
+                job,
+                prompt,
+                from_segment,
+            })
+        }),
         map.prop_map(|(buffer, bytes, writable)| Command::MapBuffer {
             buffer,
             bytes,
@@ -850,6 +857,7 @@ pub fn event() -> impl Strategy<Value = WorkerEvent> {
         preview().prop_map(JobReply::Preview),
         frame_out().prop_map(JobReply::Frame),
         tensor(true).prop_map(JobReply::Tensor),
+        of(any::<u32>()).prop_map(|from_segment| JobReply::Steered { from_segment }),
         done().prop_map(JobReply::Done),
         status().prop_map(JobReply::Failed),
     ];
