@@ -486,10 +486,7 @@ fn mix_rows<C: Codec, const N: usize, const COLUMNS: usize>(
     let values = &values[positions.start * dim..positions.end * dim];
     let mut sums = [[0.0f32; COLUMNS]; N];
     for n in 0..N {
-        let out = &out[n * dim + column..][..COLUMNS];
-        for lane in 0..COLUMNS {
-            sums[n][lane] = out[lane];
-        }
+        sums[n].copy_from_slice(&out[n * dim + column..][..COLUMNS]);
     }
     for (position, values) in values.chunks_exact(dim).enumerate().take(count) {
         let mut read = [0.0f32; COLUMNS];
@@ -505,9 +502,6 @@ fn mix_rows<C: Codec, const N: usize, const COLUMNS: usize>(
         }
     }
     for n in 0..N {
-        let out = &mut out[n * dim + column..][..COLUMNS];
-        for lane in 0..COLUMNS {
-            out[lane] = sums[n][lane];
-        }
+        out[n * dim + column..][..COLUMNS].copy_from_slice(&sums[n]);
     }
 }

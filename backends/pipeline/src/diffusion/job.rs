@@ -525,7 +525,7 @@ impl GenerationJob {
         self.decoder.set(graph.latents, &shape, &video)?;
         let made = (frames - 1) * self.model.layout.frames_per_latent + 1;
         let shape = [1, 3, made, geometry.height, geometry.width];
-        self.decoder.expect(graph.output, &shape)?;
+        self.decoder.expect_anew(graph.output, &shape)?;
         let report = self.decoder.run(&self.flag)?;
         let planes = self.decoder.output_tensor(graph.output, &shape.map(Some))?;
         self.count(report);

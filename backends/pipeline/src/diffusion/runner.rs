@@ -56,6 +56,8 @@ pub(super) struct Runner {
     session: Box<dyn Session>,
     /// What inputs are bound to.
     inputs: Vec<Option<Tensor>>,
+    /// Shapes of the memory that outputs are bound to.
+    outputs: Vec<Option<Vec<usize>>>,
 }
 
 impl Runner {
@@ -64,6 +66,7 @@ impl Runner {
             model: Arc::clone(model),
             session: model.session()?,
             inputs: vec![None; model.signature().inputs.len()],
+            outputs: vec![None; model.signature().outputs.len()],
         })
     }
 
@@ -145,16 +148,29 @@ impl Runner {
         Err(PipelineError::Cancelled)
     }
 
-    /// Has the next run write output `index` to memory of this shape, so that it need not be copied
-    /// there.
+    /// Has runs write output `index` to memory of this shape, so that it need not be copied there. They
+    /// write to the same memory until another shape is expected.
     ///
     /// # Errors
     /// When the model fixes another shape.
     pub fn expect(&mut self, index: usize, shape: &[usize]) -> Result<(), PipelineError> {
+        if self.outputs[index].as_deref() == Some(shape) {
+            return Ok(());
+        }
         let tensor = Tensor::zeroed(self.model.signature().outputs[index].dtype, shape)?;
         self.session
             .bind_output(index, OutputTarget::Into(tensor))?;
+        self.outputs[index] = Some(shape.to_vec());
         Ok(())
+    }
+
+    /// Likewise, to memory of its own: what the last run wrote may be read further.
+    ///
+    /// # Errors
+    /// When the model fixes another shape.
+    pub fn expect_anew(&mut self, index: usize, shape: &[usize]) -> Result<(), PipelineError> {
+        self.outputs[index] = None;
+        self.expect(index, shape)
     }
 
     /// The numbers of output `index` of the last run, and its shape.

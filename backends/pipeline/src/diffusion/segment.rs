@@ -295,10 +295,11 @@ impl Evaluation<'_> {
         let mut total = RunReport::default();
         for rows in prompts.chunks(at_once.max(1)) {
             self.bind((graph, runner), input, rows)?;
+            let (shape, _) = self.hidden_shape(rows.len(), None);
+            runner.expect(graph.output, &shape)?;
             let report = runner.run(flag)?;
             total.compute_us += report.compute_us;
             total.bytes_copied += report.bytes_copied;
-            let (shape, _) = self.hidden_shape(rows.len(), None);
             let want: Vec<_> = shape.into_iter().map(Some).collect();
             let (values, _) = runner.output(graph.output, &want)?;
             outputs.extend(values.chunks_exact(input.len()).map(<[f32]>::to_vec));
