@@ -9,7 +9,7 @@ use mote_tests::prepared;
 use mote_tests::reference::Case;
 
 const LAYERS: usize = 30;
-/// `[batch, kv_heads, positions, head_dim]` of one layer's keys or values; more positions than the
+/// `[batch, kv_heads, positions, head_dim]` of one layer's keys or values, f16; more positions than the
 /// prompt has.
 const CACHE_SHAPE: [u64; 4] = [1, 3, 64, 64];
 
@@ -35,7 +35,7 @@ fn check(model: &str, case: &str, relative_rms_max: f64) -> Result<()> {
     let client = daemon.client()?;
     let tokens = i32::try_from(ids.shape[1])?;
     let (past, total) = ((tokens - 1).to_le_bytes(), tokens.to_le_bytes());
-    let cache = vec![0u8; CACHE_SHAPE.iter().product::<u64>() as usize * 4];
+    let cache = vec![0u8; CACHE_SHAPE.iter().product::<u64>() as usize * 2];
     let names: Vec<String> = (0..LAYERS)
         .flat_map(|layer| ["key", "value"].map(|kind| format!("past_key_values.{layer}.{kind}")))
         .collect();
@@ -49,7 +49,7 @@ fn check(model: &str, case: &str, relative_rms_max: f64) -> Result<()> {
     inputs.extend(
         names
             .iter()
-            .map(|name| Input::bytes(name, DType::F32, &CACHE_SHAPE, &cache)),
+            .map(|name| Input::bytes(name, DType::F16, &CACHE_SHAPE, &cache)),
     );
     let result = client.infer(model, &inputs, &[], &WorkOptions::default())?;
     let logits = result.outputs.iter().find(|output| output.name == "logits");

@@ -107,6 +107,7 @@ pub struct Band<'a, K> {
     pub keys: &'a [K],
     /// `[positions, dim]`
     pub values: &'a [K],
+    /// What they see of that.
     pub sight: Sight,
     /// Width of a head, a multiple of [`PARTS`].
     pub dim: usize,
