@@ -146,8 +146,9 @@ impl ClipSteering {
         self.set_paused(false)
     }
 
-    /// Another prompt for the shots that have not begun; the first begins with the work. Nothing waits for the daemon's answer: work that is
-    /// over or makes no clip of words goes on as it was, and so does one for which the prompt is too long.
+    /// Another prompt for the shots that have not begun; the first begins with the work. Nothing waits for the
+    /// daemon's answer: work that is over or makes no clip of words goes on as it was, and so does one for
+    /// which the prompt is too long.
     pub fn set_prompt(&self, prompt: impl Into<String>) -> Result<(), ClientError> {
         let prompt = prompt.into();
         self.0
