@@ -134,8 +134,8 @@ static void leave(const mote_client_t *client, const mote_generate_clip_args_t *
 }
 
 int main(int argc, char **argv) {
-  const mote_clip_segment_t shots[] = {{"a red square moves left", 0, 0},
-                                       {"a red square moves right", 0, 0}};
+  mote_clip_segment_t shots[] = {{"a red square moves left", 0, 0},
+                                 {"a red square moves right", 0, 0}};
   mote_client_t *client = NULL;
   mote_generate_clip_args_t args = MOTE_GENERATE_CLIP_ARGS_INIT;
   mote_clip_t *clip = NULL;
@@ -198,7 +198,17 @@ int main(int argc, char **argv) {
   OK(mote_clip_steer(clip, "a blue disc grows", &error));
   follow(clip, &other, 0);
   mote_clip_free(clip);
-  CHECK(other.frames > whole.frames);
+  CHECK(other.frames > whole.frames && memcmp(whole.pixels, other.pixels, bytes) == 0);
+
+  /* The same as if the second shot had been asked for so. */
+  shots[1].prompt = "a blue disc grows";
+  CHECK(ftruncate(args.output_fd, 0) == 0);
+  whole.frames = whole.steps = 0;
+  OK(mote_generate_clip(client, &args, &clip, &error));
+  follow(clip, &whole, 0);
+  mote_clip_free(clip);
+  bytes = FRAME_BYTES * whole.frames;
+  CHECK(other.frames == whole.frames && memcmp(whole.pixels, other.pixels, bytes) == 0);
 
   free(whole.pixels);
   free(other.pixels);
