@@ -17,46 +17,46 @@ const TOGETHER: usize = 4;
 /// Positions whose values are kept near while all queries of a band are given their share.
 const NEAR: usize = 64;
 
-/// How an instruction set reads and writes numbers of a cache.
-pub(crate) trait Codec {
+/// How an instruction set reads numbers of a cache.
+pub(crate) trait Read {
     /// What is kept.
     type Kept: Copy;
 
     /// Numbers, as singles.
     fn read(kept: &[Self::Kept; PARTS]) -> [f32; PARTS];
+}
 
-    /// Numbers, as they are kept.
-    fn write(numbers: [f32; PARTS]) -> [Self::Kept; PARTS];
+/// How it writes halves of one.
+pub(crate) trait Write {
+    /// The nearest halves, half to even.
+    fn write(numbers: [f32; PARTS]) -> [f16; PARTS];
 }
 
 /// Singles, by any instruction set.
 pub(crate) struct Singles;
 
-impl Codec for Singles {
+impl Read for Singles {
     type Kept = f32;
 
     #[inline(always)]
     fn read(kept: &[f32; PARTS]) -> [f32; PARTS] {
         *kept
     }
-
-    #[inline(always)]
-    fn write(numbers: [f32; PARTS]) -> [f32; PARTS] {
-        numbers
-    }
 }
 
 /// Halves, where no instruction widens them.
 pub(crate) struct Halves;
 
-impl Codec for Halves {
+impl Read for Halves {
     type Kept = f16;
 
     #[inline(always)]
     fn read(kept: &[f16; PARTS]) -> [f32; PARTS] {
         kept.map(f16::to_f32_const)
     }
+}
 
+impl Write for Halves {
     #[inline(always)]
     fn write(numbers: [f32; PARTS]) -> [f16; PARTS] {
         numbers.map(f16::from_f32_const)
@@ -68,14 +68,14 @@ const HALF_MAX: f32 = 65504.0;
 
 /// Keeps `numbers`, a multiple of [`PARTS`], as halves; those beyond the largest become that.
 #[inline(always)]
-pub(crate) fn keep<C: Codec<Kept = f16>>(numbers: &[f32], kept: &mut [f16]) {
+pub(crate) fn keep<W: Write>(numbers: &[f32], kept: &mut [f16]) {
     let parts = numbers.as_chunks::<PARTS>().0.iter();
     for (numbers, kept) in parts.zip(kept.as_chunks_mut().0) {
         let mut near = [0.0; PARTS];
         for (near, number) in near.iter_mut().zip(numbers) {
             *near = number.clamp(-HALF_MAX, HALF_MAX);
         }
-        *kept = C::write(near);
+        *kept = W::write(near);
     }
 }
 
@@ -148,8 +148,8 @@ impl<'a, K> Band<'a, K> {
 /// Attention of `band` into `out` `[queries, group, dim]`. `QUERIES` scores are computed together for
 /// `KEYS` positions, and weighted values for `QUERIES` heads and `COLUMNS` columns, as it suits the registers.
 #[inline(always)]
-pub(crate) fn attend<C: Codec, const KEYS: usize, const QUERIES: usize, const COLUMNS: usize>(
-    band: Band<'_, C::Kept>,
+pub(crate) fn attend<R: Read, const KEYS: usize, const QUERIES: usize, const COLUMNS: usize>(
+    band: Band<'_, R::Kept>,
     scores: &mut Vec<f32>,
     out: &mut [f32],
 ) {
@@ -168,15 +168,15 @@ pub(crate) fn attend<C: Codec, const KEYS: usize, const QUERIES: usize, const CO
         for (queries, scores) in queries.zip(scores.chunks_mut(TOGETHER * stride)) {
             let with = (queries, band.dim);
             match queries.len() / band.dim {
-                1 => score_rows::<C, 1>(with, keys, (scores, stride)),
-                2 => score_rows::<C, 2>(with, keys, (scores, stride)),
-                3 => score_rows::<C, 3>(with, keys, (scores, stride)),
-                _ => score_rows::<C, TOGETHER>(with, keys, (scores, stride)),
+                1 => score_rows::<R, 1>(with, keys, (scores, stride)),
+                2 => score_rows::<R, 2>(with, keys, (scores, stride)),
+                3 => score_rows::<R, 3>(with, keys, (scores, stride)),
+                _ => score_rows::<R, TOGETHER>(with, keys, (scores, stride)),
             }
         }
     } else {
         let turned = &mut near[..KEYS * band.dim];
-        score_tiles::<C, KEYS, QUERIES>(band, all.clone(), (&mut *scores, stride), turned);
+        score_tiles::<R, KEYS, QUERIES>(band, all.clone(), (&mut *scores, stride), turned);
     }
     for (head, (row, sum)) in scores.chunks_exact_mut(stride).zip(&mut *sums).enumerate() {
         let seen = band.sight.of(head);
@@ -186,7 +186,7 @@ pub(crate) fn attend<C: Codec, const KEYS: usize, const QUERIES: usize, const CO
     let from = (&*scores, all.start, stride);
     if heads <= band.sight.group {
         let values = &band.values[all.start * band.dim..all.end * band.dim];
-        mix::<C, QUERIES, COLUMNS>((values, all, band.dim), from, band.sight, out);
+        mix::<R, QUERIES, COLUMNS>((values, all, band.dim), from, band.sight, out);
     } else {
         let begins = all.clone().step_by(NEAR);
         for begin in begins {
@@ -195,7 +195,7 @@ pub(crate) fn attend<C: Codec, const KEYS: usize, const QUERIES: usize, const CO
             let values = &mut near[..kept.len()];
             let parts = values.as_chunks_mut::<PARTS>().0.iter_mut();
             for (values, kept) in parts.zip(kept.as_chunks().0) {
-                *values = C::read(kept);
+                *values = R::read(kept);
             }
             mix::<Singles, QUERIES, COLUMNS>((values, some, band.dim), from, band.sight, out);
         }
@@ -207,9 +207,9 @@ pub(crate) fn attend<C: Codec, const KEYS: usize, const QUERIES: usize, const CO
 
 /// Scores of `N` queries, position by position.
 #[inline(always)]
-fn score_rows<C: Codec, const N: usize>(
+fn score_rows<R: Read, const N: usize>(
     (queries, dim): (&[f32], usize),
-    keys: &[C::Kept],
+    keys: &[R::Kept],
     (scores, stride): (&mut [f32], usize),
 ) {
     let queries: [&[[f32; PARTS]]; N] =
@@ -221,7 +221,7 @@ fn score_rows<C: Codec, const N: usize>(
         for (key, kept) in keys.chunks_exact(dim).zip(&mut kept) {
             let mut parts = [[0.0f32; PARTS]; N];
             for (chunk, key) in key.as_chunks::<PARTS>().0.iter().enumerate() {
-                let key = C::read(key);
+                let key = R::read(key);
                 for n in 0..N {
                     let query = &queries[n][chunk];
                     for lane in 0..PARTS {
@@ -251,8 +251,8 @@ fn total(parts: [f32; PARTS]) -> f32 {
 /// Scores of all queries, of `KEYS` positions at a time, whose keys are turned so that a register holds
 /// one element of each. Scores of positions that a query does not see may be anything.
 #[inline(always)]
-fn score_tiles<C: Codec, const KEYS: usize, const QUERIES: usize>(
-    band: Band<'_, C::Kept>,
+fn score_tiles<R: Read, const KEYS: usize, const QUERIES: usize>(
+    band: Band<'_, R::Kept>,
     all: Range<usize>,
     (scores, stride): (&mut [f32], usize),
     turned: &mut [f32],
@@ -266,7 +266,7 @@ fn score_tiles<C: Codec, const KEYS: usize, const QUERIES: usize>(
         for (lane, key) in keys.chunks_exact(band.dim).enumerate() {
             let parts = key.as_chunks().0.iter();
             for (part, rows) in parts.zip(turned.as_chunks_mut::<PARTS>().0) {
-                for (value, row) in C::read(part).iter().zip(rows) {
+                for (value, row) in R::read(part).iter().zip(rows) {
                     row[lane] = *value;
                 }
             }
@@ -278,10 +278,10 @@ fn score_tiles<C: Codec, const KEYS: usize, const QUERIES: usize>(
             }
             let tile = (&*turned, tile);
             if last + 1 - first == QUERIES {
-                score_tile::<C, KEYS, QUERIES>(band, first, tile, (&mut *scores, stride));
+                score_tile::<R, KEYS, QUERIES>(band, first, tile, (&mut *scores, stride));
             } else {
                 for head in first..=last {
-                    score_tile::<C, KEYS, 1>(band, head, tile, (&mut *scores, stride));
+                    score_tile::<R, KEYS, 1>(band, head, tile, (&mut *scores, stride));
                 }
             }
         }
@@ -290,8 +290,8 @@ fn score_tiles<C: Codec, const KEYS: usize, const QUERIES: usize>(
 
 /// Scores of `N` queries from `first` on, of one tile.
 #[inline(always)]
-fn score_tile<C: Codec, const KEYS: usize, const N: usize>(
-    band: Band<'_, C::Kept>,
+fn score_tile<R: Read, const KEYS: usize, const N: usize>(
+    band: Band<'_, R::Kept>,
     first: usize,
     (keys, tile): (&[[f32; KEYS]], usize),
     (scores, stride): (&mut [f32], usize),
@@ -398,8 +398,8 @@ fn weights(scores: &mut [f32]) -> f32 {
 /// Adds weighted values of `positions` to `out` `[heads, dim]`, of `QUERIES` heads at a time. Rows of weights
 /// are `stride` apart, and begin at position `start`.
 #[inline(always)]
-fn mix<C: Codec, const QUERIES: usize, const COLUMNS: usize>(
-    (values, positions, dim): (&[C::Kept], Range<usize>, usize),
+fn mix<R: Read, const QUERIES: usize, const COLUMNS: usize>(
+    (values, positions, dim): (&[R::Kept], Range<usize>, usize),
     (weights, start, stride): (&[f32], usize, usize),
     sight: Sight,
     out: &mut [f32],
@@ -410,18 +410,18 @@ fn mix<C: Codec, const QUERIES: usize, const COLUMNS: usize>(
         let from = (values, &positions, dim);
         let weights = (&weights[first * stride + offset..], stride);
         match out.len() / dim {
-            1 => mix_heads::<C, 1, COLUMNS>(from, weights, (sight, first), out),
-            2 => mix_heads::<C, 2, COLUMNS>(from, weights, (sight, first), out),
-            3 => mix_heads::<C, 3, COLUMNS>(from, weights, (sight, first), out),
-            _ => mix_heads::<C, QUERIES, COLUMNS>(from, weights, (sight, first), out),
+            1 => mix_heads::<R, 1, COLUMNS>(from, weights, (sight, first), out),
+            2 => mix_heads::<R, 2, COLUMNS>(from, weights, (sight, first), out),
+            3 => mix_heads::<R, 3, COLUMNS>(from, weights, (sight, first), out),
+            _ => mix_heads::<R, QUERIES, COLUMNS>(from, weights, (sight, first), out),
         }
     }
 }
 
 /// Likewise, of `N` heads from `first` on.
 #[inline(always)]
-fn mix_heads<C: Codec, const N: usize, const COLUMNS: usize>(
-    (values, positions, dim): (&[C::Kept], &Range<usize>, usize),
+fn mix_heads<R: Read, const N: usize, const COLUMNS: usize>(
+    (values, positions, dim): (&[R::Kept], &Range<usize>, usize),
     (weights, stride): (&[f32], usize),
     (sight, first): (Sight, usize),
     out: &mut [f32],
@@ -438,16 +438,16 @@ fn mix_heads<C: Codec, const N: usize, const COLUMNS: usize>(
     }
     let whole = dim - dim % COLUMNS;
     for column in (0..whole).step_by(COLUMNS) {
-        mix_columns::<C, N, COLUMNS>((values, dim), (&rows, &seen), (column, &mut *out));
+        mix_columns::<R, N, COLUMNS>((values, dim), (&rows, &seen), (column, &mut *out));
     }
     for column in (whole..dim).step_by(PARTS) {
-        mix_columns::<C, N, PARTS>((values, dim), (&rows, &seen), (column, &mut *out));
+        mix_columns::<R, N, PARTS>((values, dim), (&rows, &seen), (column, &mut *out));
     }
 }
 
 #[inline(always)]
-fn mix_columns<C: Codec, const N: usize, const COLUMNS: usize>(
-    (values, dim): (&[C::Kept], usize),
+fn mix_columns<R: Read, const N: usize, const COLUMNS: usize>(
+    (values, dim): (&[R::Kept], usize),
     (rows, seen): (&[&[f32]; N], &[(usize, usize); N]),
     (column, out): (usize, &mut [f32]),
 ) {
@@ -458,20 +458,20 @@ fn mix_columns<C: Codec, const N: usize, const COLUMNS: usize>(
     for n in 0..N {
         let before = seen[n].0..begin.min(seen[n].1);
         let out = &mut out[n * dim..][..dim];
-        mix_rows::<C, 1, COLUMNS>((values, dim), [rows[n]], before, (column, out));
+        mix_rows::<R, 1, COLUMNS>((values, dim), [rows[n]], before, (column, out));
     }
-    mix_rows::<C, N, COLUMNS>((values, dim), *rows, begin..end, (column, &mut *out));
+    mix_rows::<R, N, COLUMNS>((values, dim), *rows, begin..end, (column, &mut *out));
     for n in 0..N {
         let after = end.max(seen[n].0)..seen[n].1;
         let out = &mut out[n * dim..][..dim];
-        mix_rows::<C, 1, COLUMNS>((values, dim), [rows[n]], after, (column, out));
+        mix_rows::<R, 1, COLUMNS>((values, dim), [rows[n]], after, (column, out));
     }
 }
 
 /// Adds weighted values of some `positions` to `out` `[N, dim]`.
 #[inline(always)]
-fn mix_rows<C: Codec, const N: usize, const COLUMNS: usize>(
-    (values, dim): (&[C::Kept], usize),
+fn mix_rows<R: Read, const N: usize, const COLUMNS: usize>(
+    (values, dim): (&[R::Kept], usize),
     rows: [&[f32]; N],
     positions: Range<usize>,
     (column, out): (usize, &mut [f32]),
@@ -493,7 +493,7 @@ fn mix_rows<C: Codec, const N: usize, const COLUMNS: usize>(
         let mut read = [0.0f32; COLUMNS];
         let parts = values[column..column + COLUMNS].as_chunks().0.iter();
         for (read, part) in read.as_chunks_mut::<PARTS>().0.iter_mut().zip(parts) {
-            *read = C::read(part);
+            *read = R::read(part);
         }
         for n in 0..N {
             let weight = weights[n][position];

@@ -20,8 +20,9 @@
 //! quantised, nor is what they multiply: each logit is four sums, whose columns take turns. So what a row
 //! gives has the same bits, where it is a number, for any number of threads, beside any other rows, and on
 //! any instruction set. Attention computes with f32, and likewise: the same bits for any number of positions at once,
-//! beside any other rows. Keys and values that are kept as f16 are rounded once, when they are kept. Where a row has an infinity or what is no number, what it gives is no number either;
-//! which bits say so may differ.
+//! beside any other rows. Keys and values that are kept as f16 are rounded once, when they are kept, and are 65504
+//! where they are larger or infinite. Elsewhere, where a row has an infinity, and everywhere, where it has what is no
+//! number, what it gives is no number either; which bits say so may differ.
 //!
 //! **Unsafe.** Each instruction set has its door, and so have prefetching and panels of results; all of them
 //! check what they rely on.

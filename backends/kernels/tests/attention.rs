@@ -249,7 +249,8 @@ proptest! {
         }
         let halves = case.run_over_halves(Kernels::best(), &[positions], &Alone);
         for (found, exact) in halves.iter().zip(case.reference()) {
-            // Keys are off by 2⁻¹² of at most √2 each, so a score by no more than 1.5 × 96 × √2 × √2 × 2⁻¹².
+            // Keys are off by 2⁻¹² of at most √2 each, so a score by no more than 1.5 × 96 × √2 × √2 × 2⁻¹²,
+            // which is 0.07, and a weight by no more than e^0.14 − 1 of itself; values are 1 at most.
             prop_assert!((f64::from(*found) - exact).abs() < 0.15, "{found} {exact}");
         }
         let single = vec![1; positions];

@@ -5,7 +5,7 @@
 use super::{Kernels, Sums};
 use crate::{
     Score,
-    attend::{self, Band, Codec, PARTS, Singles},
+    attend::{self, Band, PARTS, Read, Singles, Write},
     float::{self, Quantised},
     layout::{Bits, Tile},
 };
@@ -97,13 +97,13 @@ fn attend_halves(band: Band<'_, f16>, scores: &mut Vec<f32>, out: &mut [f32]) {
     attend_over::<Halves>(band, scores, out);
 }
 
-fn attend_over<C: Codec>(band: Band<'_, C::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
+fn attend_over<R: Read>(band: Band<'_, R::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-    fn inner<C: Codec>(band: Band<'_, C::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
-        attend::attend::<C, 16, 4, 64>(band, scores, out);
+    fn inner<R: Read>(band: Band<'_, R::Kept>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        attend::attend::<R, 16, 4, 64>(band, scores, out);
     }
     // SAFETY: the processor can.
-    unsafe { inner::<C>(band, scores, out) }
+    unsafe { inner::<R>(band, scores, out) }
 }
 
 fn keep_halves(numbers: &[f32], kept: &mut [f16]) {
@@ -118,7 +118,7 @@ fn keep_halves(numbers: &[f32], kept: &mut [f16]) {
 /// Halves of a cache.
 struct Halves;
 
-impl Codec for Halves {
+impl Read for Halves {
     type Kept = f16;
 
     #[inline(always)]
@@ -132,7 +132,9 @@ impl Codec for Halves {
         }
         read
     }
+}
 
+impl Write for Halves {
     #[inline(always)]
     fn write(numbers: [f32; PARTS]) -> [f16; PARTS] {
         let mut kept = [f16::ZERO; PARTS];

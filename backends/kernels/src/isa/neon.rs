@@ -4,7 +4,7 @@
 
 use super::{Kernels, Sums};
 use crate::{
-    attend::{self, Codec, PARTS},
+    attend::{self, PARTS, Read, Write},
     float::{self, Quantised},
     layout::{BLOCK, Bits, Tile},
 };
@@ -68,7 +68,7 @@ fn multiply<const DOT: bool>(tile: Tile<'_>, inputs: &[&[Quantised]], sums: &mut
 /// Halves of a cache.
 struct Halves;
 
-impl Codec for Halves {
+impl Read for Halves {
     type Kept = f16;
 
     #[inline(always)]
@@ -85,7 +85,9 @@ impl Codec for Halves {
         }
         read
     }
+}
 
+impl Write for Halves {
     #[inline(always)]
     fn write(numbers: [f32; PARTS]) -> [f16; PARTS] {
         let mut kept = [f16::ZERO; PARTS];
