@@ -12,13 +12,16 @@ const GRAPH: &str = "model.onnx";
 /// Folders of the graph that takes noise away.
 const DENOISERS: [&str; 2] = ["transformer", "unet"];
 /// Folders of further graphs.
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 9] = [
     "transformer_2",
     "text_encoder",
     "text_encoder_2",
     "image_encoder",
     "vae_decoder",
     "vae_encoder",
+    "connectors",
+    "audio_vae_decoder",
+    "vocoder",
 ];
 
 /// Pixels along a side.
@@ -60,6 +63,12 @@ pub struct GenerationSpec {
     /// The same for the expert of low noise; as `guidance` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance_low: Option<f32>,
+    /// The same for sound; as `guidance` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_audio: Option<f32>,
+    /// How far the spread of what guidance gives is brought back: not at all at 0, wholly at 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_rescale: Option<f32>,
     /// What the clip shall not be like, when the request does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt: Option<String>,
@@ -111,6 +120,8 @@ impl GenerationSpec {
         for (field, value, value_max) in [
             ("guidance", self.guidance, GUIDANCE_MAX),
             ("guidance_low", self.guidance_low, GUIDANCE_MAX),
+            ("guidance_audio", self.guidance_audio, GUIDANCE_MAX),
+            ("guidance_rescale", self.guidance_rescale, 1.0),
             ("decode_timestep", self.decode_timestep, 1.0),
             ("decode_noise", self.decode_noise, 1.0),
         ] {

@@ -33,7 +33,7 @@ fn a_step_is_one_run_or_one_frame() {
     let model = Folder::of("ltx").open();
     let mut job = start(&model, request("a red square"));
     let plan = job.plan().clone();
-    assert_eq!((plan.frames, plan.steps, plan.has_audio), (9, 4, false));
+    assert_eq!((plan.frames, plan.steps, plan.audio), (9, 4, None));
     assert!(job.preview().expect("no run").is_none());
     let (steps, made) = finish(&mut job);
     assert_eq!(steps, "eddddfffffffff");
@@ -143,7 +143,7 @@ fn resumes_anywhere(model: &Arc<GenerationModel>, request: &GenerationRequest) {
         let checkpoint = job.checkpoint();
         let resumed = GenerationJob::start(model, request.clone(), Some(&checkpoint));
         let mut resumed = resumed.expect("its own checkpoint");
-        resumed.skip_frames(given);
+        resumed.skip(given, 0);
         let rest: Vec<Rgb> = finish(&mut resumed).1;
         assert!(rest[..] == whole[given as usize..], "after {given} frames");
         match job.step().expect("it computes") {

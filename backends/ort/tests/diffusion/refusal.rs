@@ -110,7 +110,7 @@ fn requests_are_refused_by_field_before_anything_is_computed() {
             },
         ),
         (
-            "reference",
+            "reference_image",
             GenerationRequest {
                 reference: Some(picture(8, 8, 0)),
                 ..request("a")

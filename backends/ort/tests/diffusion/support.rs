@@ -154,8 +154,20 @@ pub fn request(prompt: &str) -> GenerationRequest {
 
 /// All steps to the end: what they were, in short, and the frames.
 pub fn finish(job: &mut GenerationJob) -> (String, Vec<Rgb>) {
+    let (steps, frames, _) = finish_with_sound(job);
+    (steps, frames)
+}
+
+/// Likewise, and the sound from the first sample that is given, without gaps.
+pub fn finish_with_sound(job: &mut GenerationJob) -> (String, Vec<Rgb>, Vec<f32>) {
     let mut steps = String::new();
     let mut frames = Vec::new();
+    let mut sound = Vec::new();
+    let mut next = None;
+    let channels = job
+        .plan()
+        .audio
+        .map_or(1, |audio| u64::from(audio.channels));
     loop {
         match job.step().expect("it computes") {
             GenerationStep::Encoded => steps.push('e'),
@@ -164,10 +176,23 @@ pub fn finish(job: &mut GenerationJob) -> (String, Vec<Rgb>) {
                 steps.push('f');
                 frames.push(frame);
             }
-            GenerationStep::Audio(_) => steps.push('a'),
-            GenerationStep::Ended => return (steps, frames),
+            GenerationStep::Audio(chunk) => {
+                steps.push('a');
+                let expected = next.unwrap_or(chunk.sample_index);
+                assert_eq!(chunk.sample_index, expected, "sound has no gaps");
+                next = Some(expected + chunk.samples.len() as u64 / channels);
+                sound.extend(chunk.samples);
+            }
+            GenerationStep::Ended => return (steps, frames, sound),
         }
     }
+}
+
+/// Frames and sound of a whole clip.
+pub fn whole(model: &Arc<GenerationModel>, request: GenerationRequest) -> (Vec<Rgb>, Vec<f32>) {
+    let mut job = GenerationJob::start(model, request, None).expect("it starts");
+    let (_, frames, sound) = finish_with_sound(&mut job);
+    (frames, sound)
 }
 
 pub fn frames(model: &Arc<GenerationModel>, request: GenerationRequest) -> Vec<Rgb> {

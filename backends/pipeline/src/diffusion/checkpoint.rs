@@ -93,7 +93,7 @@ impl Checkpoint {
         }
         let mut finished = Vec::new();
         for plan in &planned.segments[..reader.count(segments)?] {
-            finished.push(reader.values(plan.geometry.elements())?);
+            finished.push(reader.values(plan.kept_elements())?);
         }
         let under_way = match reader.count(1)? {
             0 => None,

@@ -51,6 +51,32 @@ impl Guidance {
     }
 }
 
+impl Guidance {
+    /// As [`Self::combine`], where the denoiser gives the velocity of a flow and its spread is that of the clean
+    /// `sample` that it stands for at noise level `sigma`, as diffusers' LTX-2 has it.
+    pub fn combine_flow(
+        self,
+        conditional: &mut [f32],
+        unconditional: &[f32],
+        (sample, sigma): (&[f32], f64),
+    ) {
+        if self.rescale == 0.0 || sigma == 0.0 {
+            return self.combine(conditional, unconditional);
+        }
+        let clean = |velocity: &[f32]| -> Vec<f32> {
+            let pairs = velocity.iter().zip(sample);
+            pairs
+                .map(|(&velocity, &noisy)| (f64::from(noisy) - f64::from(velocity) * sigma) as f32)
+                .collect()
+        };
+        let mut guided = clean(conditional);
+        self.combine(&mut guided, &clean(unconditional));
+        for ((velocity, &clean), &noisy) in conditional.iter_mut().zip(&guided).zip(sample) {
+            *velocity = ((f64::from(noisy) - f64::from(clean)) / sigma) as f32;
+        }
+    }
+}
+
 /// The standard deviation, with Bessel's correction; 0 of fewer than two values.
 fn deviation(values: &[f32]) -> f64 {
     if values.len() < 2 {

@@ -84,11 +84,11 @@ pub(super) fn frames(
     made
 }
 
-/// Where tokens are, `[3, tokens]`: seconds, rows and columns of pixels. `still_at`: the tokens are
-/// those of one picture at this frame of the clip.
+/// Where tokens are, `[3, tokens]`: seconds, rows and columns of pixels; for LTX-2 `[3, tokens, 2]`, where each
+/// begins and ends. `still_at`: the tokens are those of one picture at this frame of the clip.
 ///
-/// `LTXConditionPipeline` counts a latent frame from the first frame that it stands for; the other
-/// pipelines of diffusers from so many frames per latent.
+/// `LTXConditionPipeline` counts a latent frame from the first frame that it stands for, as LTX-2 does; the
+/// other pipelines of diffusers from so many frames per latent.
 pub(super) fn coordinates(
     layout: &Layout,
     geometry: &Geometry,
@@ -97,20 +97,29 @@ pub(super) fn coordinates(
 ) -> [Vec<f32>; 3] {
     let [frames, rows, columns] = geometry.grid();
     let per_latent = layout.frames_per_latent;
-    let mut axes = [const { Vec::new() }; 3];
-    for f in 0..frames {
+    let is_ltx2 = layout.class.is_ltx2();
+    let seconds = |f: usize| {
+        let at = f * geometry.patch[0] * per_latent;
         let frame = match (still_at, layout.class) {
             (Some(frame), _) => frame,
-            (None, Class::LtxCondition) => {
-                (f * geometry.patch[0] * per_latent + 1).saturating_sub(per_latent)
+            (None, Class::LtxCondition | Class::Ltx2 | Class::Ltx2ImageToVideo) => {
+                (at + 1).saturating_sub(per_latent)
             }
-            (None, _) => f * geometry.patch[0] * per_latent,
+            (None, _) => at,
         };
+        frame as f32 / frame_rate as f32
+    };
+    let pixels =
+        |at: usize, axis: usize| (at * geometry.patch[axis] * layout.pixels_per_latent) as f32;
+    let mut axes = [const { Vec::new() }; 3];
+    for f in 0..frames {
         for y in 0..rows {
             for x in 0..columns {
-                axes[0].push(frame as f32 / frame_rate as f32);
-                axes[1].push((y * geometry.patch[1] * layout.pixels_per_latent) as f32);
-                axes[2].push((x * geometry.patch[2] * layout.pixels_per_latent) as f32);
+                for end in 0..=usize::from(is_ltx2) {
+                    axes[0].push(seconds(f + end));
+                    axes[1].push(pixels(y + end, 1));
+                    axes[2].push(pixels(x + end, 2));
+                }
             }
         }
     }

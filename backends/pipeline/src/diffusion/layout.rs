@@ -1,5 +1,6 @@
 //! What diffusers' own files in a folder say: the kind of pipeline, and what its parts are made like.
 
+use super::audio::AudioLayout;
 use crate::PipelineError;
 use crate::text::read_bounded;
 use serde::Deserialize;
@@ -21,17 +22,23 @@ pub(super) enum Class {
     Ltx,
     LtxImageToVideo,
     LtxCondition,
+    Ltx2,
+    Ltx2ImageToVideo,
     Wan,
     WanImageToVideo,
+    WanVace,
 }
 
 impl Class {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 8] = [
         Self::Ltx,
         Self::LtxImageToVideo,
         Self::LtxCondition,
+        Self::Ltx2,
+        Self::Ltx2ImageToVideo,
         Self::Wan,
         Self::WanImageToVideo,
+        Self::WanVace,
     ];
 
     fn name(self) -> &'static str {
@@ -39,8 +46,11 @@ impl Class {
             Self::Ltx => "LTXPipeline",
             Self::LtxImageToVideo => "LTXImageToVideoPipeline",
             Self::LtxCondition => "LTXConditionPipeline",
+            Self::Ltx2 => "LTX2Pipeline",
+            Self::Ltx2ImageToVideo => "LTX2ImageToVideoPipeline",
             Self::Wan => "WanPipeline",
             Self::WanImageToVideo => "WanImageToVideoPipeline",
+            Self::WanVace => "WanVACEPipeline",
         }
     }
 
@@ -54,7 +64,13 @@ impl Class {
 
     /// Whether latents are rows of tokens, as opposed to `[c, f, h, w]`.
     pub fn is_ltx(self) -> bool {
-        matches!(self, Self::Ltx | Self::LtxImageToVideo | Self::LtxCondition)
+        let first = matches!(self, Self::Ltx | Self::LtxImageToVideo | Self::LtxCondition);
+        first || self.is_ltx2()
+    }
+
+    /// Whether sound is made beside the clip, and connectors stand behind the text encoder.
+    pub fn is_ltx2(self) -> bool {
+        matches!(self, Self::Ltx2 | Self::Ltx2ImageToVideo)
     }
 }
 
@@ -76,12 +92,16 @@ pub(super) struct Layout {
     pub patch: [usize; 3],
     /// Channels that the denoiser takes, if its config says.
     pub denoiser_channels: Option<usize>,
+    /// Whether a denoiser that looks at pictures takes two of them, first and last.
+    pub looks_at_two: bool,
     /// Of the latents, by channel.
     pub mean: Vec<f32>,
     /// Likewise.
     pub std: Vec<f32>,
     /// Latents are multiplied with it on their way to the denoiser, where diffusers does so.
     pub scaling: f32,
+    /// Of pipelines that make sound.
+    pub audio: Option<AudioLayout>,
 }
 
 /// `model_index.json`; the classes of parts are not read.
@@ -117,6 +137,7 @@ struct DenoiserConfig {
     in_channels: Option<usize>,
     patch_size: Option<Patch>,
     patch_size_t: Option<usize>,
+    pos_embed_seq_len: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -147,9 +168,14 @@ impl Layout {
             pixels_per_latent: vae.pixels_per_latent(class),
             patch: denoiser.patch(class),
             denoiser_channels: denoiser.in_channels,
+            looks_at_two: denoiser.pos_embed_seq_len.is_some(),
             mean: vae.latents_mean.unwrap_or_default(),
             std: vae.latents_std.unwrap_or_default(),
             scaling: vae.scaling_factor.unwrap_or(1.0),
+            audio: class
+                .is_ltx2()
+                .then(|| AudioLayout::read(folder))
+                .transpose()?,
         };
         layout.completed(&vae_file)
     }
@@ -161,17 +187,8 @@ impl Layout {
             let why = format!("{channels} latent channels are not 1 to {CHANNELS_MAX}");
             return Err(malformed(vae_file, why));
         }
-        for (values, neutral) in [(&mut self.mean, 0.0), (&mut self.std, 1.0)] {
-            if values.is_empty() {
-                values.resize(channels, neutral);
-            }
-        }
-        let fits =
-            |values: &[f32]| values.len() == channels && values.iter().all(|v| v.is_finite());
-        if !fits(&self.mean) || !fits(&self.std) || self.std.contains(&0.0) {
-            let why = format!("latents_mean and latents_std are not {channels} numbers each");
-            return Err(malformed(vae_file, why));
-        }
+        let said = [&mut self.mean, &mut self.std].map(std::mem::take);
+        [self.mean, self.std] = completed_statistics(said, channels, vae_file)?;
         let sizes = [self.frames_per_latent, self.pixels_per_latent];
         let sizes_fit = sizes
             .iter()
@@ -190,6 +207,17 @@ impl Layout {
             }
             _ => Ok(self),
         }
+    }
+
+    /// Channels of a control: latents of what is given and of what is not, and a mask for each pixel that a latent
+    /// stands for.
+    pub fn control_channels(&self) -> usize {
+        2 * self.channels + self.mask_channels()
+    }
+
+    /// Pixels that one latent stands for.
+    pub fn mask_channels(&self) -> usize {
+        self.pixels_per_latent * self.pixels_per_latent
     }
 
     /// Width and height must be multiples of this.
@@ -323,8 +351,30 @@ impl DenoiserConfig {
     }
 }
 
+/// Means and deviations of latents; 0 and 1 where a config says nothing.
+///
+/// # Errors
+/// When there are not `count` of each, or a deviation is 0.
+pub(super) fn completed_statistics(
+    [mut mean, mut std]: [Vec<f32>; 2],
+    count: usize,
+    file: &Path,
+) -> Result<[Vec<f32>; 2], PipelineError> {
+    for (values, neutral) in [(&mut mean, 0.0), (&mut std, 1.0)] {
+        if values.is_empty() {
+            values.resize(count, neutral);
+        }
+    }
+    let fits = |values: &[f32]| values.len() == count && values.iter().all(|v| v.is_finite());
+    if !fits(&mean) || !fits(&std) || std.contains(&0.0) {
+        let why = format!("latents_mean and latents_std are not {count} numbers each");
+        return Err(malformed(file, why));
+    }
+    Ok([mean, std])
+}
+
 /// `config.json` in the first of these folders that has one; in the first, if none has.
-fn first_of(folder: &Path, parts: [&str; 2]) -> PathBuf {
+pub(super) fn first_of(folder: &Path, parts: [&str; 2]) -> PathBuf {
     let files = parts.map(|part| folder.join(part).join("config.json"));
     let [first, second] = files;
     if !first.exists() && second.exists() {
@@ -368,6 +418,8 @@ mod tests {
             pixels_per_latent: 8,
             patch,
             denoiser_channels: None,
+            looks_at_two: false,
+            audio: None,
             mean: vec![0.0; 4],
             std: vec![1.0; 4],
             scaling: 1.0,

@@ -1,10 +1,15 @@
 //! [`GenerationModel`]: the graphs and files of one pipeline, checked against each other.
 
+use super::audio::{AUDIO_DECODER, VOCODER};
 use super::layout::{Class, Layout, malformed};
 use super::memory::Memory;
-use super::parts::{self, DecoderGraph, DenoiserGraph, EncoderGraph, TextGraph};
+use super::parts::{
+    self, AudioDecoderGraph, ConnectorsGraph, DecoderGraph, DenoiserGraph, EncoderGraph,
+    ImageGraph, TextGraph, VocoderGraph,
+};
 use super::prompt::Prompts;
 use super::scheduler::{CONFIG_BYTES_MAX, SchedulerConfig};
+use super::vision::ImageProcessor;
 use crate::PipelineError;
 use crate::text::{read_bounded, read_tokenizer};
 use mote_api::{Digest, GenerationSpec, Model};
@@ -38,8 +43,10 @@ pub struct GenerationDefaults {
     pub guidance: f32,
     /// Whether a clip may begin with a given picture, or must.
     pub first_image: ImageUse,
-    /// Whether it may end with one.
+    /// Whether it may end with one, or must.
     pub last_image: ImageUse,
+    /// Whether a picture may be given of what is to be seen.
+    pub reference: ImageUse,
     /// Whether a clip can be made of another, with a strength.
     pub takes_source: bool,
 }
@@ -55,8 +62,8 @@ pub enum ImageUse {
     Required,
 }
 
-/// A pipeline in diffusers' layout, loaded: text encoder, denoiser or two, decoder, and an encoder of
-/// pictures where there is one.
+/// A pipeline in diffusers' layout, loaded: text encoder, denoiser or two, decoder, encoders of pictures
+/// where there are any, and what makes sound.
 pub struct GenerationModel {
     pub(super) layout: Layout,
     pub(super) spec: GenerationSpec,
@@ -70,11 +77,28 @@ pub struct GenerationModel {
     pub(super) low_noise: Option<DenoiserGraph>,
     pub(super) decoder: DecoderGraph,
     pub(super) encoder: Option<EncoderGraph>,
+    /// What looks at pictures for the denoiser.
+    pub(super) looks: Option<Looks>,
+    /// What makes sound.
+    pub(super) sound: Option<SoundGraphs>,
     /// Of what was read, the graphs' signatures, and what [`Self::with_identity`] adds: checkpoints of another
     /// model are refused.
     pub(super) fingerprint: Digest,
     /// For clips on their way.
     pub(super) memory: Memory,
+}
+
+/// An encoder of pictures, and how they are prepared for it.
+pub(super) struct Looks {
+    pub graph: ImageGraph,
+    pub processor: ImageProcessor,
+}
+
+/// The parts of a pipeline that only sound has.
+pub(super) struct SoundGraphs {
+    pub connectors: ConnectorsGraph,
+    pub decoder: AudioDecoderGraph,
+    pub vocoder: VocoderGraph,
 }
 
 impl GenerationModel {
@@ -94,15 +118,21 @@ impl GenerationModel {
         for (name, part) in &parts {
             fingerprint += &format!("{name} {:?}\n", part.signature());
         }
-        let required = |part: Option<Arc<dyn Model>>, name: &str| {
+        let mut required = |name: &str| {
+            let part = parts.remove(name);
             part.ok_or_else(|| PipelineError::part(name, "is missing"))
         };
-        let text = TextGraph::open(required(
-            parts.remove(parts::TEXT_ENCODER),
-            parts::TEXT_ENCODER,
-        )?)?;
-        let decoder = required(parts.remove(parts::VAE_DECODER), parts::VAE_DECODER)?;
-        let decoder = DecoderGraph::open(decoder, &layout)?;
+        let text = TextGraph::open(required(parts::TEXT_ENCODER)?)?;
+        let decoder = DecoderGraph::open(required(parts::VAE_DECODER)?, &layout)?;
+        let tokens = prompt_tokens(&layout, spec, &text)?;
+        let sound = match &layout.audio {
+            None => None,
+            Some(audio) => Some(SoundGraphs {
+                connectors: ConnectorsGraph::open(required(parts::CONNECTORS)?, tokens)?,
+                decoder: AudioDecoderGraph::open(required(AUDIO_DECODER)?, audio)?,
+                vocoder: VocoderGraph::open(required(VOCODER)?, audio)?,
+            }),
+        };
         let encoder = parts.remove(parts::VAE_ENCODER);
         let encoder = encoder
             .map(|it| EncoderGraph::open(it, &layout))
@@ -112,18 +142,28 @@ impl GenerationModel {
         let low_noise = low_noise
             .map(|it| DenoiserGraph::open(it, &layout))
             .transpose()?;
+        let looks = match parts.remove(parts::IMAGE_ENCODER) {
+            None => None,
+            Some(encoder) => {
+                let processor = ImageProcessor::read(folder)?;
+                let graph = ImageGraph::open(encoder, processor.crop)?;
+                Some(Looks { graph, processor })
+            }
+        };
         if let Some(name) = parts.keys().next() {
             return Err(PipelineError::part(
                 name,
                 "is not served in such a pipeline",
             ));
         }
+        let connectors = sound.as_ref().map(|it| &it.connectors);
         for graph in std::iter::once(&denoiser).chain(&low_noise) {
-            parts::check_text(&text, graph)?;
+            parts::check_text(&text, connectors, graph)?;
         }
+        check_looks(&layout, &denoiser, looks.as_ref())?;
+        check_given(&layout, &denoiser, encoder.is_some())?;
         check_experts(&layout, &denoiser, low_noise.as_ref())?;
         let tokenizer_file = folder.join(TOKENIZER);
-        let tokens = prompt_tokens(&layout, spec, &text)?;
         let tokenizer = read_tokenizer(&tokenizer_file)?;
         let tokenizer_folder = tokenizer_file.parent().unwrap_or(folder);
         let prompts = Prompts::open(tokenizer, tokenizer_folder, layout.class, tokens)?;
@@ -143,6 +183,8 @@ impl GenerationModel {
             low_noise,
             decoder,
             encoder,
+            looks,
+            sound,
             fingerprint: Digest::of(fingerprint.as_bytes()),
             memory: Memory::default(),
         })
@@ -174,17 +216,31 @@ impl GenerationModel {
     pub fn defaults(&self) -> GenerationDefaults {
         let spec = &self.spec;
         let [width_multiple, height_multiple] = self.layout.side_multiple().map(|it| it as u32);
-        let (width, height, frames, frame_rate, guidance) = if self.layout.class.is_ltx() {
+        let class = self.layout.class;
+        let (width, height, frames, frame_rate, guidance) = if class.is_ltx2() {
+            (768, 512, 121, 24, 3.0)
+        } else if class.is_ltx() {
             (704, 512, 121, 25, 3.0)
         } else {
             (832, 480, 81, 16, 5.0)
         };
-        let first_image = match (self.takes_condition(), self.holds_first()) {
+        let steps = if class.is_ltx2() { 30 } else { 50 };
+        let first_image = match (
+            self.takes_condition(),
+            self.holds_first() || self.takes_control(),
+        ) {
             (true, _) => ImageUse::Required,
             (false, true) => ImageUse::Optional,
             (false, false) => ImageUse::Refused,
         };
-        let takes_last = self.takes_condition() || self.holds_last();
+        let last_image = match &self.looks {
+            Some(_) if self.layout.looks_at_two => ImageUse::Required,
+            Some(_) => ImageUse::Refused,
+            None if self.takes_condition() || self.holds_last() || self.takes_control() => {
+                ImageUse::Optional
+            }
+            None => ImageUse::Refused,
+        };
         GenerationDefaults {
             width: spec.width.unwrap_or(width),
             height: spec.height.unwrap_or(height),
@@ -193,17 +249,32 @@ impl GenerationModel {
             frames: spec.frames.unwrap_or(frames),
             frame_rate: spec.frame_rate.unwrap_or(frame_rate),
             steps: spec.steps.unwrap_or(match spec.sigmas.len() {
-                0 => 50,
+                0 => steps,
                 levels => levels as u32,
             }),
             guidance: spec.guidance.unwrap_or(guidance),
             first_image,
-            last_image: if takes_last {
-                ImageUse::Optional
-            } else {
-                ImageUse::Refused
+            last_image,
+            reference: match self.takes_control() {
+                true => ImageUse::Optional,
+                false => ImageUse::Refused,
             },
-            takes_source: self.encoder.is_some() && !self.takes_condition(),
+            // Sound cannot be made anew with a clip that has none.
+            takes_source: self.encoder.is_some() && !self.takes_condition() && self.sound.is_none(),
+        }
+    }
+
+    /// How far the spread of guided outputs is brought back: by the manifest, or else as in diffusers.
+    pub(super) fn guidance_rescale(&self) -> f32 {
+        let default = if self.sound.is_some() { 0.7 } else { 0.0 };
+        self.spec.guidance_rescale.unwrap_or(default)
+    }
+
+    /// Guidance of sound where nobody says: as in diffusers, unless the clip has none.
+    pub(super) fn guidance_audio(&self, of_clip: f32) -> f32 {
+        match self.spec.guidance {
+            None => 7.0,
+            Some(_) => of_clip,
         }
     }
 
@@ -223,8 +294,51 @@ impl GenerationModel {
 
     /// Whether further tokens may stand for a picture at the end.
     pub(super) fn holds_last(&self) -> bool {
-        self.layout.class.is_ltx() && self.holds_first()
+        self.layout.class.is_ltx() && !self.layout.class.is_ltx2() && self.holds_first()
     }
+
+    /// Whether pictures come in as a control beside the noise (VACE).
+    pub(super) fn takes_control(&self) -> bool {
+        self.denoiser.control.is_some()
+    }
+}
+
+/// That a denoiser that looks at pictures has what looks at them, and that both fit.
+fn check_looks(
+    layout: &Layout,
+    denoiser: &DenoiserGraph,
+    looks: Option<&Looks>,
+) -> Result<(), PipelineError> {
+    match (looks, denoiser.image) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => {
+            let why = "is missing, and the denoiser takes encoder_hidden_states_image";
+            Err(PipelineError::part(parts::IMAGE_ENCODER, why))
+        }
+        (Some(looks), _) => {
+            let count = if layout.looks_at_two { 2 } else { 1 };
+            parts::check_image(&looks.graph, denoiser, count)
+        }
+    }
+}
+
+/// That a denoiser that is steered is of the class that is, and has what makes latents of what is given.
+fn check_given(
+    layout: &Layout,
+    denoiser: &DenoiserGraph,
+    has_encoder: bool,
+) -> Result<(), PipelineError> {
+    let why = match (layout.class == Class::WanVace, denoiser.control) {
+        (false, None) => return Ok(()),
+        (true, None) => "is missing among the inputs of transformer",
+        (false, Some(_)) => "is an input of transformer that only WanVACEPipeline has",
+        (true, Some(_)) if has_encoder => return Ok(()),
+        (true, Some(_)) => {
+            let why = "is missing, and the denoiser takes control_hidden_states";
+            return Err(PipelineError::part(parts::VAE_ENCODER, why));
+        }
+    };
+    Err(PipelineError::graph("control_hidden_states", why))
 }
 
 /// That two experts are two of a kind, and that it is said when each computes.
@@ -240,7 +354,9 @@ fn check_experts(
         (Some(_), Some(low)) => {
             let alike = low.channels == denoiser.channels
                 && low.timestep_rank == denoiser.timestep_rank
-                && low.guidance.is_some() == denoiser.guidance.is_some();
+                && low.guidance.is_some() == denoiser.guidance.is_some()
+                && low.image.is_some() == denoiser.image.is_some()
+                && low.control.is_some() == denoiser.control.is_some();
             if alike {
                 return Ok(());
             }
@@ -270,7 +386,8 @@ fn prompt_tokens(
         (None, None) => Ok(match layout.class {
             Class::Ltx | Class::LtxImageToVideo => 128,
             Class::LtxCondition => 256,
-            Class::Wan | Class::WanImageToVideo => 512,
+            Class::Ltx2 | Class::Ltx2ImageToVideo => 1024,
+            Class::Wan | Class::WanImageToVideo | Class::WanVace => 512,
         }),
         (said, fixed) => Ok(said.or(fixed).unwrap_or(1)),
     }

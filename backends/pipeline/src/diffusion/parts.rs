@@ -1,18 +1,23 @@
 //! Which inputs and outputs of a pipeline's graphs play which part, and whether the graphs fit each
 //! other. Names are diffusers' own.
 
+use super::audio::{AUDIO_DECODER, AudioLayout, VOCODER};
 use super::layout::Layout;
 use super::runner::{FLOATS, INTEGERS, expect, shape_text};
 use crate::PipelineError;
-use mote_api::{Model, Signature, TensorSpec};
+use mote_api::{DType, Model, Signature, TensorSpec};
 use std::sync::Arc;
 
 pub(super) const TEXT_ENCODER: &str = "text_encoder";
 pub(super) const VAE_DECODER: &str = "vae_decoder";
 pub(super) const VAE_ENCODER: &str = "vae_encoder";
 pub(super) const LOW_NOISE: &str = "transformer_2";
+pub(super) const IMAGE_ENCODER: &str = "image_encoder";
+pub(super) const CONNECTORS: &str = "connectors";
 const DENOISER: &str = "transformer";
 const CHANNELS: usize = 3;
+/// Element types that masks are read of.
+const COUNTS: [DType; 2] = [DType::I64, DType::I32];
 
 /// The text encoder: `input_ids` and, if it takes one, `attention_mask`, `[1, s]`, to
 /// `last_hidden_state` `[1, s, d]`.
@@ -37,10 +42,18 @@ pub(super) struct DenoiserGraph {
     pub prompt: usize,
     /// `[b, s]`.
     pub mask: Option<usize>,
-    /// `[b, 3, tokens]`.
+    /// `[b, 3, tokens]`, or `[b, 3, tokens, 2]` of LTX-2.
     pub coordinates: Option<usize>,
     /// `[b]`: guidance that was distilled into the model.
     pub guidance: Option<usize>,
+    /// `[b, n, e]`: what the encoder of pictures makes of those that it looks at.
+    pub image: Option<usize>,
+    /// `[b, v, f, h, w]`: latents and masks of what is given (VACE).
+    pub control: Option<usize>,
+    /// `[b]`: the noise level, in timesteps (LTX-2.3).
+    pub sigma: Option<usize>,
+    /// The branch that makes sound.
+    pub audio: Option<AudioPorts>,
     /// As `hidden`; Wan's has the channels of latents only.
     pub output: usize,
     /// Whether two items can be computed at once.
@@ -49,6 +62,56 @@ pub(super) struct DenoiserGraph {
     pub channels: Option<usize>,
     /// Elements of the text encoder's vectors, likewise.
     pub text_width: Option<usize>,
+}
+
+/// What a denoiser takes and gives of sound.
+pub(super) struct AudioPorts {
+    /// `[b, m, a]`.
+    pub hidden: usize,
+    /// `[b, s, e]`.
+    pub prompt: usize,
+    /// `[b, s]`.
+    pub mask: Option<usize>,
+    /// `[b]`; as the clip's, where there is none.
+    pub timestep: Option<usize>,
+    /// `[b, 1, m, 2]`.
+    pub coordinates: usize,
+    /// As `hidden`.
+    pub output: usize,
+}
+
+/// The encoder of pictures that a denoiser looks at: `pixel_values` `[1, 3, h, w]` to `image_embeds` `[1, n, e]`.
+pub(super) struct ImageGraph {
+    pub model: Arc<dyn Model>,
+    pub pixels: usize,
+    pub output: usize,
+}
+
+/// What stands behind the text encoder of LTX-2: `text_encoder_hidden_states` `[1, s, d]` and
+/// `attention_mask` `[1, s]` to `video_text_embedding` and `audio_text_embedding` `[1, s, ..]`.
+pub(super) struct ConnectorsGraph {
+    pub model: Arc<dyn Model>,
+    pub text: usize,
+    pub mask: usize,
+    pub video: usize,
+    pub audio: usize,
+    /// What of them counts, `text_attention_mask` `[1, s]`; all, where there is none.
+    pub out_mask: Option<usize>,
+}
+
+/// The decoder of sound: `latent_sample` `[1, c, l, m]` to a spectrogram, `sample` `[1, channels, time, bins]`.
+pub(super) struct AudioDecoderGraph {
+    pub model: Arc<dyn Model>,
+    pub latents: usize,
+    pub output: usize,
+}
+
+/// From spectrograms to waves: `mel_spectrogram` `[1, channels, time, bins]` to `waveform`
+/// `[1, channels, samples]`.
+pub(super) struct VocoderGraph {
+    pub model: Arc<dyn Model>,
+    pub spectrogram: usize,
+    pub output: usize,
 }
 
 /// The decoder: `latent_sample` `[1, c, f, h, w]` and, if it takes one, a `timestep` `[1]`, to
@@ -171,6 +234,14 @@ impl DenoiserGraph {
             .then(|| input(part, signature, &["video_coords"]))
             .transpose()?;
         let output = output(part, signature, &["sample", "out_sample"])?;
+        let image = optional(signature, &["encoder_hidden_states_image"]).filter(|_| !is_ltx);
+        let control = optional(signature, &["control_hidden_states"]).filter(|_| !is_ltx);
+        let sigma = optional(signature, &["sigma"]).filter(|_| layout.audio.is_some());
+        let audio = layout.audio.as_ref();
+        let audio = audio
+            .map(|it| AudioPorts::find(signature, it))
+            .transpose()?;
+        let of_audio = audio.iter().flat_map(AudioPorts::inputs);
         let known = [
             Some(hidden),
             Some(timestep),
@@ -178,15 +249,27 @@ impl DenoiserGraph {
             mask,
             guidance,
             coordinates,
+            image,
+            control,
+            sigma,
         ];
+        let known: Vec<_> = known.into_iter().chain(of_audio).collect();
         refuse_unknown(part, signature, &known)?;
         let spec = |index: usize| &signature.inputs[index];
         let rank = if is_ltx { 3 } else { 5 };
+        let of_coordinates = if layout.class.is_ltx2() { 4 } else { 3 };
         expect(part, spec(hidden), &[&FLOATS], &[rank])?;
         expect(part, &signature.outputs[output], &[&FLOATS], &[rank])?;
         expect(part, spec(timestep), &[&FLOATS, &INTEGERS], &[1, 2])?;
         expect(part, spec(prompt), &[&FLOATS], &[3])?;
-        for (index, rank) in [(mask, 2), (guidance, 1), (coordinates, 3)] {
+        for (index, rank) in [
+            (mask, 2),
+            (guidance, 1),
+            (coordinates, of_coordinates),
+            (image, 3),
+            (control, 5),
+            (sigma, 1),
+        ] {
             if let Some(index) = index {
                 expect(part, spec(index), &[&FLOATS, &INTEGERS], &[rank])?;
             }
@@ -201,6 +284,10 @@ impl DenoiserGraph {
             mask,
             coordinates,
             guidance,
+            image,
+            control,
+            sigma,
+            audio,
             output,
             takes_pairs: batch.is_none(),
             channels: spec(hidden).shape[if is_ltx { 2 } else { 1 }],
@@ -236,6 +323,11 @@ impl DenoiserGraph {
             let why = "is one for the clip, and expand_timesteps calls for one for each token";
             return Err(PipelineError::graph("timestep", why));
         }
+        if let Some(index) = self.control {
+            let of = "latents of what is given and is not, and a mask for each pixel of a latent";
+            let want = layout.control_channels();
+            expect_dim(DENOISER, &signature.inputs[index], 1, want, of)?;
+        }
         Ok(())
     }
 
@@ -243,6 +335,149 @@ impl DenoiserGraph {
     pub fn takes_condition(&self, layout: &Layout) -> bool {
         let taken = self.channels.or(layout.denoiser_channels);
         !layout.class.is_ltx() && taken == Some(2 * layout.channels + layout.frames_per_latent)
+    }
+}
+
+impl AudioPorts {
+    fn find(signature: &Signature, layout: &AudioLayout) -> Result<Self, PipelineError> {
+        let part = DENOISER;
+        let ports = Self {
+            hidden: input(part, signature, &["audio_hidden_states"])?,
+            prompt: input(part, signature, &["audio_encoder_hidden_states"])?,
+            mask: optional(signature, &["audio_encoder_attention_mask"]),
+            timestep: optional(signature, &["audio_timestep"]),
+            coordinates: input(part, signature, &["audio_coords"])?,
+            output: output(part, signature, &["audio_sample"])?,
+        };
+        for (index, rank) in [
+            (Some(ports.hidden), 3),
+            (Some(ports.prompt), 3),
+            (ports.mask, 2),
+            (ports.timestep, 1),
+            (Some(ports.coordinates), 4),
+        ] {
+            if let Some(index) = index {
+                let spec = &signature.inputs[index];
+                expect(part, spec, &[&FLOATS, &INTEGERS], &[rank])?;
+            }
+        }
+        let out = &signature.outputs[ports.output];
+        expect(part, out, &[&FLOATS], &[3])?;
+        for spec in [&signature.inputs[ports.hidden], out] {
+            let of = "channels and bins of a latent of sound";
+            expect_dim(part, spec, 2, layout.token_width(), of)?;
+        }
+        Ok(ports)
+    }
+
+    fn inputs(&self) -> [Option<usize>; 5] {
+        let [hidden, prompt, coordinates] = [self.hidden, self.prompt, self.coordinates].map(Some);
+        [hidden, prompt, coordinates, self.mask, self.timestep]
+    }
+}
+
+impl ImageGraph {
+    /// `size`: height and width of what it will be given.
+    pub fn open(model: Arc<dyn Model>, size: [usize; 2]) -> Result<Self, PipelineError> {
+        let part = IMAGE_ENCODER;
+        let signature = model.signature();
+        let pixels = input(part, signature, &["pixel_values"])?;
+        let output = output(part, signature, &["image_embeds"])?;
+        refuse_unknown(part, signature, &[Some(pixels)])?;
+        let spec = &signature.inputs[pixels];
+        expect(part, spec, &[&FLOATS], &[4])?;
+        expect_dim(part, spec, 0, 1, "number of pictures")?;
+        expect_dim(part, spec, 1, CHANNELS, "channels of RGB")?;
+        expect_dim(part, spec, 2, size[0], "height that pictures are cut to")?;
+        expect_dim(part, spec, 3, size[1], "width that pictures are cut to")?;
+        expect(part, &signature.outputs[output], &[&FLOATS], &[3])?;
+        Ok(Self {
+            pixels,
+            output,
+            model,
+        })
+    }
+}
+
+impl ConnectorsGraph {
+    /// `tokens`: what prompts are padded to.
+    pub fn open(model: Arc<dyn Model>, tokens: usize) -> Result<Self, PipelineError> {
+        let part = CONNECTORS;
+        let signature = model.signature();
+        let text = input(part, signature, &["text_encoder_hidden_states"])?;
+        let mask = input(part, signature, &["attention_mask"])?;
+        let video = output(part, signature, &["video_text_embedding"])?;
+        let audio = output(part, signature, &["audio_text_embedding"])?;
+        let out_mask = signature.output("text_attention_mask");
+        refuse_unknown(part, signature, &[Some(text), Some(mask)])?;
+        for (index, rank) in [(text, 3), (mask, 2)] {
+            let spec = &signature.inputs[index];
+            expect(part, spec, &[&FLOATS, &INTEGERS], &[rank])?;
+            expect_dim(part, spec, 0, 1, "number of prompts")?;
+            expect_dim(part, spec, 1, tokens, "tokens that prompts are padded to")?;
+        }
+        let of_mask = out_mask.map(|index| (index, 2));
+        for (index, rank) in [(video, 3), (audio, 3)].into_iter().chain(of_mask) {
+            let spec = &signature.outputs[index];
+            expect(part, spec, &[&FLOATS, &COUNTS], &[rank])?;
+        }
+        Ok(Self {
+            text,
+            mask,
+            video,
+            audio,
+            out_mask,
+            model,
+        })
+    }
+}
+
+impl AudioDecoderGraph {
+    pub fn open(model: Arc<dyn Model>, layout: &AudioLayout) -> Result<Self, PipelineError> {
+        let part = AUDIO_DECODER;
+        let signature = model.signature();
+        let latents = input(part, signature, &["latent_sample"])?;
+        let output = output(part, signature, &["sample"])?;
+        refuse_unknown(part, signature, &[Some(latents)])?;
+        let spec = &signature.inputs[latents];
+        expect(part, spec, &[&FLOATS], &[4])?;
+        expect_dim(part, spec, 0, 1, "number of clips")?;
+        expect_dim(
+            part,
+            spec,
+            1,
+            layout.channels,
+            "latent channels of its config",
+        )?;
+        expect_dim(part, spec, 3, layout.bins, "latents over the frequencies")?;
+        expect(part, &signature.outputs[output], &[&FLOATS], &[4])?;
+        Ok(Self {
+            latents,
+            output,
+            model,
+        })
+    }
+}
+
+impl VocoderGraph {
+    pub fn open(model: Arc<dyn Model>, layout: &AudioLayout) -> Result<Self, PipelineError> {
+        let part = VOCODER;
+        let signature = model.signature();
+        let spectrogram = input(part, signature, &["mel_spectrogram"])?;
+        let output = output(part, signature, &["waveform"])?;
+        refuse_unknown(part, signature, &[Some(spectrogram)])?;
+        let spec = &signature.inputs[spectrogram];
+        expect(part, spec, &[&FLOATS], &[4])?;
+        expect_dim(part, spec, 0, 1, "number of clips")?;
+        let out = &signature.outputs[output];
+        expect(part, out, &[&FLOATS], &[3])?;
+        let channels = usize::from(layout.wave_channels);
+        expect_dim(part, out, 1, channels, "out_channels of its config")?;
+        Ok(Self {
+            spectrogram,
+            output,
+            model,
+        })
     }
 }
 
@@ -311,13 +546,86 @@ impl EncoderGraph {
     }
 }
 
-/// That what the text encoder gives is what the denoiser takes.
-pub(super) fn check_text(text: &TextGraph, denoiser: &DenoiserGraph) -> Result<(), PipelineError> {
-    match (text.width(), denoiser.text_width) {
-        (Some(gives), Some(takes)) if gives != takes => {
-            let why = format!("of {DENOISER} has {takes} elements, {TEXT_ENCODER} gives {gives}");
-            Err(PipelineError::graph("encoder_hidden_states", why))
+/// That what is made of prompts is what the denoiser takes: by the connectors, where there are any.
+pub(super) fn check_text(
+    text: &TextGraph,
+    connectors: Option<&ConnectorsGraph>,
+    denoiser: &DenoiserGraph,
+) -> Result<(), PipelineError> {
+    let taken = denoiser.model.signature();
+    let width = |spec: &TensorSpec| spec.shape[2];
+    let mut pairs = Vec::new();
+    if let Some(connectors) = connectors {
+        let signature = connectors.model.signature();
+        let into = width(&signature.inputs[connectors.text]);
+        pairs.push((
+            CONNECTORS,
+            "text_encoder_hidden_states",
+            TEXT_ENCODER,
+            text.width(),
+            into,
+        ));
+        let gives = |index: usize| width(&signature.outputs[index]);
+        let video = gives(connectors.video);
+        pairs.push((
+            DENOISER,
+            "encoder_hidden_states",
+            CONNECTORS,
+            video,
+            denoiser.text_width,
+        ));
+        if let Some(audio) = &denoiser.audio {
+            let takes = width(&taken.inputs[audio.prompt]);
+            let name = "audio_encoder_hidden_states";
+            pairs.push((DENOISER, name, CONNECTORS, gives(connectors.audio), takes));
         }
-        _ => Ok(()),
+    } else {
+        let takes = denoiser.text_width;
+        pairs.push((
+            DENOISER,
+            "encoder_hidden_states",
+            TEXT_ENCODER,
+            text.width(),
+            takes,
+        ));
     }
+    for (part, name, giver, gives, takes) in pairs {
+        if let (Some(gives), Some(takes)) = (gives, takes)
+            && gives != takes
+        {
+            let why = format!("of {part} has {takes} elements, {giver} gives {gives}");
+            return Err(PipelineError::graph(name, why));
+        }
+    }
+    Ok(())
+}
+
+/// That what the encoder of pictures gives is what the denoiser takes of `count` of them.
+pub(super) fn check_image(
+    image: &ImageGraph,
+    denoiser: &DenoiserGraph,
+    count: usize,
+) -> Result<(), PipelineError> {
+    let Some(index) = denoiser.image else {
+        return Err(PipelineError::part(
+            IMAGE_ENCODER,
+            "is there, and no denoiser looks at it",
+        ));
+    };
+    let takes = &denoiser.model.signature().inputs[index];
+    let gives = &image.model.signature().outputs[image.output];
+    let wanted = [gives.shape[1].map(|tokens| tokens * count), gives.shape[2]];
+    let differs = |(gives, takes): (&Option<usize>, &Option<usize>)| match (gives, takes) {
+        (Some(gives), Some(takes)) => gives != takes,
+        _ => false,
+    };
+    if wanted.iter().zip(&takes.shape[1..]).any(differs) {
+        let why = format!(
+            "of {DENOISER} is {}, and {IMAGE_ENCODER} gives {} for each of {count}",
+            shape_text(&takes.shape),
+            shape_text(&gives.shape)
+        );
+        return Err(PipelineError::graph(&takes.name, why));
+    }
+    Ok(())
 }

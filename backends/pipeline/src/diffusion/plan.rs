@@ -1,6 +1,8 @@
 //! A request, checked against the model: sizes, starts and steps of every segment, before any memory
 //! is taken or anything computed.
 
+use super::audio::AudioPlan;
+use super::latents;
 use super::layout::{Class, Geometry};
 use super::model::{GenerationModel, ImageUse};
 use super::request::{GenerationRequest, SEGMENTS_MAX};
@@ -17,6 +19,8 @@ pub const SEGMENT_PIXELS_MAX: u64 = 1 << 27;
 /// Copies of a segment's sample while a step is taken: what graphs are given and give, with and without
 /// guidance, its history and the estimate.
 const SAMPLE_COPIES: u64 = 12;
+/// Copies of a control: as it is kept, and as graphs are given it, with and without guidance.
+const CONTROL_COPIES: u64 = 3;
 /// Bytes of the latents of one segment.
 pub const LATENT_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a checkpoint.
@@ -46,8 +50,8 @@ pub struct GenerationPlan {
     pub frame_rate: u32,
     /// Steps of all segments.
     pub steps: u32,
-    /// Whether sound is made as well. No kind of pipeline that is served makes any.
-    pub has_audio: bool,
+    /// What sound is made as well.
+    pub audio: Option<AudioPlan>,
 }
 
 /// What a segment is made from.
@@ -57,6 +61,12 @@ pub(super) enum Start {
     Noise { first: bool, last: bool },
     /// Noise, with pictures at its ends as channels beside it.
     Condition { last: bool },
+    /// Noise, with pictures at its ends, or of what is to be seen, as a control beside it.
+    Control {
+        first: bool,
+        last: bool,
+        reference: bool,
+    },
     /// The source, and noise over it.
     Source { strength: f32 },
     /// The last frame before, repeated, and noise over it.
@@ -73,6 +83,8 @@ pub(super) struct SegmentPlan {
     pub geometry: Geometry,
     /// Frames of it that belong to the clip.
     pub frames: std::ops::Range<usize>,
+    /// Numbers of the sound's latents.
+    pub audio_elements: usize,
     pub steps: usize,
 }
 
@@ -88,9 +100,48 @@ impl SegmentPlan {
         }
     }
 
-    /// Numbers of the sample that the scheduler works on.
+    /// Latent frames of references, in front of the clip's.
+    pub fn reference_frames(&self) -> usize {
+        match self.start {
+            Start::Control { reference, .. } => usize::from(reference),
+            _ => 0,
+        }
+    }
+
+    /// The clip with the references in front of it.
+    pub fn with_references(&self) -> Geometry {
+        let frames = self.geometry.latent[0] + self.reference_frames();
+        self.geometry.with_latent_frames(frames)
+    }
+
+    /// Numbers of the sample that the denoiser takes for the clip: pictures in front of it are among them.
+    pub fn video_elements(&self) -> usize {
+        let extra = self.extra_tokens() * self.geometry.token_width();
+        self.with_references().elements() + extra
+    }
+
+    /// Numbers of the sample that the scheduler works on: the clip's, then its sound's.
     pub fn sample_elements(&self) -> usize {
-        self.geometry.elements() + self.extra_tokens() * self.geometry.token_width()
+        self.video_elements() + self.audio_elements
+    }
+
+    /// Those of them that are left when the segment is done.
+    pub fn kept_elements(&self) -> usize {
+        self.geometry.elements() + self.audio_elements
+    }
+
+    /// A sample without what stood in front of the clip.
+    pub fn kept(&self, mut sample: Vec<f32>) -> Vec<f32> {
+        let references = self.reference_frames();
+        if references > 0 {
+            let all = self.with_references();
+            let audio = sample.split_off(self.video_elements());
+            sample = latents::frames(&sample, &all, references..all.latent[0]);
+            sample.extend(audio);
+            return sample;
+        }
+        sample.drain(..sample.len() - self.kept_elements());
+        sample
     }
 }
 
@@ -103,6 +154,8 @@ pub(super) struct Planned {
     pub guidance: Guidance,
     /// For the expert of low noise.
     pub guidance_low: Guidance,
+    /// For sound.
+    pub guidance_audio: Guidance,
     /// Given to the denoiser where it takes it.
     pub distilled_guidance: f32,
     pub negative_prompt: Option<String>,
@@ -140,17 +193,23 @@ impl Planned {
                 segment_frames: Vec::new(),
                 frame_rate,
                 steps: 0,
-                has_audio: false,
+                audio: None,
             },
             segments: Vec::new(),
             steps,
             guidance: Guidance::NONE,
             guidance_low: Guidance::NONE,
+            guidance_audio: Guidance::NONE,
             distilled_guidance: guidance,
             negative_prompt: None,
         };
         planned.plan_guidance(model, request, guidance)?;
         planned.plan_segments(model, request)?;
+        planned.public.audio = model.layout.audio.as_ref().map(|audio| AudioPlan {
+            sample_rate: audio.sample_rate,
+            channels: audio.wave_channels,
+            samples: audio.sample_of(planned.public.frames.into(), frame_rate),
+        });
         planned.check_bytes()?;
         Ok(planned)
     }
@@ -178,7 +237,15 @@ impl Planned {
             .unwrap_or(scale);
         self.guidance.scale = scale;
         self.guidance_low.scale = low;
+        let rescale = model.guidance_rescale();
+        [self.guidance.rescale, self.guidance_low.rescale] = [rescale; 2];
+        if model.sound.is_some() {
+            let said = request.guidance.or(model.spec.guidance_audio);
+            self.guidance_audio.scale = said.unwrap_or(model.guidance_audio(scale));
+            self.guidance_audio.rescale = rescale;
+        }
         let asks = self.guidance.needs_unconditional()
+            || self.guidance_audio.needs_unconditional()
             || (model.low_noise.is_some() && self.guidance_low.needs_unconditional());
         if let (Some(_), false) = (negative, asks) {
             let why = "has no effect without guidance above 1";
@@ -243,7 +310,9 @@ impl Planned {
         }
         let ends_with_picture = matches!(
             start,
-            Start::Noise { last: true, .. } | Start::Condition { last: true }
+            Start::Noise { last: true, .. }
+                | Start::Condition { last: true }
+                | Start::Control { last: true, .. }
         );
         if ends_with_picture && made != wanted {
             let nearest = made - before;
@@ -252,14 +321,19 @@ impl Planned {
         }
         check_encoder(model, start, made)?;
         let geometry = layout.geometry(made, height as usize, width as usize);
-        check_latents(model, &geometry)?;
+        let audio = model.layout.audio.as_ref();
+        let audio_elements = audio.map_or(0, |audio| {
+            audio.tokens_for(made, self.public.frame_rate) * audio.token_width()
+        });
         let mut plan = SegmentPlan {
             prompt: request.segments[index].prompt.clone(),
             start,
             geometry,
             frames: before..wanted,
+            audio_elements,
             steps: 0,
         };
+        check_latents(model, &plan)?;
         plan.steps = self.schedule(model, request, &plan)?.timesteps().len();
         Ok(plan)
     }
@@ -273,7 +347,7 @@ impl Planned {
     ) -> Result<Box<dyn Scheduler>, PipelineError> {
         let strength = match plan.start {
             Start::Source { strength } | Start::Repeat { strength } => Some(strength),
-            Start::Noise { .. } | Start::Condition { .. } => None,
+            Start::Noise { .. } | Start::Condition { .. } | Start::Control { .. } => None,
         };
         let mut timing = Timing {
             sequence_length: Some(plan.geometry.latent.iter().product()),
@@ -316,14 +390,31 @@ impl Planned {
             .iter()
             .map(|plan| numbers(plan.sample_elements()));
         let finished: u64 = samples.clone().sum();
-        let pictures = [&request.first_image, &request.last_image]
-            .into_iter()
-            .flatten();
+        let pictures = [
+            &request.first_image,
+            &request.last_image,
+            &request.reference,
+        ];
+        let pictures = pictures.into_iter().flatten();
         let pictures = pictures.chain(request.source.iter().flatten());
         let pictures: u64 = pictures.map(|picture| picture.rgb8.len() as u64).sum();
         let planes = planes.max().unwrap_or(0).saturating_mul(copies);
+        // A control has latents of what is given, of what is not, and masks.
+        let controls = self.segments.iter().map(|plan| match plan.start {
+            Start::Control { .. } => {
+                let per_channel = plan.with_references().elements() / model.layout.channels;
+                numbers(per_channel.saturating_mul(model.layout.control_channels()))
+            }
+            _ => 0,
+        });
+        let controls = controls.max().unwrap_or(0).saturating_mul(CONTROL_COPIES);
         let samples = samples.max().unwrap_or(0).saturating_mul(SAMPLE_COPIES);
-        [planes, samples, finished, pictures]
+        // The wave as it was made, and side by side.
+        let audio = self.public.audio.map_or(0, |audio| {
+            let all = audio.samples.saturating_mul(audio.channels.into());
+            all.saturating_mul(2 * size_of::<f32>() as u64)
+        });
+        [planes, controls, samples, finished, pictures, audio]
             .into_iter()
             .fold(0, u64::saturating_add)
     }
@@ -366,13 +457,15 @@ fn set_levels(
         return;
     }
     match model.layout.class {
-        Class::Ltx | Class::LtxImageToVideo => timing.sigmas = Some(flow_sigmas(steps)),
+        Class::Ltx | Class::LtxImageToVideo | Class::Ltx2 | Class::Ltx2ImageToVideo => {
+            timing.sigmas = Some(flow_sigmas(steps));
+        }
         Class::LtxCondition => {
             let train = model.train_timesteps as f64;
             let levels = linear_quadratic(steps).into_iter();
             timing.timesteps = Some(levels.map(|sigma| sigma * train).collect());
         }
-        Class::Wan | Class::WanImageToVideo => {}
+        Class::Wan | Class::WanImageToVideo | Class::WanVace => {}
     }
 }
 
@@ -410,18 +503,30 @@ fn start_of(
     let is_first = index == 0;
     let last = request.last_image.is_some() && index + 1 == request.segments.len();
     if model.takes_condition() {
+        if model.looks.is_some() && model.layout.looks_at_two && request.segments.len() > 1 {
+            let why = "are several, and this model makes each of a first and a last picture";
+            return Err(PipelineError::invalid("segments", why));
+        }
         return Ok(Start::Condition { last });
     }
     if is_first && request.source.is_some() {
         let strength = request.strength.unwrap_or(STRENGTH_DEFAULT);
         return Ok(Start::Source { strength });
     }
+    if model.takes_control() {
+        return Ok(Start::Control {
+            first: !is_first || request.first_image.is_some(),
+            last,
+            reference: request.reference.is_some(),
+        });
+    }
     if is_first || model.holds_first() {
         let first = !is_first || request.first_image.is_some();
         return Ok(Start::Noise { first, last });
     }
-    if model.encoder.is_none() {
-        let why = "are several, and this model has no vae_encoder to go on from a picture with";
+    if model.encoder.is_none() || model.sound.is_some() {
+        let why = "are several, and this model cannot go on from a picture: it has no vae_encoder for it, or takes \
+                   no timestep for each token";
         return Err(PipelineError::invalid("segments", why));
     }
     Ok(Start::Repeat {
@@ -459,9 +564,14 @@ fn check_encoder(model: &GenerationModel, start: Start, made: usize) -> Result<(
             last: false,
         } => return Ok(()),
         Start::Noise { .. } => 1,
-        Start::Condition { .. } | Start::Source { .. } | Start::Repeat { .. } => made,
+        Start::Condition { .. }
+        | Start::Control { .. }
+        | Start::Source { .. }
+        | Start::Repeat { .. } => made,
     };
     match fixed {
+        // One picture can be given several times, where only the first counts.
+        Some(_) if given == 1 && !model.layout.class.is_ltx() => Ok(()),
         Some(fixed) if fixed != given => {
             let why = format!("{made} would have vae_encoder take {given}, and it takes {fixed}");
             Err(PipelineError::invalid("frames", why))
@@ -471,16 +581,19 @@ fn check_encoder(model: &GenerationModel, start: Start, made: usize) -> Result<(
 }
 
 /// That denoisers and decoder, where their graphs fix the sizes of latents, take those of this clip.
-fn check_latents(model: &GenerationModel, geometry: &Geometry) -> Result<(), PipelineError> {
+fn check_latents(model: &GenerationModel, plan: &SegmentPlan) -> Result<(), PipelineError> {
     let denoisers = std::iter::once(&model.denoiser).chain(&model.low_noise);
-    let denoisers = denoisers.map(|graph| &graph.model.signature().inputs[graph.hidden]);
+    let denoisers = denoisers.map(|graph| {
+        let spec = &graph.model.signature().inputs[graph.hidden];
+        (spec, plan.with_references())
+    });
     let decoder = &model.decoder;
     let decoder = &decoder.model.signature().inputs[decoder.latents];
     // LTX's denoiser takes tokens, of which it cannot be told what they are.
     let with_sizes = denoisers
-        .chain([decoder])
-        .filter(|spec| spec.shape.len() == 5);
-    for spec in with_sizes {
+        .chain([(decoder, plan.geometry)])
+        .filter(|(spec, _)| spec.shape.len() == 5);
+    for (spec, geometry) in with_sizes {
         let have = ["frames", "height", "width"]
             .into_iter()
             .zip(geometry.latent);
@@ -503,7 +616,7 @@ fn check_pictures(
     for (field, picture, wanted) in [
         ("first_image", &request.first_image, defaults.first_image),
         ("last_image", &request.last_image, defaults.last_image),
-        ("reference", &request.reference, ImageUse::Refused),
+        ("reference_image", &request.reference, defaults.reference),
     ] {
         match (picture, wanted) {
             (Some(_), ImageUse::Refused) => return refuse(field, "this model takes none"),
@@ -523,8 +636,13 @@ fn check_pictures(
     if !defaults.takes_source {
         return refuse("source", "this model takes none");
     }
-    if request.first_image.is_some() || request.last_image.is_some() {
-        return refuse("source", "is given, and so are pictures at its ends");
+    let pictures = [
+        &request.first_image,
+        &request.last_image,
+        &request.reference,
+    ];
+    if pictures.into_iter().any(Option::is_some) {
+        return refuse("source", "is given, and so are pictures");
     }
     if !(1..=CLIP_FRAMES_MAX as usize).contains(&source.len()) {
         let why = format!("has {} frames, not 1 to {CLIP_FRAMES_MAX}", source.len());

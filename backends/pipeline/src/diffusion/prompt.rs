@@ -1,7 +1,7 @@
 //! Prompts: tokens, and what the text encoder makes of them.
 
 use super::layout::Class;
-use super::parts::TextGraph;
+use super::parts::{ConnectorsGraph, TextGraph};
 use super::runner::{Flag, Runner};
 use crate::PipelineError;
 use crate::text::read_bounded;
@@ -30,6 +30,22 @@ pub(super) struct Encoded {
     pub width: usize,
     /// `[s]`: 1 for tokens, 0 for padding.
     pub mask: Vec<i64>,
+    /// What the branch that makes sound takes, `[s, width]`, and its width.
+    pub audio: Option<(Vec<f32>, usize)>,
+}
+
+impl Encoded {
+    fn bytes(&self) -> usize {
+        let audio = self.audio.as_ref().map_or(0, |(vectors, _)| vectors.len());
+        (self.vectors.len() + audio) * size_of::<f32>()
+    }
+}
+
+/// The sessions that encode prompts.
+pub(super) struct PromptRunners {
+    pub text: Runner,
+    /// Of LTX-2.
+    pub connectors: Option<Runner>,
 }
 
 /// Turns prompts into tokens.
@@ -99,7 +115,9 @@ impl Prompts {
         }
         // Wan's pipelines clean prompts of what is no text; of that, space is what people write.
         let cleaned;
-        let text = if self.class.is_ltx() {
+        let text = if self.class.is_ltx2() {
+            prompt.trim()
+        } else if self.class.is_ltx() {
             prompt
         } else {
             cleaned = prompt.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -128,53 +146,94 @@ impl Prompts {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push((prompt.to_owned(), Arc::clone(encoded)));
         let bytes = |kept: &[(String, Arc<Encoded>)]| -> usize {
-            kept.iter()
-                .map(|(_, it)| size_of_val(&it.vectors[..]))
-                .sum()
+            kept.iter().map(|(_, it)| it.bytes()).sum()
         };
         while kept.len() > KEPT_MAX || (kept.len() > 1 && bytes(&kept) > KEPT_BYTES_MAX) {
             kept.remove(0);
         }
     }
 
-    /// Encodes a prompt: one run of the text encoder.
+    /// Encodes a prompt: one run of the text encoder and, where there are any, of the connectors.
     ///
     /// LTX's first pipelines do not tell the text encoder which tokens are padding; Wan's put zeros in
-    /// the place of what it makes of padding.
+    /// the place of what it makes of padding; LTX-2 pads in front.
     ///
     /// # Errors
     /// [`PipelineError::Cancelled`], or what failed.
     pub fn encode(
         &self,
-        (graph, runner): (&TextGraph, &mut Runner),
+        (graph, connectors): (&TextGraph, Option<&ConnectorsGraph>),
+        runners: &mut PromptRunners,
         flag: &Flag,
         prompt: &str,
     ) -> Result<(Arc<Encoded>, RunReport), PipelineError> {
-        let mut ids = self.tokenize("prompt", prompt)?;
+        let ids = self.tokenize("prompt", prompt)?;
         let used = ids.len();
-        ids.resize(self.tokens, self.pad);
-        let mask: Vec<i64> = (0..self.tokens).map(|at| i64::from(at < used)).collect();
+        let padding = vec![self.pad; self.tokens - used];
+        let (ids, at) = match self.class.is_ltx2() {
+            true => ([padding, ids].concat(), self.tokens - used..self.tokens),
+            false => ([ids, padding].concat(), 0..used),
+        };
+        let mask: Vec<i64> = (0..self.tokens)
+            .map(|it| i64::from(at.contains(&it)))
+            .collect();
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
         let shape = [1, self.tokens];
+        let runner = &mut runners.text;
         runner.set_integers(graph.ids, &shape, &ids)?;
         if let Some(index) = graph.mask {
             let is_told = !matches!(self.class, Class::Ltx | Class::LtxImageToVideo);
             let all = vec![1; self.tokens];
             runner.set_integers(index, &shape, if is_told { &mask } else { &all })?;
         }
-        let report = runner.run(flag)?;
+        let mut report = runner.run(flag)?;
         let want = [Some(1), Some(self.tokens), graph.width()];
         let (mut vectors, shape) = runner.output(graph.output, &want)?;
         let width = shape[2];
         if !self.class.is_ltx() {
             vectors[used * width..].fill(0.0);
         }
-        let encoded = Arc::new(Encoded {
+        let mut encoded = Encoded {
             vectors,
             width,
             mask,
-        });
+            audio: None,
+        };
+        if let (Some(graph), Some(runner)) = (connectors, &mut runners.connectors) {
+            let of_connectors = connect(graph, runner, flag, &mut encoded)?;
+            report.compute_us += of_connectors.compute_us;
+            report.bytes_copied += of_connectors.bytes_copied;
+        }
+        let encoded = Arc::new(encoded);
         self.keep(prompt, &encoded);
         Ok((encoded, report))
     }
+}
+
+/// Makes of the text encoder's vectors those for the clip and for its sound: one run of the connectors.
+fn connect(
+    graph: &ConnectorsGraph,
+    runner: &mut Runner,
+    flag: &Flag,
+    encoded: &mut Encoded,
+) -> Result<RunReport, PipelineError> {
+    let tokens = encoded.mask.len();
+    runner.set(graph.text, &[1, tokens, encoded.width], &encoded.vectors)?;
+    runner.set_integers(graph.mask, &[1, tokens], &encoded.mask)?;
+    let report = runner.run(flag)?;
+    let want = [Some(1), Some(tokens), None];
+    let (vectors, shape) = runner.output(graph.video, &want)?;
+    (encoded.vectors, encoded.width) = (vectors, shape[2]);
+    let (vectors, shape) = runner.output(graph.audio, &want)?;
+    encoded.audio = Some((vectors, shape[2]));
+    encoded.mask = match graph.out_mask {
+        None => vec![1; tokens],
+        Some(index) => {
+            let (mask, _) = runner.output(index, &want[..2])?;
+            mask.into_iter()
+                .map(|counts| i64::from(counts != 0.0))
+                .collect()
+        }
+    };
+    Ok(report)
 }

@@ -211,9 +211,12 @@ impl Runner {
     }
 }
 
-/// The numbers of a tensor of one of [`FLOATS`].
+/// The numbers of a tensor of one of [`FLOATS`] or [`INTEGERS`].
 pub(super) fn floats(tensor: &Tensor) -> Result<Vec<f32>, TensorError> {
     Ok(match tensor.dtype() {
+        // Masks.
+        DType::I64 => converted(&tensor.read::<i64>()?, |v| v as f32),
+        DType::I32 => converted(&tensor.read::<i32>()?, |v| v as f32),
         DType::F16 => converted(&tensor.read()?, f16::to_f32),
         DType::Bf16 => converted(&tensor.read()?, bf16::to_f32),
         _ => tensor.read()?,

@@ -3,8 +3,8 @@
 use super::latents;
 use super::model::GenerationModel;
 use super::noise::gaussian;
-use super::parts::DenoiserGraph;
-use super::plan::{Planned, SegmentPlan};
+use super::parts::{AudioPorts, DenoiserGraph};
+use super::plan::{Planned, SegmentPlan, Start};
 use super::prompt::Encoded;
 use super::runner::{Flag, Runner};
 use super::scheduler::Scheduler;
@@ -18,6 +18,8 @@ const STREAMS: u32 = 1 << 16;
 const INITIAL: u32 = 0;
 /// What is mixed in before the decoder.
 pub(super) const DECODE: u32 = 1;
+/// What a segment's sound begins from.
+const AUDIO: u32 = 2;
 /// What a stochastic method draws at its first step; those of later steps follow.
 const STEPS: u32 = 16;
 
@@ -37,6 +39,21 @@ pub(super) struct Pictures {
     pub clip: Option<Vec<f32>>,
     /// As long as the segment: masks and latents beside the noise, `[c + mask, f, h, w]`.
     pub condition: Option<Vec<f32>>,
+    /// What is given as a control.
+    pub control: Control,
+    /// What an encoder of its own makes of pictures, one after the other: `[n, e]`, and e.
+    pub image: Option<(Vec<f32>, usize)>,
+}
+
+/// Latents `[c, f, h, w]` that a control (VACE) is made of.
+#[derive(Default)]
+pub(super) struct Control {
+    /// One frame of what is to be seen.
+    pub reference: Option<Vec<f32>>,
+    /// As long as the segment, of what is given, the rest grey.
+    pub given: Vec<f32>,
+    /// As long as the segment, of nothing but grey.
+    pub blank: Vec<f32>,
 }
 
 /// One segment under way.
@@ -55,6 +72,9 @@ pub(super) struct Segment {
     /// Which tokens these are.
     held_tokens: Vec<bool>,
     condition: Option<Vec<f32>>,
+    /// `[v, f, h, w]`.
+    control: Option<Vec<f32>>,
+    image: Option<(Vec<f32>, usize)>,
     coordinates: Vec<f32>,
     pub prompt: Option<Arc<Encoded>>,
     pub negative: Option<Arc<Encoded>>,
@@ -85,6 +105,8 @@ impl Segment {
             held: None,
             held_tokens: Vec::new(),
             condition: None,
+            control: None,
+            image: None,
             coordinates: Vec::new(),
             prompt: None,
             negative: None,
@@ -93,7 +115,7 @@ impl Segment {
 
     /// Makes the first sample of noise and pictures.
     pub fn begin(&mut self, model: &GenerationModel, pictures: Pictures) {
-        let geometry = self.plan.geometry;
+        let geometry = self.plan.with_references();
         let is_ltx = model.layout.class.is_ltx();
         let mut noise = vec![0.0; geometry.elements()];
         gaussian(self.seed, stream(self.index, INITIAL), &mut noise);
@@ -130,6 +152,16 @@ impl Segment {
         self.held_tokens = held_tokens(model, &held, &geometry);
         self.held = (pictures.first.is_some() || pictures.last.is_some()).then_some(held);
         self.condition = pictures.condition;
+        self.image = pictures.image;
+        if matches!(self.plan.start, Start::Control { .. }) {
+            self.control = Some(control_of(model, &self.plan, pictures.control));
+        }
+        if let Some(layout) = &model.layout.audio {
+            let mut audio = vec![0.0; self.plan.audio_elements];
+            gaussian(self.seed, stream(self.index, AUDIO), &mut audio);
+            let sigma = self.scheduler.init_noise_sigma() as f32;
+            video.extend(layout.pack(&audio).into_iter().map(|value| value * sigma));
+        }
         self.sample = video;
     }
 
@@ -141,6 +173,7 @@ impl Segment {
         still_at: Option<usize>,
     ) {
         let axes = latents::coordinates(&model.layout, geometry, self.frame_rate, still_at);
+        // For each axis, whether tokens are at a place or between two.
         let there = self.coordinates.len() / 3;
         let mut joined = Vec::new();
         for (axis, values) in axes.into_iter().enumerate() {
@@ -185,7 +218,7 @@ impl Segment {
         self.step == self.plan.steps
     }
 
-    /// Takes a step, and gives the clean sample that it estimates, without further pictures' tokens.
+    /// Takes a step, and gives the clean sample that it estimates, without what stands in front of the clip.
     /// After an error nothing has changed.
     ///
     /// # Errors
@@ -210,7 +243,7 @@ impl Segment {
         let mut input = self.sample.clone();
         self.scheduler.scale_model_input(index, &mut input);
         let mut prompts = Vec::new();
-        if guidance.needs_unconditional() {
+        if guidance.needs_unconditional() || planned.guidance_audio.needs_unconditional() {
             prompts.extend(&self.negative);
         }
         prompts.extend(&self.prompt);
@@ -223,7 +256,20 @@ impl Segment {
         let (mut outputs, report) = evaluation.run((graph, runner), flag, &input, &prompts)?;
         let mut output = outputs.pop().unwrap_or_default();
         if let Some(without) = outputs.pop() {
-            guidance.combine(&mut output, &without);
+            let parts = self.plan.video_elements();
+            let (video, audio) = output.split_at_mut(parts);
+            let (video_without, audio_without) = without.split_at(parts);
+            if model.sound.is_some() {
+                let sigma = self.scheduler.sigma(index);
+                let (of_video, of_audio) = self.sample.split_at(parts);
+                guidance.combine_flow(video, video_without, (of_video, sigma));
+                let of_audio = (of_audio, sigma);
+                planned
+                    .guidance_audio
+                    .combine_flow(audio, audio_without, of_audio);
+            } else {
+                guidance.combine(video, video_without);
+            }
         }
         let mut estimate = self.scheduler.estimate(index, &output, &self.sample);
         let (seed, of_step) = (self.seed, stream(self.index, STEPS + index as u32));
@@ -235,16 +281,51 @@ impl Segment {
             hold(self.held.as_deref(), sample);
         }
         self.step += 1;
-        estimate.drain(..estimate.len() - self.plan.geometry.elements());
-        Ok((estimate, report))
+        Ok((self.plan.kept(estimate), report))
     }
 
-    /// The finished latents, without further pictures' tokens.
-    pub fn finish(mut self) -> Vec<f32> {
-        let extra = self.sample.len() - self.plan.geometry.elements();
-        self.sample.drain(..extra);
-        self.sample
+    /// The finished latents, without what stood in front of the clip.
+    pub fn finish(self) -> Vec<f32> {
+        self.plan.kept(self.sample)
     }
+}
+
+/// A control as the denoiser takes it, `[v, f, h, w]`: latents of what is given and of what is to be made, and
+/// for each pixel of a latent whether it is to be made; references in front, with nothing to be made
+/// (`prepare_video_latents` and `prepare_masks` of diffusers' `WanVACEPipeline`).
+fn control_of(model: &GenerationModel, plan: &SegmentPlan, control: Control) -> Vec<f32> {
+    let (geometry, all) = (plan.geometry, plan.with_references());
+    let references = plan.reference_frames();
+    let still = geometry.with_latent_frames(1);
+    let nothing = vec![0.0; still.elements()];
+    let mut made = Vec::new();
+    let of_reference = control.reference.as_ref().unwrap_or(&nothing);
+    for (latents, reference) in [(&control.given, of_reference), (&control.blank, &nothing)] {
+        let mut whole = vec![0.0; all.elements()];
+        for frame in 0..references {
+            latents::copy_frame((reference, &still, 0), (&mut whole, &all, frame));
+        }
+        for frame in 0..geometry.latent[0] {
+            let target = (&mut whole[..], &all, frame + references);
+            latents::copy_frame((latents, &geometry, frame), target);
+        }
+        made.extend(whole);
+    }
+    let (first, last) = match plan.start {
+        Start::Control { first, last, .. } => (first, last),
+        _ => (false, false),
+    };
+    // A latent frame has the mask of the frame in the middle of those that it stands for.
+    let frame_of = |latent: usize| (2 * latent + 1) * geometry.frames / (2 * geometry.latent[0]);
+    let is_given = |frame: usize| (first && frame == 0) || (last && frame + 1 == geometry.frames);
+    let plane = geometry.latent[1] * geometry.latent[2];
+    let mut mask = vec![0.0; references * plane];
+    for latent in 0..geometry.latent[0] {
+        let value = if is_given(frame_of(latent)) { 0.0 } else { 1.0 };
+        mask.resize(mask.len() + plane, value);
+    }
+    made.extend(mask.repeat(model.layout.mask_channels()));
+    made
 }
 
 /// Puts what is given in its place again.
@@ -295,21 +376,50 @@ impl Evaluation<'_> {
         let mut total = RunReport::default();
         for rows in prompts.chunks(at_once.max(1)) {
             self.bind((graph, runner), input, rows)?;
-            let (shape, _) = self.hidden_shape(rows.len(), None);
+            let (shape, row) = self.hidden_shape(rows.len(), None);
+            let audio = graph
+                .audio
+                .as_ref()
+                .map(|ports| (ports.output, self.audio_shape(rows.len())));
             runner.expect(graph.output, &shape)?;
+            if let Some((output, shape)) = &audio {
+                runner.expect(*output, shape)?;
+            }
             let report = runner.run(flag)?;
             total.compute_us += report.compute_us;
             total.bytes_copied += report.bytes_copied;
-            let want: Vec<_> = shape.into_iter().map(Some).collect();
-            let (values, _) = runner.output(graph.output, &want)?;
-            outputs.extend(values.chunks_exact(input.len()).map(<[f32]>::to_vec));
+            let read = |index: usize, shape: &[usize]| {
+                let want: Vec<_> = shape.iter().copied().map(Some).collect();
+                runner.output(index, &want).map(|(values, _)| values)
+            };
+            let video = read(graph.output, &shape)?;
+            let first = outputs.len();
+            outputs.extend(video.chunks_exact(row).map(<[f32]>::to_vec));
+            if let Some((output, shape)) = audio {
+                let audio = read(output, &shape)?;
+                let audio = audio.chunks_exact(self.segment.plan.audio_elements);
+                for (whole, audio) in outputs[first..].iter_mut().zip(audio) {
+                    whole.extend(audio);
+                }
+            }
         }
         Ok((outputs, total))
     }
 
+    /// Shape of sound's tokens.
+    fn audio_shape(&self, rows: usize) -> [usize; 3] {
+        let width = self
+            .model
+            .layout
+            .audio
+            .as_ref()
+            .map_or(1, |it| it.token_width());
+        [rows, self.segment.plan.audio_elements / width, width]
+    }
+
     /// Shape of what the denoiser takes or, without a condition, gives; and numbers of one row.
     fn hidden_shape(&self, rows: usize, condition: Option<&[f32]>) -> (Vec<usize>, usize) {
-        let geometry = &self.segment.plan.geometry;
+        let geometry = &self.segment.plan.with_references();
         let [frames, height, width] = geometry.latent;
         let shape = if self.model.layout.class.is_ltx() {
             let tokens = geometry.tokens() + self.segment.plan.extra_tokens();
@@ -329,11 +439,12 @@ impl Evaluation<'_> {
         prompts: &[&Arc<Encoded>],
     ) -> Result<(), PipelineError> {
         let rows = prompts.len();
+        let (video, audio) = input.split_at(self.segment.plan.video_elements());
         let condition = self.segment.condition.as_deref();
         let (shape, row) = self.hidden_shape(rows, condition);
         let mut hidden = Vec::with_capacity(rows * row);
         for _ in 0..rows {
-            hidden.extend_from_slice(input);
+            hidden.extend_from_slice(video);
             hidden.extend_from_slice(condition.unwrap_or_default());
         }
         runner.set(graph.hidden, &shape, &hidden)?;
@@ -342,18 +453,72 @@ impl Evaluation<'_> {
         let width = prompts.first().map_or(0, |prompt| prompt.width);
         let vectors: Vec<f32> = prompts.iter().flat_map(|it| &it.vectors).copied().collect();
         runner.set(graph.prompt, &[rows, tokens, width], &vectors)?;
+        let mask: Vec<i64> = prompts.iter().flat_map(|it| &it.mask).copied().collect();
         if let Some(index) = graph.mask {
-            let mask: Vec<i64> = prompts.iter().flat_map(|it| &it.mask).copied().collect();
             runner.set_integers(index, &[rows, tokens], &mask)?;
         }
         if let Some(index) = graph.coordinates {
             let coordinates = self.segment.coordinates.repeat(rows);
-            runner.set(index, &[rows, 3, shape[1]], &coordinates)?;
+            let ends = coordinates.len() / (rows * 3 * shape[1]).max(1);
+            let all = [rows, 3, shape[1], ends];
+            let rank = if self.model.layout.class.is_ltx2() {
+                4
+            } else {
+                3
+            };
+            runner.set(index, &all[..rank], &coordinates)?;
         }
         if let Some(index) = graph.guidance {
             runner.set(index, &[rows], &vec![self.guidance; rows])?;
         }
-        Ok(())
+        if let (Some(index), Some((vectors, width))) = (graph.image, &self.segment.image) {
+            let shape = [rows, vectors.len() / width, *width];
+            runner.set(index, &shape, &vectors.repeat(rows))?;
+        }
+        if let (Some(index), Some(control)) = (graph.control, &self.segment.control) {
+            let [frames, height, width] = self.segment.plan.with_references().latent;
+            let channels = control.len() / (frames * height * width);
+            let shape = [rows, channels, frames, height, width];
+            runner.set(index, &shape, &control.repeat(rows))?;
+        }
+        match &graph.audio {
+            Some(ports) => self.bind_audio((graph, ports, runner), audio, prompts, &mask),
+            None => Ok(()),
+        }
+    }
+
+    /// What the branch that makes sound takes.
+    fn bind_audio(
+        &self,
+        (graph, ports, runner): (&DenoiserGraph, &AudioPorts, &mut Runner),
+        input: &[f32],
+        prompts: &[&Arc<Encoded>],
+        mask: &[i64],
+    ) -> Result<(), PipelineError> {
+        let rows = prompts.len();
+        let shape = self.audio_shape(rows);
+        runner.set(ports.hidden, &shape, &input.repeat(rows))?;
+        let tokens = self.model.prompts.tokens;
+        let of_audio = || prompts.iter().filter_map(|it| it.audio.as_ref());
+        let width = of_audio().next().map_or(0, |(_, width)| *width);
+        let vectors: Vec<f32> = of_audio()
+            .flat_map(|(vectors, _)| vectors)
+            .copied()
+            .collect();
+        runner.set(ports.prompt, &[rows, tokens, width], &vectors)?;
+        if let Some(index) = ports.mask {
+            runner.set_integers(index, &[rows, tokens], mask)?;
+        }
+        for index in ports.timestep.into_iter().chain(graph.sigma) {
+            runner.set(index, &[rows], &vec![self.timestep; rows])?;
+        }
+        let layout = self.model.layout.audio.as_ref();
+        let places = layout.map_or_else(Vec::new, |layout| layout.coordinates(shape[1]));
+        runner.set(
+            ports.coordinates,
+            &[rows, 1, shape[1], 2],
+            &places.repeat(rows),
+        )
     }
 
     /// The timestep of the clip, or of each token: 0 for those that are given.
