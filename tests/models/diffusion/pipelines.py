@@ -312,7 +312,7 @@ def ltx2_parts():
     return dict(
         tokenizer=tokenizer(), text_encoder=encoder, connectors=drawn(connectors, 1.5),
         transformer=drawn(transformer, 1.2), vae=vae, audio_vae=audio_vae,
-        vocoder=drawn(vocoder, 1.4),
+        vocoder=drawn(vocoder, 1.15),
     )
 
 
@@ -349,7 +349,7 @@ def ltx2(goldens):
     print(f"  another prompt sounds {difference:.3f} different")
     assert difference > 0.02
     image = LTX2ImageToVideoPipeline(scheduler=ltx_scheduler(), **parts)
-    first = plain | dict(seed=29, guidance=2.0)
+    first = plain | dict(seed=31, guidance=2.0)
     more = dict(audio_guidance_scale=2.0, **off)
     made = run(image, first, streams, whole=True, image=picture(32, 32, 0), image_crf=0, **alone, **more)
     goldens.add("ltx2-image", "ltx2", made.frames[0], made.audio[0], guidance_audio=2.0,
