@@ -98,6 +98,7 @@ impl MediaError {
     pub fn field(&self) -> Option<&'static str> {
         match self {
             Self::TooLarge { what, .. } | Self::TooSmall { what, .. } => Some(what.field()),
+            Self::NotSupported(Unsupported::OpusSampleRate(_)) => Some("clip.audio"),
             Self::NotSupported(_) => Some("clip.format"),
             Self::Truncated { .. } | Self::Corrupt { .. } | Self::Decode { .. } => {
                 Some("clip.content")
@@ -151,13 +152,18 @@ pub enum Quantity {
     AudioSampleRate,
     /// Samples of the audio track, per channel.
     AudioSamples,
+    /// How far the sound of a WebM file is ahead of its frames, in milliseconds.
+    AudioAheadMs,
 }
 
 impl Quantity {
     fn field(self) -> &'static str {
         match self {
             Self::FileBytes | Self::WrittenBytes => "clip.bytes",
-            Self::AudioChannels | Self::AudioSampleRate | Self::AudioSamples => "clip.audio",
+            Self::AudioChannels
+            | Self::AudioSampleRate
+            | Self::AudioSamples
+            | Self::AudioAheadMs => "clip.audio",
             Self::IndexBytes
             | Self::Elements
             | Self::HeaderBytes
@@ -194,6 +200,7 @@ impl fmt::Display for Quantity {
             Self::AudioChannels => "number of audio channels",
             Self::AudioSampleRate => "audio sample rate",
             Self::AudioSamples => "number of audio samples",
+            Self::AudioAheadMs => "lead of the sound over the frames in milliseconds",
         })
     }
 }
@@ -214,6 +221,8 @@ pub enum Codec {
     WebP,
     /// FLAC, written only.
     Flac,
+    /// Opus, written only.
+    Opus,
 }
 
 impl fmt::Display for Codec {
@@ -225,6 +234,7 @@ impl fmt::Display for Codec {
             Self::Png => "PNG",
             Self::WebP => "WebP",
             Self::Flac => "FLAC",
+            Self::Opus => "Opus",
         })
     }
 }
@@ -297,8 +307,10 @@ pub enum Unsupported {
     Y4mColourSpace,
     /// Interlaced Y4M.
     Y4mInterlaced,
-    /// An audio track in this output: only MP4 takes one.
+    /// An audio track in this output: only MP4 and WebM take one.
     AudioTrack,
+    /// A sample rate that is none of [`OPUS_SAMPLE_RATES`](crate::OPUS_SAMPLE_RATES), in samples per second.
+    OpusSampleRate(u32),
     /// A frame size that changes within the clip.
     SizeChange,
     /// A YUV to RGB matrix, by its H.273 `MatrixCoefficients` code.
@@ -340,7 +352,11 @@ impl fmt::Display for Unsupported {
             Self::WebmLacing => f.write_str("WebM with several frames in a block"),
             Self::Y4mColourSpace => f.write_str("this colour space or bit depth of Y4M"),
             Self::Y4mInterlaced => f.write_str("interlaced Y4M"),
-            Self::AudioTrack => f.write_str("an audio track in a file other than MP4"),
+            Self::AudioTrack => f.write_str("an audio track in a file other than MP4 and WebM"),
+            Self::OpusSampleRate(rate) => write!(
+                f,
+                "Opus of {rate} samples per second instead of 8000, 12000, 16000, 24000 or 48000"
+            ),
             Self::SizeChange => f.write_str("a frame size that changes within the clip"),
             Self::ColourMatrix(code) => write!(f, "colour matrix {code}"),
         }

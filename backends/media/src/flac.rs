@@ -6,39 +6,12 @@ use flacenc::config::Encoder as Config;
 use flacenc::error::{Verified, Verify};
 use flacenc::source::{Context, Fill, FrameBuf};
 
-use crate::limits::{at_least, at_most};
-use crate::{Codec, MediaError, Quantity};
+use crate::audio::{AudioSpec, ends_inside_sample, quantised};
+use crate::{Codec, MediaError};
 
-/// Channels, at most; as many as FLAC has an order for.
-pub const AUDIO_CHANNELS_MAX: u16 = 8;
-/// Samples per second, at most.
-pub const AUDIO_SAMPLE_RATE_MAX: u32 = 192_000;
 /// Samples of each channel in a block.
 const BLOCK_SAMPLES: usize = 4096;
 const BITS_PER_SAMPLE: usize = 16;
-
-/// What the samples of an audio track are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AudioSpec {
-    /// Samples per second and channel, 1 to [`AUDIO_SAMPLE_RATE_MAX`].
-    pub sample_rate: u32,
-    /// Channels, 1 to [`AUDIO_CHANNELS_MAX`].
-    pub channels: u16,
-}
-
-impl AudioSpec {
-    fn check(&self) -> Result<(), MediaError> {
-        let (rate, channels) = (self.sample_rate.into(), self.channels.into());
-        at_least(Quantity::AudioSampleRate, rate, 1)?;
-        at_most(
-            Quantity::AudioSampleRate,
-            rate,
-            AUDIO_SAMPLE_RATE_MAX.into(),
-        )?;
-        at_least(Quantity::AudioChannels, channels, 1)?;
-        at_most(Quantity::AudioChannels, channels, AUDIO_CHANNELS_MAX.into())
-    }
-}
 
 /// A coded block.
 pub(crate) struct AudioBlock {
@@ -61,7 +34,7 @@ pub(crate) struct FlacEncoder {
 
 impl FlacEncoder {
     pub(crate) fn new(spec: AudioSpec) -> Result<Self, MediaError> {
-        spec.check()?;
+        spec.check_for(Codec::Flac)?;
         let channels = usize::from(spec.channels);
         let mut config = Config::default();
         config.block_size = BLOCK_SAMPLES;
@@ -101,7 +74,8 @@ impl FlacEncoder {
         while !left.is_empty() {
             let room = block_samples - self.pending.len();
             let (now, later) = left.split_at(left.len().min(room));
-            self.pending.extend(now.iter().copied().map(quantised));
+            let quantised = now.iter().map(|&sample| i32::from(quantised(sample)));
+            self.pending.extend(quantised);
             left = later;
             if self.pending.len() == block_samples {
                 write(self.encode_pending()?)?;
@@ -114,10 +88,7 @@ impl FlacEncoder {
     pub(crate) fn finish(mut self) -> Result<(Option<AudioBlock>, Vec<u8>), MediaError> {
         let channels = usize::from(self.spec.channels);
         if !self.pending.len().is_multiple_of(channels) {
-            return Err(MediaError::corrupt(
-                "the audio track",
-                "ends inside a sample of all channels",
-            ));
+            return Err(ends_inside_sample());
         }
         let last = if self.pending.is_empty() {
             None
@@ -152,39 +123,10 @@ impl FlacEncoder {
     }
 }
 
-/// A 16-bit sample; what is not a number is silence.
-fn quantised(sample: f32) -> i32 {
-    let scaled = f64::from(sample) * 32768.0;
-    scaled.round().clamp(-32768.0, 32767.0) as i32
-}
-
 /// The encoder's errors cannot leave their thread; their text can.
 fn encode_error(cause: impl std::fmt::Display) -> MediaError {
     MediaError::Encode {
         codec: Codec::Flac,
         cause: cause.to_string().into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quantised;
-
-    #[test]
-    fn samples_are_clipped_and_rounded() {
-        let cases = [
-            (0.0, 0),
-            (0.5, 16384),
-            (1.0, 32767),
-            (7.0, 32767),
-            (-1.0, -32768),
-            (-9.0, -32768),
-            (f32::NAN, 0),
-            (1.4 / 32768.0, 1),
-            (-1.6 / 32768.0, -2),
-        ];
-        for (sample, want) in cases {
-            assert_eq!(quantised(sample), want, "{sample}");
-        }
     }
 }

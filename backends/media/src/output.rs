@@ -3,16 +3,16 @@
 use std::fs::File;
 use std::num::NonZeroU16;
 
+use crate::audio::AudioSpec;
 use crate::av1::{Av1Container, Av1Writer};
 use crate::file::Sink;
-use crate::flac::AudioSpec;
 use crate::gif::GifWriter;
 use crate::mp4::Mp4Muxer;
 use crate::png::{PngSequenceWriter, PngStreamWriter};
 use crate::raw::{RawLayout, RawWriter};
 use crate::webm::WebmMuxer;
 use crate::webp::WebPWriter;
-use crate::{ClipInfo, Frame, FrameWriter, Limits, MediaError, Rational, Unsupported};
+use crate::{ClipInfo, Codec, Frame, FrameWriter, Limits, MediaError, Rational, Unsupported};
 
 /// Size and rate of a clip to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,10 +57,12 @@ impl ClipSpec {
 #[non_exhaustive]
 pub enum Output {
     /// AV1 in MP4: 4:2:0, 8 bits, BT.709, limited range. Sides of at least 16 pixels. The encoder holds about 500
-    /// bytes of memory per pixel of a frame, however long the clip. Takes an audio track.
+    /// bytes of memory per pixel of a frame, however long the clip. Takes an audio track, in FLAC.
     Mp4Av1(Av1Settings),
-    /// The same pictures in WebM, with cues, so that players can seek. Takes no audio track: WebM allows Opus and
-    /// Vorbis only.
+    /// The same pictures in WebM, with cues, so that players can seek. Takes an audio track, in Opus.
+    ///
+    /// Pictures and sound are stored side by side if they are pushed by turns. Up to half an hour of sound may come
+    /// before its frames, and is held until they do; frames wait for their sound up to 4 MiB of them.
     WebmAv1(Av1Settings),
     /// Animated GIF that loops: at most 50 frames per second, and 256 colours per frame.
     Gif,
@@ -78,7 +80,23 @@ pub enum Output {
 impl Output {
     /// Whether [`create_with_audio`] accepts it.
     pub fn takes_audio(&self) -> bool {
-        matches!(self, Self::Mp4Av1(_))
+        self.audio_codec().is_some()
+    }
+
+    /// What its audio track is coded in; None where it takes none.
+    pub fn audio_codec(&self) -> Option<Codec> {
+        match self {
+            Self::Mp4Av1(_) => Some(Codec::Flac),
+            Self::WebmAv1(_) => Some(Codec::Opus),
+            _ => None,
+        }
+    }
+
+    /// Whether [`create_with_audio`] accepts it with this sound. WebM takes the rates of
+    /// [`OPUS_SAMPLE_RATES`](crate::OPUS_SAMPLE_RATES) only: other sound must be resampled before.
+    pub fn takes_audio_spec(&self, audio: &AudioSpec) -> bool {
+        self.audio_codec()
+            .is_some_and(|codec| audio.check_for(codec).is_ok())
     }
 }
 
@@ -121,8 +139,8 @@ pub fn create(
     create_clip(file, spec, output, None, limits)
 }
 
-/// Starts a clip with an audio track, as [`create`] does: FLAC, 16 bits. Samples come by
-/// [`FrameWriter::push_audio`].
+/// Starts a clip with an audio track, as [`create`] does: FLAC of 16 bits in MP4, Opus of 64 kbit/s per channel in WebM.
+/// Samples come by [`FrameWriter::push_audio`].
 pub fn create_with_audio(
     file: File,
     spec: &ClipSpec,
@@ -130,7 +148,8 @@ pub fn create_with_audio(
     audio: &AudioSpec,
     limits: &Limits,
 ) -> Result<Box<dyn FrameWriter>, MediaError> {
-    if output.takes_audio() {
+    if let Some(codec) = output.audio_codec() {
+        audio.check_for(codec)?;
         create_clip(file, spec, output, Some(*audio), limits)
     } else {
         Err(MediaError::NotSupported(Unsupported::AudioTrack))
@@ -153,7 +172,7 @@ fn create_clip(
             Box::new(Av1Writer::new(container, own, settings, limits)?)
         }
         Output::WebmAv1(settings) => {
-            let container = Av1Container::Webm(WebmMuxer::new(sink, spec));
+            let container = Av1Container::Webm(Box::new(WebmMuxer::new(sink, spec, audio)?));
             Box::new(Av1Writer::new(container, own, settings, limits)?)
         }
         Output::Gif => Box::new(GifWriter::new(sink, own, limits)?),

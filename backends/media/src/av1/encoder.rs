@@ -27,7 +27,7 @@ const KEY_FRAME_INTERVAL_MAX: f64 = 300.0;
 /// What the coded frames are put into.
 pub(crate) enum Av1Container {
     Mp4(Box<Mp4Muxer>),
-    Webm(WebmMuxer),
+    Webm(Box<WebmMuxer>),
 }
 
 /// Writes a file with an AV1 track, 4:2:0 8-bit limited-range BT.709.
@@ -133,7 +133,7 @@ impl FrameWriter for Av1Writer {
     fn push_audio(&mut self, samples: &[f32]) -> Result<(), MediaError> {
         let has_track = match &mut self.container {
             Av1Container::Mp4(muxer) => muxer.append_audio(samples)?,
-            Av1Container::Webm(_) => false,
+            Av1Container::Webm(muxer) => muxer.append_audio(samples)?,
         };
         if has_track {
             Ok(())

@@ -3,8 +3,8 @@
 use super::table::SampleTable;
 use super::write::BoxWriter;
 use crate::ClipSpec;
+use crate::audio::AudioSpec;
 use crate::av1::Av1Stream;
-use crate::flac::AudioSpec;
 
 /// 72 pixels per inch in 16.16 fixed point, as every writer puts.
 const RESOLUTION: u32 = 0x48_0000;

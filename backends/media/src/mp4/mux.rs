@@ -7,16 +7,14 @@
 use super::movie::{AudioTrack, write_movie};
 use super::table::SampleTable;
 use super::write::BoxWriter;
+use crate::audio::AudioSpec;
 use crate::av1::Av1Stream;
 use crate::file::Sink;
-use crate::flac::{AudioBlock, AudioSpec, FlacEncoder};
-use crate::limits::at_most;
-use crate::{ClipSpec, MediaError, Quantity};
+use crate::flac::{AudioBlock, FlacEncoder};
+use crate::{ClipSpec, MediaError};
 
 /// Box sizes are 32 bits here, except for the media data.
 const MEDIA_DATA_HEADER_BYTES: u64 = 16;
-/// Hours of sound, at most.
-const AUDIO_HOURS_MAX: u64 = 24;
 
 /// Writes samples in decoding order, which is AV1's display order, at a constant rate.
 pub(crate) struct Mp4Muxer {
@@ -91,8 +89,7 @@ impl Mp4Muxer {
         };
         let spec = encoder.spec();
         let after = encoder.samples() + samples.len() as u64 / u64::from(spec.channels);
-        let samples_max = AUDIO_HOURS_MAX * 3600 * u64::from(spec.sample_rate);
-        at_most(Quantity::AudioSamples, after, samples_max)?;
+        spec.check_samples(after)?;
         let (sink, is_last_audio) = (&mut self.sink, &mut self.is_last_audio);
         encoder.push(samples, |block| {
             append_block(sink, table, &block, is_last_audio)

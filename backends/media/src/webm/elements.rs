@@ -47,17 +47,25 @@ pub(super) const CHROMA_SUBSAMPLING_VERT: u32 = 0x55b4;
 pub(super) const RANGE: u32 = 0x55b9;
 pub(super) const TRANSFER_CHARACTERISTICS: u32 = 0x55ba;
 pub(super) const PRIMARIES: u32 = 0x55bb;
+pub(super) const CODEC_DELAY: u32 = 0x56aa;
+pub(super) const SEEK_PRE_ROLL: u32 = 0x56bb;
+pub(super) const AUDIO: u32 = 0xe1;
+pub(super) const SAMPLING_FREQUENCY: u32 = 0xb5;
+pub(super) const OUTPUT_SAMPLING_FREQUENCY: u32 = 0x78b5;
+pub(super) const CHANNELS: u32 = 0x9f;
 pub(super) const CLUSTER: u32 = 0x1f43_b675;
 pub(super) const TIMESTAMP: u32 = 0xe7;
 pub(super) const SIMPLE_BLOCK: u32 = 0xa3;
 pub(super) const BLOCK_GROUP: u32 = 0xa0;
 pub(super) const BLOCK: u32 = 0xa1;
+pub(super) const DISCARD_PADDING: u32 = 0x75a2;
 pub(super) const CUES: u32 = 0x1c53_bb6b;
 pub(super) const CUE_POINT: u32 = 0xbb;
 pub(super) const CUE_TIME: u32 = 0xb3;
 pub(super) const CUE_TRACK_POSITIONS: u32 = 0xb7;
 pub(super) const CUE_TRACK: u32 = 0xf7;
 pub(super) const CUE_CLUSTER_POSITION: u32 = 0xf1;
+const VOID: u32 = 0xec;
 const CHAPTERS: u32 = 0x1043_a770;
 const TAGS: u32 = 0x1254_c367;
 const ATTACHMENTS: u32 = 0x1941_a469;
@@ -208,6 +216,15 @@ impl ElementWriter {
         self.bytes(id, &bytes[first..]);
     }
 
+    /// A number of the type that may be negative.
+    pub(super) fn signed(&mut self, id: u32, value: i64) {
+        self.bytes(id, &value.to_be_bytes());
+    }
+
+    pub(super) fn float(&mut self, id: u32, value: f64) {
+        self.bytes(id, &value.to_be_bytes());
+    }
+
     pub(super) fn master(&mut self, id: u32, content: impl FnOnce(&mut Self)) {
         let mut inside = Self::default();
         content(&mut inside);
@@ -218,6 +235,15 @@ impl ElementWriter {
 /// A size in eight bytes, to be written over one that was not known yet.
 pub(super) fn long_size(bytes: u64) -> [u8; SIZE_BYTES_MAX] {
     (bytes | 1 << 56).to_be_bytes()
+}
+
+/// An element of `bytes`, 9 or more, that readers pass over.
+pub(super) fn void(bytes: usize) -> Vec<u8> {
+    let content = bytes.saturating_sub(1 + SIZE_BYTES_MAX);
+    let mut element = vec![VOID as u8];
+    element.extend_from_slice(&long_size(content as u64));
+    element.resize(element.len() + content, 0);
+    element
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! WebM (RFC 9559, Matroska, with the codecs that WebM allows) as far as one video track needs it.
+//! WebM (RFC 9559, Matroska, with the codecs that WebM allows) as far as one video track and its sound need it.
 
+mod clusters;
 mod elements;
+mod head;
 mod mux;
 mod reader;
 mod track;

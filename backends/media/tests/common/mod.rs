@@ -1,6 +1,8 @@
 //! What the tests of clips share.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod webm;
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
