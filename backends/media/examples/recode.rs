@@ -1,13 +1,15 @@
 //! Reads a clip and writes it as another, with a contact sheet on request.
 //!
-//! `recode [--tone] IN OUT.mp4|webm|gif|webp|png|y4m|rgb|yuv [SHEET.png]`: the ending says the format; `rgb` and `yuv`
-//! are raw frames. `--tone` gives an MP4 a sound: 48,000 samples per second in stereo, 440 Hz left and 660 Hz right.
+//! `recode [--tone[=RATE]] IN OUT.mp4|webm|gif|webp|png|y4m|rgb|yuv [SHEET.png]`: the ending says the format; `rgb` and
+//! `yuv` are raw frames. `--tone` gives an MP4 or WebM a sound: RATE (or 48,000) samples per second in stereo, 440 Hz left
+//! and 660 Hz right, and 123 samples longer than the frames.
 
 use std::error::Error;
-use std::f32::consts::TAU;
+use std::f64::consts::TAU;
 use std::fs::File;
 use std::io::Write;
 use std::num::NonZeroU16;
+use std::ops::Range;
 use std::time::Instant;
 
 use mote_media::{
@@ -17,27 +19,36 @@ use mote_media::{
 
 /// Pictures on the contact sheet.
 const SHEET_FRAMES: u64 = 12;
-const TONE: AudioSpec = AudioSpec {
-    sample_rate: 48_000,
-    channels: 2,
-};
+/// Samples per second of the sound where nothing is said.
+const TONE_RATE: u32 = 48_000;
+/// Samples of sound behind the last frame, so that it ends inside of what a codec codes at once.
+const TONE_TAIL: u64 = 123;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let has_tone = args.first().is_some_and(|arg| arg == "--tone");
-    let rest = args.split_off(usize::from(has_tone));
+    let tone = args.first().and_then(|arg| arg.strip_prefix("--tone"));
+    let tone = match tone {
+        Some(rate) => Some(AudioSpec {
+            sample_rate: match rate.strip_prefix('=') {
+                Some(rate) => rate.parse()?,
+                None => TONE_RATE,
+            },
+            channels: 2,
+        }),
+        None => None,
+    };
+    let rest = args.split_off(usize::from(tone.is_some()));
     let [input, path, sheet @ ..] = rest.as_slice() else {
-        return Err("usage: recode [--tone] IN OUT [SHEET.png]".into());
+        return Err("usage: recode [--tone[=RATE]] IN OUT [SHEET.png]".into());
     };
     let limits = Limits::default();
     let mut clip = mote_media::open(File::open(input)?, &limits)?;
     let spec = ClipSpec::like(clip.info());
     let output = output_of(path)?;
     let file = File::create(path)?;
-    let mut writer = if has_tone {
-        mote_media::create_with_audio(file, &spec, &output, &TONE, &limits)?
-    } else {
-        mote_media::create(file, &spec, &output, &limits)?
+    let mut writer = match &tone {
+        Some(tone) => mote_media::create_with_audio(file, &spec, &output, tone, &limits)?,
+        None => mote_media::create(file, &spec, &output, &limits)?,
     };
     let step = clip
         .info()
@@ -49,13 +60,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut frames, start) = (0_u64, Instant::now());
     while let Some(frame) = clip.next_frame()? {
         writer.push(&frame)?;
-        if has_tone {
-            push_tone(writer.as_mut(), frames, &spec)?;
+        if let Some(tone) = tone {
+            let starts_at = |index| sample_of_frame(tone, &spec, index);
+            push_tone(
+                writer.as_mut(),
+                tone,
+                starts_at(frames)..starts_at(frames + 1),
+            )?;
         }
         if frames.is_multiple_of(step) {
             picked.push(frame);
         }
         frames += 1;
+    }
+    if let Some(tone) = tone {
+        let ends_at = sample_of_frame(tone, &spec, frames);
+        push_tone(writer.as_mut(), tone, ends_at..ends_at + TONE_TAIL)?;
     }
     let written = writer.finish()?;
     let seconds = start.elapsed().as_secs_f64();
@@ -96,18 +116,21 @@ fn output_of(path: &str) -> Result<Output, Box<dyn Error>> {
     })
 }
 
-/// The sound that belongs to frame `index`.
+/// The first sample that is heard with frame `index`.
+fn sample_of_frame(tone: AudioSpec, spec: &ClipSpec, index: u64) -> u64 {
+    let rate = f64::from(tone.sample_rate);
+    (index as f64 * rate / spec.frame_rate.as_f64()).round() as u64
+}
+
 fn push_tone(
     writer: &mut dyn FrameWriter,
-    index: u64,
-    spec: &ClipSpec,
+    tone: AudioSpec,
+    samples: Range<u64>,
 ) -> Result<(), mote_media::MediaError> {
-    let rate = f64::from(TONE.sample_rate);
-    let starts_at = |index: u64| (index as f64 * rate / spec.frame_rate.as_f64()).round() as u64;
-    let samples: Vec<f32> = (starts_at(index)..starts_at(index + 1))
+    let samples: Vec<f32> = samples
         .flat_map(|at| {
-            let seconds = at as f32 / TONE.sample_rate as f32;
-            [440.0, 660.0].map(|hertz| 0.4 * (TAU * hertz * seconds).sin())
+            let seconds = at as f64 / f64::from(tone.sample_rate);
+            [440.0, 660.0].map(|hertz| (0.4 * (TAU * hertz * seconds).sin()) as f32)
         })
         .collect();
     writer.push_audio(&samples)

@@ -7,7 +7,8 @@ and is run by hand, with the example built before (cargo build -p mote-media --e
     python players.py PATH-TO-RECODE
 
 A clip is written in every format; libdav1d (in PyAV and in FFmpeg), libwebp and Pillow decode it. Frame count, size,
-duration, rate and colours must be what was written, and pixels must equal those of mote-media's own reader.
+duration, rate and colours must be what was written, and pixels must equal those of mote-media's own reader. Sound must
+have as many samples as were written and begin with the first frame.
 """
 
 import pathlib
@@ -27,6 +28,8 @@ sys.path.insert(0, str(HERE))
 from make_pattern import FRAMES, HEIGHT, RATE, WIDTH, to_rgb  # noqa: E402
 
 SIZE = FRAMES * HEIGHT * WIDTH * 3
+# Samples that the tone of `recode` goes on behind the frames.
+TAIL = 123
 
 
 def raw(path):
@@ -45,13 +48,14 @@ def report(name, frames, own, drawn):
     assert len(frames) == FRAMES and worst == 0, name
 
 
-def check_av1(path, own, drawn):
+def check_av1(path, own, drawn, tail_seconds=0):
     with av.open(str(path)) as clip:
         stream = clip.streams.video[0]
         context = stream.codec_context
         assert (context.name, context.width, context.height) == ("libdav1d", WIDTH, HEIGHT), context.name
         assert stream.average_rate == RATE and (context.color_range, context.colorspace) == (1, 1)
-        assert clip.duration == FRAMES * 1_000_000 // RATE, clip.duration
+        seconds = FRAMES / RATE + tail_seconds
+        assert abs(clip.duration - seconds * 1_000_000) < 1_000_000 / RATE, clip.duration
         decoded = list(clip.decode(video=0))
         times = [frame.time for frame in decoded]
         assert np.allclose(times, np.arange(FRAMES) / RATE, atol=1e-3), times
@@ -64,15 +68,59 @@ def check_av1(path, own, drawn):
     assert done.returncode == 0 and not done.stderr, done.stderr
 
 
-def check_sound(path):
+def tone(rate, samples):
+    time = np.arange(samples) / rate
+    return np.stack([0.4 * np.sin(2 * np.pi * hertz * time) for hertz in (440, 660)], 1)
+
+
+def sound_of(path, codec):
+    """Left and right as libavcodec decodes them, when they begin, and at which rate."""
     with av.open(str(path)) as clip:
-        assert clip.streams.audio[0].codec_context.name == "flac"
-        samples = np.concatenate([frame.to_ndarray() for frame in clip.decode(audio=0)], 1).reshape(-1, 2)
-    time = np.arange(48_000 * FRAMES // RATE) / 48_000
-    wave = np.stack([0.4 * np.sin(2 * np.pi * hertz * time) for hertz in (440, 660)], 1)
-    worst = np.abs(samples / 32768 - wave).max()
+        assert clip.streams.audio[0].codec_context.name == codec
+        frames = list(clip.decode(audio=0))
+        duration = clip.duration
+    planes = [frame.to_ndarray().reshape(1, -1).reshape(-1, 2) if frame.format.is_packed else frame.to_ndarray().T for frame in frames]
+    scale = 32768 if frames[0].format.name.startswith("s16") else 1
+    return np.concatenate(planes) / scale, frames[0].time, frames[0].sample_rate, duration
+
+
+def check_flac(path):
+    samples, starts, rate, _ = sound_of(path, "flac")
+    wave = tone(rate, 48_000 * FRAMES // RATE + TAIL)
+    worst = np.abs(samples - wave).max()
     print(f"{path.name}: {len(samples)} samples of sound, off by {worst:.5f}")
-    assert samples.shape == wave.shape and worst < 1e-3
+    assert starts == 0 and samples.shape == wave.shape and worst < 1e-3
+
+
+def check_opus(path, rate):
+    """Opus is played at 48 kHz; less its delay and its padding, the tone must be where and as long as it was."""
+    want = rate * FRAMES // RATE + TAIL
+    wave = tone(48_000, want * 48_000 // rate)
+    samples, starts, played, duration = sound_of(path, "opus")
+    assert (starts, played) == (0, 48_000) and abs(duration - want * 1_000_000 // rate) <= 1, (starts, played, duration)
+    # libopus beside libavcodec's own decoder.
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-xerror", "-c:a", "libopus", "-i", str(path), "-vn", "-f", "f32le", "-"]
+    done = subprocess.run(ffmpeg, capture_output=True, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    reference = np.frombuffer(done.stdout, np.float32).reshape(-1, 2)
+    for name, heard in (("libavcodec", samples), ("libopus", reference)):
+        assert heard.shape == wave.shape, (heard.shape, wave.shape)
+        snr = 10 * np.log10((wave**2).mean(0) / ((heard - wave) ** 2).mean(0))
+        spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))[:, None], 8 * 48_000, axis=0))
+        pitch = spectrum.argmax(0) / 8
+        print(f"{path.name} by {name}: {len(heard)} samples of sound, {snr.min():.1f} dB, {pitch[0]:.1f} and {pitch[1]:.1f} Hz")
+        assert snr.min() > 25 and np.abs(pitch - (440, 660)).max() < 1
+    with av.open(str(path)) as clip:
+        times = [packet.pts * packet.time_base for packet in clip.demux() if packet.pts is not None]
+        # Timestamps of packets of sound are earlier than those of their blocks by the delay.
+        assert all(late - early < 0.01 for early, late in zip(times[1:], times)), times
+        # After a seek both tracks go on at the same key frame, and the sound is right.
+        clip.seek(1_200_000)
+        video = clip.streams.video[0]
+        at = next(frame.time for frame in clip.decode(video))
+        clip.seek(1_200_000)
+        sound = next(frame for frame in clip.decode(audio=0))
+        assert at <= 1.2 and abs(sound.time - at) <= 0.1, (at, sound.time)
 
 
 def main():
@@ -86,10 +134,16 @@ def main():
 
         drawn = raw(write("drawn.rgb"))
         assert drawn.size == SIZE
-        for name in ("clip.mp4", "clip.webm", "sound.mp4"):
-            path = write(name, HERE / "pattern.mp4", *(["--tone"] if name == "sound.mp4" else []))
+        for name in ("clip.mp4", "clip.webm"):
+            path = write(name)
             check_av1(path, raw(write("own.rgb", path)), drawn)
-        check_sound(folder / "sound.mp4")
+        path = write("sound.mp4", HERE / "pattern.mp4", "--tone")
+        check_av1(path, raw(write("own.rgb", path)), drawn, TAIL / 48_000)
+        check_flac(path)
+        for rate in (8000, 12_000, 16_000, 24_000, 48_000):
+            path = write(f"sound{rate}.webm", HERE / "pattern.mp4", f"--tone={rate}")
+            check_av1(path, raw(write("own.rgb", path)), drawn, TAIL / rate)
+            check_opus(path, rate)
 
         path = write("clip.webp")
         with Image.open(path) as image:
