@@ -198,8 +198,9 @@ pub trait FrameWriter: Send {
     fn push(&mut self, frame: &Frame) -> Result<(), MediaError>;
 
     /// Adds samples to the audio track of a clip made by [`create_with_audio`](crate::create_with_audio): channels
-    /// interleaved, −1 to 1, what lies outside is clipped. They may come before, between and behind frames; the first
-    /// one is heard with the first frame.
+    /// interleaved, −1 to 1, what lies outside is clipped. They may come before, between and behind frames
+    /// ([`Output::WebmAv1`](crate::Output::WebmAv1) bounds by how much); the first one is heard with the first frame.
+    /// Pieces may end inside a sample of all channels, the track may not.
     fn push_audio(&mut self, _samples: &[f32]) -> Result<(), MediaError> {
         Err(MediaError::NotSupported(Unsupported::AudioTrack))
     }

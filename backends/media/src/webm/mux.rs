@@ -17,8 +17,8 @@ use crate::limits::at_most;
 use crate::opus::{OpusEncoder, PACKET_MS};
 use crate::{ClipSpec, MediaError, Quantity};
 
-/// Bytes of coded frames that wait for sound. More are written without: sound that comes after all is put in clusters
-/// behind them, which players can read but not begin to play before.
+/// Bytes of coded frames that wait for their sound. Beyond, frames are written without it, and what comes late is put in
+/// clusters of its own behind them: players read it, but one that streams the file has to fetch all up to there.
 const FRAMES_WAITING_BYTES_MAX: usize = 4 << 20;
 /// Milliseconds by which sound may be ahead of the frames: half an hour, which is 29 MB in stereo.
 const AUDIO_AHEAD_MS_MAX: u64 = 30 * 60 * 1000;
