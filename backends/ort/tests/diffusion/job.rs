@@ -1,10 +1,11 @@
 //! Jobs: steps, segments, cancel, checkpoints.
 
-use crate::support::{Folder, finish, frames, picture, request};
+use crate::support::{Folder, finish, finish_with_sound, frames, picture, request, whole};
 use mote_pipeline::{
     GenerationJob, GenerationModel, GenerationRequest, GenerationSegment, GenerationStep,
     PipelineError, Rgb,
 };
+use serde_json::json;
 use std::sync::Arc;
 
 fn start(model: &Arc<GenerationModel>, request: GenerationRequest) -> GenerationJob {
@@ -136,18 +137,27 @@ fn a_cancelled_step_can_be_asked_for_again() {
 
 /// Goes on elsewhere after each of all steps.
 fn resumes_anywhere(model: &Arc<GenerationModel>, request: &GenerationRequest) {
-    let whole = frames(model, request.clone());
+    let (whole, sound) = whole(model, request.clone());
     let mut job = start(model, request.clone());
-    let mut given = 0;
+    let (mut given, mut heard) = (0, 0);
     loop {
         let checkpoint = job.checkpoint();
         let resumed = GenerationJob::start(model, request.clone(), Some(&checkpoint));
         let mut resumed = resumed.expect("its own checkpoint");
-        resumed.skip(given, 0);
-        let rest: Vec<Rgb> = finish(&mut resumed).1;
+        let channels = resumed
+            .plan()
+            .audio
+            .map_or(1, |audio| audio.channels.into());
+        resumed.skip(given, (heard / channels) as u64);
+        let (_, rest, rest_of_sound) = finish_with_sound(&mut resumed);
         assert!(rest[..] == whole[given as usize..], "after {given} frames");
+        assert!(
+            rest_of_sound[..] == sound[heard..],
+            "after {heard} numbers of sound"
+        );
         match job.step().expect("it computes") {
             GenerationStep::Frame(_) => given += 1,
+            GenerationStep::Audio(chunk) => heard += chunk.samples.len(),
             GenerationStep::Ended => return,
             _ => {}
         }
@@ -165,6 +175,94 @@ fn a_clip_is_the_same_wherever_it_was_interrupted() {
         ..request("a red square")
     };
     resumes_anywhere(&Folder::of("wan").open(), &solver);
+    resumes_anywhere(&Folder::of("ltx2").open(), &three_segments());
+    let steered = GenerationRequest {
+        segments: vec![
+            GenerationSegment {
+                prompt: "a red square".into(),
+                frames: Some(5),
+            },
+            GenerationSegment {
+                prompt: "a blue circle".into(),
+                frames: Some(4),
+            },
+        ],
+        reference: Some(picture(20, 30, 0)),
+        last_image: Some(picture(32, 16, 1)),
+        height: Some(16),
+        ..request("")
+    };
+    resumes_anywhere(&vace(), &steered);
+}
+
+fn vace() -> Arc<GenerationModel> {
+    let folder = Folder::of("wan");
+    folder.overlay("wan-vace").with_class("WanVACEPipeline");
+    folder.remove("transformer_2");
+    folder.edit("model_index.json", |index| {
+        index["boundary_ratio"] = json!(null)
+    });
+    folder.open()
+}
+
+#[test]
+fn references_and_ends_are_seen() {
+    let model = vace();
+    let plain = GenerationRequest {
+        height: Some(16),
+        frames: Some(5),
+        ..request("a red square")
+    };
+    let mut job = start(&model, plain.clone());
+    let (steps, alone) = finish(&mut job);
+    assert_eq!(steps, "eeddddfffff", "a prompt, and nothing but grey");
+    let with = |change: fn(&mut GenerationRequest)| {
+        let mut asked = plain.clone();
+        change(&mut asked);
+        let mut job = start(&model, asked);
+        let (steps, clip) = finish(&mut job);
+        assert_eq!(clip.len(), alone.len());
+        (steps.matches('e').count(), clip)
+    };
+    let (runs, referred) = with(|it| it.reference = Some(picture(32, 16, 0)));
+    let (_, other) = with(|it| it.reference = Some(picture(32, 16, 2)));
+    assert_eq!(runs, 2, "grey and the reference; the prompt is kept");
+    let (runs, ended) = with(|it| it.last_image = Some(picture(32, 16, 0)));
+    assert_eq!(runs, 2);
+    assert!(referred != alone && other != referred && ended != alone && ended != referred);
+}
+
+#[test]
+fn sound_is_as_long_as_the_clip_and_goes_over_at_seams() {
+    let model = Folder::of("ltx2").open();
+    let asked = || GenerationRequest {
+        frame_rate: Some(25),
+        ..three_segments()
+    };
+    let mut job = start(&model, asked());
+    let audio = job.plan().audio.expect("it makes sound");
+    assert_eq!(
+        (audio.sample_rate, audio.channels, audio.samples),
+        (2000, 2, 1280)
+    );
+    let (steps, frames, sound) = finish_with_sound(&mut job);
+    assert_eq!((frames.len(), sound.len()), (16, 2560));
+    // The sound of a frame that two segments share comes when the second of them is decoded.
+    assert_eq!(steps, "eeddfafafafafeeddafafafafafafafeddafafafafa");
+    let first = GenerationRequest {
+        segments: asked().segments[..1].to_vec(),
+        ..asked()
+    };
+    let (_, alone) = whole(&model, first);
+    // 80 samples of two channels a frame: four frames are the first segment's alone.
+    let (own, shared) = (4 * 160, 5 * 160);
+    assert!(sound[..own] == alone[..own]);
+    assert!(sound[own..shared] != alone[own..shared]);
+    let step = |at: usize| (sound[at] - alone[at]).abs();
+    assert!(
+        step(own) < 0.02 && step(own + 1) < 0.02,
+        "it begins as the first"
+    );
 }
 
 #[test]

@@ -196,6 +196,46 @@ fn pictures_need_a_model_that_takes_them() {
         field(GenerationJob::start(&model, frames, None).err()),
         "frames"
     );
+    // Models that look at pictures take as many as they were made for.
+    let looking = |over: &str| {
+        let wan = Folder::of("wan");
+        wan.overlay(over).with_class("WanImageToVideoPipeline");
+        wan.remove("transformer_2");
+        wan.edit("model_index.json", |it| it["boundary_ratio"] = json!(null));
+        wan.open()
+    };
+    let (one, pair) = (looking("wan-clip"), looking("wan-clip-pair"));
+    let last = GenerationRequest {
+        last_image: Some(picture(32, 16, 1)),
+        ..with_picture()
+    };
+    let shots = GenerationRequest {
+        segments: vec![GenerationSegment::new("a"); 2],
+        ..last.clone()
+    };
+    for (model, asked, wanted) in [
+        (&one, &last, "last_image"),
+        (&pair, &with_picture(), "last_image"),
+        (&pair, &shots, "segments"),
+    ] {
+        let error = GenerationJob::start(model, asked.clone(), None).err();
+        assert_eq!(field(error), wanted);
+    }
+    assert!(GenerationJob::start(&pair, last, None).is_ok());
+    // Sound cannot be made anew with a clip, nor go on where no picture can be held.
+    let sounding = Folder::of("ltx2");
+    let anew = GenerationRequest {
+        source: Some(vec![picture(32, 32, 0); 9]),
+        ..request("a")
+    };
+    let error = GenerationJob::start(&sounding.open(), anew, None).err();
+    assert_eq!(field(error), "source");
+    let shots = GenerationRequest {
+        segments: vec![GenerationSegment::new("a"); 2],
+        ..request("")
+    };
+    let error = GenerationJob::start(&sounding.remove("vae_encoder").open(), shots, None).err();
+    assert_eq!(field(error), "segments");
     folder.remove("vae_encoder");
     let two = GenerationRequest {
         segments: vec![GenerationSegment::new("a"); 2],
@@ -255,6 +295,83 @@ fn parts_that_do_not_fit_are_refused_by_name() {
     assert!(message.contains("transformer_2"), "{message}");
     let wan = Folder::of("wan");
     assert!(refusal(wan.remove("transformer_2")).contains("transformer_2"));
+    for part in ["connectors", "audio_vae_decoder", "vocoder"] {
+        let message = refusal(Folder::of("ltx2").remove(part));
+        assert!(message.contains(part), "{message}");
+    }
+    let folder = || Folder::of("ltx2");
+    for (file, key, value, said) in [
+        (
+            "audio_vae_decoder/config.json",
+            "mel_bins",
+            json!(0),
+            "malformed",
+        ),
+        (
+            "audio_vae_decoder/config.json",
+            "mel_bins",
+            json!(64),
+            "latents_mean",
+        ),
+        (
+            "audio_vae_decoder/config.json",
+            "sample_rate",
+            json!(0),
+            "malformed",
+        ),
+        (
+            "audio_vae_decoder/config.json",
+            "mel_hop_length",
+            json!(1u64 << 40),
+            "malformed",
+        ),
+        (
+            "vocoder/config.json",
+            "output_sampling_rate",
+            json!(1 << 30),
+            "malformed",
+        ),
+        ("vocoder/config.json", "out_channels", json!(1), "waveform"),
+        (
+            "vocoder/config.json",
+            "out_channels",
+            json!(60_000),
+            "malformed",
+        ),
+    ] {
+        let message = refusal(folder().edit(file, |config| config[key] = value.clone()));
+        assert!(message.contains(said), "{file} {key}: {message}");
+    }
+    let error = folder()
+        .open_with(|spec| spec.prompt_tokens = Some(13))
+        .err();
+    let message = error.expect("its connectors take 12").to_string();
+    assert!(message.contains("text_encoder_hidden_states"), "{message}");
+    let looking = |over: &str| {
+        let wan = Folder::of("wan");
+        wan.overlay(over).with_class("WanImageToVideoPipeline");
+        wan.remove("transformer_2");
+        wan.edit("model_index.json", |it| it["boundary_ratio"] = json!(null));
+        wan
+    };
+    let message = refusal(looking("wan-clip").remove("image_encoder"));
+    assert!(message.contains("image_encoder"), "{message}");
+    let crop = |config: &mut serde_json::Value| {
+        config["size"] = json!({"shortest_edge": 16});
+        config["crop_size"] = json!({"height": 16, "width": 16});
+    };
+    let cropped = looking("wan-clip");
+    let message = refusal(cropped.edit("image_processor/preprocessor_config.json", crop));
+    assert!(message.contains("pixel_values"), "{message}");
+    let two = |config: &mut serde_json::Value| config["pos_embed_seq_len"] = json!(10);
+    let message = refusal(looking("wan-clip").edit("transformer/config.json", two));
+    assert!(message.contains("encoder_hidden_states_image"), "{message}");
+    let vace = looking("wan-vace");
+    assert!(refusal(&vace).contains("WanVACEPipeline"));
+    let message = refusal(vace.with_class("WanVACEPipeline").remove("vae_encoder"));
+    assert!(message.contains("vae_encoder"), "{message}");
+    let message = refusal(looking("wan-image").with_class("WanVACEPipeline"));
+    assert!(message.contains("control_hidden_states"), "{message}");
     let wan = Folder::of("wan");
     let held = wan.edit("model_index.json", |it| {
         it["expand_timesteps"] = json!(true)

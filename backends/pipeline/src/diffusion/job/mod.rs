@@ -37,7 +37,7 @@ pub enum GenerationStep {
     /// The next frame of the clip. The first of a segment took a run of the decoder.
     Frame(Rgb),
     /// The sound up to the end of the last frame that was handed out, where the model makes any. What goes over
-    /// from one segment into the next comes with the first frame of the next.
+    /// from one segment into the next comes when the next is decoded.
     Audio(AudioChunk),
     /// All frames are out.
     Ended,
