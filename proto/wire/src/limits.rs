@@ -66,6 +66,12 @@ pub const CLIP_STEPS_MAX: u32 = 1_000;
 pub const FRAMES_GENERATED_MAX: u32 = 4_096;
 /// Guidance of a generated clip.
 pub const GUIDANCE_MAX: f32 = 100.0;
+/// Samples per second of sound.
+pub const AUDIO_SAMPLE_RATE_MAX: u32 = 192_000;
+/// Channels of sound.
+pub const AUDIO_CHANNELS_MAX: u32 = 8;
+/// Bytes of the sound in one answer: almost three minutes of stereo at 48 kHz.
+pub const AUDIO_BYTES_MAX: u64 = 64 << 20;
 /// Labels of one frame, and boxes.
 pub const LABELS_MAX: usize = 1024;
 /// Fastest setting of the AV1 encoder.

@@ -483,6 +483,66 @@ fn vectors_that_are_none() {
     }
 }
 
+/// So is sound: f32, a row for each sample, and no more of it than the limits say.
+#[test]
+fn sound_that_is_none() {
+    let tensor = |dtype, shape: &[u64], bytes: usize| {
+        let tensor = Raw::new().bytes(1, "a").varint(2, dtype);
+        let tensor = shape.iter().fold(tensor, |raw, size| raw.varint(3, *size));
+        tensor.bytes(4, vec![0; bytes])
+    };
+    let sound = |index: u64, rate: u64, audio: Raw| {
+        let sound = Raw::new().varint(1, index).varint(2, rate);
+        sound.message(3, audio)
+    };
+    let frame = |body: Raw| Raw::request().message(30, body).frame();
+    let stereo = || tensor(1, &[3, 2], 24);
+    let (_, reply) = frame_to_reply(frame(sound(7, 192_000, stereo()))).expect("it holds");
+    let Reply::Audio(audio) = reply else {
+        panic!("{reply:?}");
+    };
+    assert_eq!((audio.sample_index, audio.samples()), (7, 3));
+
+    let ranged = Raw::new().bytes(1, "a").varint(2, 1);
+    let ranged = ranged.varint(3, 3).varint(3, 2);
+    for (body, field) in [
+        (Raw::new().varint(2, 1), "audio"),
+        (sound(0, 0, stereo()), "sample_rate"),
+        (sound(0, 192_001, stereo()), "sample_rate"),
+        (sound(u64::MAX - 2, 1, stereo()), "sample_index"),
+        (sound(0, 1, tensor(2, &[3, 2], 12)), "audio[0].dtype"),
+        (sound(0, 1, tensor(1, &[6], 24)), "audio[0].shape"),
+        (sound(0, 1, tensor(1, &[1, 3, 2], 24)), "audio[0].shape"),
+        (sound(0, 1, tensor(1, &[3, 2], 20)), "audio[0].shape"),
+        (sound(0, 1, tensor(1, &[0, 2], 0)), "audio[0].shape"),
+        (sound(0, 1, tensor(1, &[3, 0], 0)), "audio[0].shape"),
+        (sound(0, 1, tensor(1, &[1, 9], 36)), "channels of audio[0]"),
+        (
+            sound(0, 1, ranged.message(5, range(1, 0, 24))),
+            "audio[0].range",
+        ),
+    ] {
+        let refusal = frame_to_reply(frame(body)).expect_err(field);
+        let what = match refusal.status {
+            Status::Invalid { field, .. } => field,
+            Status::LimitExceeded { what, .. } => what,
+            other => panic!("{field}: refused as {other:?}"),
+        };
+        assert_eq!(what, field);
+    }
+    // Nothing of it is written, so it takes no memory here.
+    let samples = AUDIO_BYTES_MAX / 4 + 1;
+    let passed = Raw::new().varint(1, 4 * samples);
+    let long = Raw::new().varint(2, 1).varint(3, samples).varint(3, 1);
+    let long = sound(0, 1, long.message(6, passed));
+    let long = Raw::request().varint(2, 1).message(30, long);
+    let refusal = frame_to_reply(long.frame_with(vec![sealed(4 * samples)])).expect_err("long");
+    assert!(
+        matches!(&refusal.status, Status::LimitExceeded { what, .. } if what == "bytes of audio[0]"),
+        "{refusal}"
+    );
+}
+
 #[test]
 fn options_and_credit() {
     let load = |options| verb(LOAD, model().message(2, options));

@@ -67,6 +67,7 @@ pub(super) fn parse(clip: pb::GenerateClip, fds: &mut FdSource) -> Parsed<Genera
         encoder_speed: clip.encoder_speed,
         preview_every: unless_zero(clip.preview_every),
         send_frames: clip.send_frames,
+        send_audio: clip.send_audio,
         options: options::parse(clip.options)?,
         output,
         contact_sheet: asked(clip.contact_sheet, "contact_sheet", true)?,
@@ -141,6 +142,7 @@ pub(super) fn write(clip: GenerateClip, fds: &mut Vec<OwnedFd>) -> pb::GenerateC
         encoder_speed: clip.encoder_speed,
         preview_every: clip.preview_every.unwrap_or_default(),
         send_frames: clip.send_frames,
+        send_audio: clip.send_audio,
         options: options::write(clip.options),
     }
 }

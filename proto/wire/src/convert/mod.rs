@@ -2,6 +2,7 @@
 //! does not: what is written was checked by whoever made it, and is checked again by whoever reads
 //! it.
 
+mod audio;
 mod clip;
 mod embed;
 mod event;

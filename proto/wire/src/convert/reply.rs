@@ -1,8 +1,8 @@
 //! Answers.
 
 use super::{
-    FdSource, Parsed, embed, event, generate_clip, invalid, limited, receipt, report, required,
-    status, tensor, unless_zero,
+    FdSource, Parsed, audio, embed, event, generate_clip, invalid, limited, receipt, report,
+    required, status, tensor, unless_zero,
 };
 use crate::limits::{LOGPROBS_MAX, Limits};
 use crate::pb;
@@ -21,6 +21,7 @@ pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Reply> {
         Body::Progress(progress) => Reply::Progress(parse_progress(progress)?),
         Body::Preview(preview) => Reply::Preview(parse_preview(preview)),
         Body::Frame(frame) => Reply::Frame(parse_frame(frame, fds)?),
+        Body::Audio(sound) => Reply::Audio(audio::parse(sound, fds)?),
         Body::Tensor(out) => Reply::Tensor(tensor::parse_output(out.tensor, "tensor", fds)?),
         Body::Embeddings(result) => Reply::Embeddings(embed::parse_result(result, fds)?),
         Body::Labels(labels) => Reply::Labels(generate_clip::parse_labels(labels)?),
@@ -50,6 +51,7 @@ pub(crate) fn write(reply: Reply, fds: &mut Vec<OwnedFd>) -> Body {
         Reply::Progress(progress) => Body::Progress(write_progress(progress)),
         Reply::Preview(preview) => Body::Preview(write_preview(preview)),
         Reply::Frame(frame) => Body::Frame(write_frame(frame, fds)),
+        Reply::Audio(sound) => Body::Audio(audio::write(sound, fds)),
         Reply::Tensor(tensor) => Body::Tensor(write_tensor(tensor, fds)),
         Reply::Embeddings(result) => Body::Embeddings(embed::write_result(result, fds)),
         Reply::Labels(labels) => Body::Labels(generate_clip::write_labels(labels)),

@@ -1,8 +1,8 @@
 //! Between the broker and its workers.
 
 use super::{
-    FdSource, Parsed, clip, embed, generate_clip, id, invalid, options, receipt, reply, report,
-    required, status, tensor, text, unless_zero, work,
+    FdSource, Parsed, audio, clip, embed, generate_clip, id, invalid, options, receipt, reply,
+    report, required, status, tensor, text, unless_zero, work,
 };
 use crate::error::EncodeError;
 use crate::fds::check_sealed;
@@ -346,6 +346,7 @@ fn parse_reply(reply: ReplyBody, fds: &mut FdSource) -> Parsed<JobReply> {
         ReplyBody::Progress(progress) => JobReply::Progress(reply::parse_progress(progress)?),
         ReplyBody::Preview(preview) => JobReply::Preview(reply::parse_preview(preview)),
         ReplyBody::Frame(frame) => JobReply::Frame(reply::parse_frame(frame, fds)?),
+        ReplyBody::Audio(sound) => JobReply::Audio(audio::parse(sound, fds)?),
         ReplyBody::Tensor(pb::TensorOut { tensor }) => {
             JobReply::Tensor(tensor::parse_output(tensor, "tensor", fds)?)
         }
@@ -368,6 +369,7 @@ fn write_reply(reply: JobReply, fds: &mut Vec<OwnedFd>) -> ReplyBody {
         JobReply::Progress(progress) => ReplyBody::Progress(reply::write_progress(progress)),
         JobReply::Preview(preview) => ReplyBody::Preview(reply::write_preview(preview)),
         JobReply::Frame(frame) => ReplyBody::Frame(reply::write_frame(frame, fds)),
+        JobReply::Audio(sound) => ReplyBody::Audio(audio::write(sound, fds)),
         JobReply::Tensor(tensor) => ReplyBody::Tensor(reply::write_tensor(tensor, fds)),
         JobReply::Embeddings(result) => ReplyBody::Embeddings(embed::write_result(result, fds)),
         JobReply::Labels(labels) => ReplyBody::Labels(generate_clip::write_labels(labels)),

@@ -54,6 +54,8 @@ pub struct GenerateClip {
     pub preview_every: Option<u32>,
     /// Whether each frame is sent, too, as soon as it is decoded.
     pub send_frames: bool,
+    /// Whether the sound is sent, too, as soon as it is made, where the model makes any.
+    pub send_audio: bool,
     /// Options.
     pub options: WorkOptions,
     /// The result, opened for reading and writing.
@@ -95,6 +97,7 @@ impl GenerateClip {
             encoder_speed: None,
             preview_every: None,
             send_frames: false,
+            send_audio: false,
             options: WorkOptions::default(),
             output,
             contact_sheet: None,

@@ -17,7 +17,7 @@ pub use clip::{ClipSegment, FrameLabels, GenerateClip, Label, LabelBox, LabelCli
 pub use frame::{ColorMatrix, ColorRange, FrameFormat, FramePlane, VideoFrame};
 pub use receipt::{Device, ProviderShare, Reason, Receipt, Rejected};
 pub use reply::{
-    Done, Embeddings, FinishReason, FrameOut, Logprobs, Preview, Progress, Reply, Stage,
+    AudioOut, Done, Embeddings, FinishReason, FrameOut, Logprobs, Preview, Progress, Reply, Stage,
     StreamOpened, StreamResult, Token, TopToken, Welcome,
 };
 pub use report::{

@@ -145,6 +145,15 @@ pub struct Receipt {
     pub scheduler: String,
     /// Generated clip: steps that were taken over from a checkpoint.
     pub resumed_steps: u64,
+    /// Generated clip: samples of each channel of its sound that were made; 0 where it has none.
+    pub audio_samples_out: u64,
+    /// Generated clip: samples per second of its sound.
+    pub audio_sample_rate: u32,
+    /// Generated clip: channels of its sound.
+    pub audio_channels: u32,
+    /// Generated clip: codec of the sound in the output file, such as `flac`, `opus` or `pcm`; empty where
+    /// there is no sound, and where the file's format takes none: then what was made is not in the file.
+    pub audio_codec: String,
     /// Clip: frames read.
     pub frames_in: u64,
     /// Clip: frames written.

@@ -19,6 +19,7 @@ pub enum Reply {
     Progress(Progress),
     Preview(Preview),
     Frame(FrameOut),
+    Audio(AudioOut),
     Tensor(Tensor),
     Embeddings(Embeddings),
     Labels(FrameLabels),
@@ -43,6 +44,7 @@ impl Reply {
             Self::Token(_)
                 | Self::Preview(_)
                 | Self::Frame(_)
+                | Self::Audio(_)
                 | Self::Tensor(_)
                 | Self::Embeddings(_)
                 | Self::Labels(_)
@@ -203,6 +205,26 @@ pub struct FrameOut {
     pub frame_index: u64,
     /// Pixels.
     pub frame: Tensor,
+}
+
+/// Sound of a clip.
+#[derive(Debug)]
+pub struct AudioOut {
+    /// The first of these samples, counted in each channel from the clip's beginning.
+    pub sample_index: u64,
+    /// Samples per second of each channel, 1 to [`AUDIO_SAMPLE_RATE_MAX`](crate::limits::AUDIO_SAMPLE_RATE_MAX).
+    pub sample_rate: u32,
+    /// f32 `[samples, channels]`, from -1 to 1, inline or passed: 1 to
+    /// [`AUDIO_CHANNELS_MAX`](crate::limits::AUDIO_CHANNELS_MAX) channels, and at most
+    /// [`AUDIO_BYTES_MAX`](crate::limits::AUDIO_BYTES_MAX).
+    pub audio: Tensor,
+}
+
+impl AudioOut {
+    /// Samples of each channel.
+    pub fn samples(&self) -> u64 {
+        self.audio.shape.first().copied().unwrap_or(0)
+    }
 }
 
 /// A vector for each text.

@@ -2,7 +2,7 @@
 
 use super::clip::{FrameLabels, GenerateClip, LabelClip};
 use super::receipt::Receipt;
-use super::reply::{Done, Embeddings, FrameOut, Preview, Progress, Token};
+use super::reply::{AudioOut, Done, Embeddings, FrameOut, Preview, Progress, Token};
 use super::report::Sandbox;
 use super::request::{Embed, Generate, Infer, TransformClip};
 use super::status::Status;
@@ -200,6 +200,7 @@ impl JobReply {
             Self::Token(_)
                 | Self::Preview(_)
                 | Self::Frame(_)
+                | Self::Audio(_)
                 | Self::Tensor(_)
                 | Self::Embeddings(_)
                 | Self::Labels(_)
@@ -215,6 +216,7 @@ pub enum JobReply {
     Progress(Progress),
     Preview(Preview),
     Frame(FrameOut),
+    Audio(AudioOut),
     Tensor(Tensor),
     Embeddings(Embeddings),
     Labels(FrameLabels),

@@ -1,6 +1,6 @@
-//! Requests about clips, and what is seen in them.
+//! Requests about clips, what they become, and what is seen in them.
 
-use super::generate::{name, options, some, text};
+use super::generate::{name, options, some, tensor, text};
 use super::sealed;
 use mote_wire::types::*;
 use proptest::collection::vec;
@@ -66,7 +66,7 @@ pub fn generate_clip() -> impl Strategy<Value = GenerateClip> {
     );
     let scheduler = of("[a-z]{1,9}");
     let files = any::<[bool; 6]>();
-    let rest = (some(0..=10u32), some(1..=u32::MAX), any::<bool>());
+    let rest = (some(0..=10u32), some(1..=u32::MAX), any::<[bool; 2]>());
     (
         name(),
         segments,
@@ -95,7 +95,8 @@ pub fn generate_clip() -> impl Strategy<Value = GenerateClip> {
                     output_format: ClipFormat::WebmAv1,
                     encoder_speed: rest.0,
                     preview_every: rest.1,
-                    send_frames: rest.2,
+                    send_frames: rest.2[0],
+                    send_audio: rest.2[1],
                     options,
                     contact_sheet: file(0),
                     first_image: file(1),
@@ -127,6 +128,49 @@ pub fn label_clip() -> impl Strategy<Value = LabelClip> {
         options,
         input: sealed(1),
     })
+}
+
+pub fn preview() -> impl Strategy<Value = Preview> {
+    let png = vec(any::<u8>(), 0..64);
+    (any::<u64>(), any::<u32>(), any::<u32>(), png).prop_map(|(frame_index, width, height, png)| {
+        Preview {
+            frame_index,
+            width,
+            height,
+            png,
+        }
+    })
+}
+
+pub fn frame_out() -> impl Strategy<Value = FrameOut> {
+    (any::<u64>(), tensor(true)).prop_map(|(frame_index, frame)| FrameOut { frame_index, frame })
+}
+
+pub fn audio_out() -> impl Strategy<Value = AudioOut> {
+    let size = (1..5u64, 1..=8u64);
+    let place = (0..=u64::MAX - 5, 1..=192_000u32);
+    (size, place, text(), any::<bool>()).prop_map(
+        |((samples, channels), (sample_index, sample_rate), name, is_passed)| {
+            let bytes = 4 * samples * channels;
+            let data = match is_passed {
+                true => TensorData::Passed {
+                    fd: sealed(bytes),
+                    bytes,
+                },
+                false => TensorData::Inline(vec![63; bytes as usize]),
+            };
+            AudioOut {
+                sample_index,
+                sample_rate,
+                audio: Tensor {
+                    name,
+                    dtype: DType::F32,
+                    shape: vec![samples, channels],
+                    data,
+                },
+            }
+        },
+    )
 }
 
 pub fn frame_labels() -> impl Strategy<Value = FrameLabels> {

@@ -50,6 +50,7 @@ fn generate_clip(clip: &GenerateClip) -> String {
         encoder_speed,
         preview_every,
         send_frames,
+        send_audio,
         options,
         output: _,
         contact_sheet,
@@ -67,6 +68,9 @@ fn generate_clip(clip: &GenerateClip) -> String {
     text += &format!("size {width:?} {height:?} rate {frame_rate:?} scheduler {scheduler:?}\n");
     text += &format!("output {output_format:?} speed {encoder_speed:?} frames {send_frames}\n");
     text += &format!("preview_every {preview_every:?}\n");
+    if *send_audio {
+        text += "audio\n";
+    }
     for (file, what) in [
         (contact_sheet, "contact_sheet"),
         (first_image, "first_image"),
@@ -133,10 +137,14 @@ pub fn event(event: &WorkerEvent) -> String {
 
 /// Fields that came after the first texts, as they are written while they say nothing: left out, so
 /// that those texts stand.
-const LATER: [&str; 23] = [
+const LATER: [&str; 27] = [
     "step_times_us: [],",
     "scheduler: \"\",",
     "resumed_steps: 0,",
+    "audio_samples_out: 0,",
+    "audio_sample_rate: 0,",
+    "audio_channels: 0,",
+    "audio_codec: \"\",",
     "tile_side_max: None,",
     "sandbox: None,",
     "pid: None,",

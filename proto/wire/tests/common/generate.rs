@@ -1,6 +1,8 @@
 //! Arbitrary messages that hold.
 
-use super::clips::{frame_labels, generate_clip, label_clip, transform_clip};
+use super::clips::{
+    audio_out, frame_labels, frame_out, generate_clip, label_clip, preview, transform_clip,
+};
 use super::sealed;
 use super::text::{generate, token};
 use mote_wire::limits::Limits;
@@ -52,7 +54,7 @@ fn range(bytes: u64) -> impl Strategy<Value = BufferRange> {
 }
 
 /// A tensor; `passed` ones come from servers only.
-fn tensor(passed: bool) -> impl Strategy<Value = Tensor> {
+pub fn tensor(passed: bool) -> impl Strategy<Value = Tensor> {
     let shape = vec(1..6u64, 0..=4);
     (name(), dtype(), shape).prop_flat_map(move |(name, dtype, shape)| {
         let bytes = dtype.tensor_bytes(&shape).expect("a small tensor");
@@ -369,6 +371,10 @@ fn receipt() -> impl Strategy<Value = Receipt> {
                 step_times_us: longs.iter().take(3).copied().collect(),
                 scheduler: texts[0].clone(),
                 resumed_steps: longs[2],
+                audio_samples_out: longs[3],
+                audio_sample_rate: ints[1],
+                audio_channels: ints[2],
+                audio_codec: texts[1].clone(),
                 frames_in: longs[12],
                 frames_out: longs[13],
                 bytes_copied: longs[14],
@@ -469,22 +475,6 @@ fn progress() -> impl Strategy<Value = Progress> {
             total,
             remaining_ms,
         })
-}
-
-fn preview() -> impl Strategy<Value = Preview> {
-    let png = vec(any::<u8>(), 0..64);
-    (any::<u64>(), any::<u32>(), any::<u32>(), png).prop_map(|(frame_index, width, height, png)| {
-        Preview {
-            frame_index,
-            width,
-            height,
-            png,
-        }
-    })
-}
-
-fn frame_out() -> impl Strategy<Value = FrameOut> {
-    (any::<u64>(), tensor(true)).prop_map(|(frame_index, frame)| FrameOut { frame_index, frame })
 }
 
 fn model_info() -> impl Strategy<Value = ModelInfo> {
@@ -732,6 +722,7 @@ pub fn reply() -> impl Strategy<Value = Reply> {
         progress().prop_map(Reply::Progress),
         preview().prop_map(Reply::Preview),
         frame_out().prop_map(Reply::Frame),
+        audio_out().prop_map(Reply::Audio),
         tensor(true).prop_map(Reply::Tensor),
         embeddings().prop_map(Reply::Embeddings),
         frame_labels().prop_map(Reply::Labels),
@@ -856,6 +847,7 @@ pub fn event() -> impl Strategy<Value = WorkerEvent> {
         progress().prop_map(JobReply::Progress),
         preview().prop_map(JobReply::Preview),
         frame_out().prop_map(JobReply::Frame),
+        audio_out().prop_map(JobReply::Audio),
         tensor(true).prop_map(JobReply::Tensor),
         of(any::<u32>()).prop_map(|from_segment| JobReply::Steered { from_segment }),
         done().prop_map(JobReply::Done),

@@ -515,6 +515,22 @@ fn work_replies() -> Vec<(&'static str, Reply)> {
                 frame: passed(),
             }),
         ),
+        (
+            "reply_audio",
+            Reply::Audio(AudioOut {
+                sample_index: 48_000,
+                sample_rate: 24_000,
+                audio: Tensor {
+                    name: "audio".into(),
+                    dtype: DType::F32,
+                    shape: vec![100, 2],
+                    data: TensorData::Passed {
+                        fd: sealed(800),
+                        bytes: 800,
+                    },
+                },
+            }),
+        ),
         ("reply_tensor", Reply::Tensor(passed())),
         (
             "reply_embeddings",
@@ -754,6 +770,19 @@ fn report_replies() -> Vec<(&'static str, Reply)> {
                     measured: true,
                     measured_at_s: 1,
                     host_cpu_us: 2,
+                    ..Receipt::default()
+                },
+                ..Done::default()
+            })),
+        ),
+        (
+            "reply_done_audio",
+            Reply::Done(Box::new(Done {
+                receipt: Receipt {
+                    audio_samples_out: 48_000,
+                    audio_sample_rate: 24_000,
+                    audio_channels: 2,
+                    audio_codec: "opus".into(),
                     ..Receipt::default()
                 },
                 ..Done::default()

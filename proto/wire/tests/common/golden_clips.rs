@@ -79,6 +79,14 @@ pub fn clip_requests(options: &dyn Fn() -> WorkOptions) -> Vec<(&'static str, Re
             })),
         ),
         (
+            "request_generate_clip_audio",
+            Request::GenerateClip(Box::new(GenerateClip {
+                send_audio: true,
+                options: options(),
+                ..GenerateClip::new("waves", "rain on a roof", sealed(1))
+            })),
+        ),
+        (
             "request_label_clip",
             Request::LabelClip(LabelClip {
                 model: "detector".into(),
