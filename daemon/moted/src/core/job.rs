@@ -69,7 +69,7 @@ pub struct Job {
 pub struct Sent {
     /// Tokens, all of them.
     pub token_ids: Vec<u32>,
-    /// Number of tensors, previews, frames, labels and answers of vectors. A new run says the same ones in
+    /// Number of tensors, previews, frames, sounds, labels and answers of vectors. A new run says the same ones in
     /// the same order.
     pub frames: usize,
     /// Of a generated clip, whose new runs go on from a checkpoint: steps that previews were sent of, and
@@ -77,6 +77,8 @@ pub struct Sent {
     pub steps_seen: u64,
     /// Frames of it.
     pub clip_frames: u64,
+    /// Samples of each channel of its sound.
+    pub clip_samples: u64,
 }
 
 /// Times of a job.
@@ -182,9 +184,17 @@ impl Job {
                 self.sent.clip_frames = self.sent.clip_frames.max(frame.frame_index + 1);
                 is_new
             }
+            // What a new run has cut elsewhere is passed on where any of it is new: better twice than a gap.
+            JobReply::Audio(sound) if self.is_resumable() => {
+                let end = sound.sample_index.saturating_add(sound.samples());
+                let is_new = end > self.sent.clip_samples;
+                self.sent.clip_samples = self.sent.clip_samples.max(end);
+                is_new
+            }
             JobReply::Tensor(_)
             | JobReply::Preview(_)
             | JobReply::Frame(_)
+            | JobReply::Audio(_)
             | JobReply::Labels(_)
             | JobReply::Embeddings(_) => {
                 self.frames_of_run += 1;

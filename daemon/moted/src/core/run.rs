@@ -329,6 +329,7 @@ impl Core {
                 JobReply::Progress(progress) => Reply::Progress(progress),
                 JobReply::Preview(preview) => Reply::Preview(preview),
                 JobReply::Frame(frame) => Reply::Frame(frame),
+                JobReply::Audio(sound) => Reply::Audio(sound),
                 JobReply::Tensor(tensor) => Reply::Tensor(tensor),
                 JobReply::Embeddings(embeddings) => Reply::Embeddings(embeddings),
                 JobReply::Labels(labels) => Reply::Labels(labels),

@@ -225,6 +225,7 @@ fn duplicate_generate(clip: &GenerateClip) -> io::Result<GenerateClip> {
         encoder_speed: clip.encoder_speed,
         preview_every: clip.preview_every,
         send_frames: clip.send_frames,
+        send_audio: clip.send_audio,
         options: clip.options.clone(),
         output: clip.output.try_clone()?,
         contact_sheet: duplicate_fd(&clip.contact_sheet)?,

@@ -1,6 +1,7 @@
 //! The core under scripted histories.
 
 mod buffers;
+mod clips;
 mod control;
 mod faults;
 mod harness;
