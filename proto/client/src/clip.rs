@@ -6,8 +6,8 @@ use crate::error::ClientError;
 use crate::tensor::OwnedTensor;
 use mote_wire::limits::CLIP_SIDE_PIXELS_MAX;
 use mote_wire::types::{
-    DType, Done, FrameLabels, FrameOut, GenerateClip, LabelClip, Preview, Progress, Reply, Request,
-    SteerClip, TransformClip,
+    AudioOut, DType, Done, FrameLabels, FrameOut, GenerateClip, LabelClip, Preview, Progress,
+    Reply, Request, SteerClip, TransformClip,
 };
 
 /// Bytes of a pixel.
@@ -27,6 +27,8 @@ pub enum ClipEvent {
     Preview(Preview),
     /// A frame of a generated clip, when the request asks for frames.
     Frame(ClipFrame),
+    /// Sound of a generated clip, when the request asks for it and the model makes any.
+    Audio(ClipAudio),
     /// What is seen in a frame.
     Labels(FrameLabels),
     /// The result is written; nothing comes after this.
@@ -80,6 +82,51 @@ impl ClipFrame {
             width,
             height,
             pixels,
+        })
+    }
+}
+
+/// Sound of a clip as it was made.
+#[derive(Clone, PartialEq)]
+pub struct ClipAudio {
+    /// The first of these samples, counted in each channel from the clip's beginning.
+    pub sample_index: u64,
+    /// Samples per second of each channel, 1 to 192,000; the same throughout a clip.
+    pub sample_rate: u32,
+    /// Channels, 1 to 8; the same throughout a clip.
+    pub channels: u32,
+    /// f32 `[samples, channels]`, from -1 to 1: a sample of each channel, then the next of each. 64 MiB at
+    /// most.
+    pub samples: Vec<f32>,
+}
+
+impl std::fmt::Debug for ClipAudio {
+    /// Outputs never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClipAudio")
+            .field("sample_index", &self.sample_index)
+            .field("sample_rate", &self.sample_rate)
+            .field("channels", &self.channels)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClipAudio {
+    /// The wire has checked type, shape and size.
+    fn read(told: AudioOut) -> Result<Self, ClientError> {
+        let broken = || ClientError::other_answer("work on a clip");
+        let &[_, channels] = told.audio.shape.as_slice() else {
+            return Err(broken());
+        };
+        let channels = u32::try_from(channels).map_err(|_| broken())?;
+        let bytes = OwnedTensor::read(told.audio)?.into_bytes();
+        let bytes = bytes.ok_or_else(broken)?;
+        let samples = bytes.as_chunks().0.iter();
+        Ok(Self {
+            sample_index: told.sample_index,
+            sample_rate: told.sample_rate,
+            channels,
+            samples: samples.map(|sample| f32::from_ne_bytes(*sample)).collect(),
         })
     }
 }
@@ -173,6 +220,7 @@ impl Iterator for ClipWork {
             Reply::Progress(progress) => Ok(ClipEvent::Progress(progress)),
             Reply::Preview(preview) => Ok(ClipEvent::Preview(preview)),
             Reply::Frame(frame) => ClipFrame::read(frame).map(ClipEvent::Frame),
+            Reply::Audio(sound) => ClipAudio::read(sound).map(ClipEvent::Audio),
             Reply::Labels(labels) => Ok(ClipEvent::Labels(labels)),
             Reply::Done(done) => Ok(ClipEvent::Done(done)),
             _ => Err(ClientError::other_answer("work on a clip")),

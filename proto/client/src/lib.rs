@@ -61,7 +61,7 @@ mod watch;
 pub use buffer::Buffer;
 pub use call::Canceller;
 pub use client::Client;
-pub use clip::{ClipEvent, ClipFrame, ClipSteering, ClipWork};
+pub use clip::{ClipAudio, ClipEvent, ClipFrame, ClipSteering, ClipWork};
 pub use embed::{EmbedResult, Embedding, EmbeddingEvent, Vectors};
 pub use error::{ClientError, ProtocolError};
 pub use generation::{Generation, GenerationEvent};
@@ -72,11 +72,12 @@ pub use watch::Watch;
 
 pub use mote_wire::limits::Limits;
 pub use mote_wire::types::{
-    BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, ClipSegment, ColorMatrix,
-    ColorRange, Constraint, DType, Device, Done, Embed, EmbedKind, Event, EventKind, Explanation,
-    FinishReason, FrameFormat, FrameLabels, FrameOut, FramePlane, Generate, GenerateClip, Label,
-    LabelBox, LabelClip, LogitBias, Logprobs, ModelDetails, ModelInfo, PowerReport, Preview,
-    Priority, Progress, Prompt, ProviderShare, Reason, Reasoning, Receipt, Rejected, Sampling,
-    Sandbox, SandboxPart, SandboxState, Stage, Status, StatusReport, TensorSpec, Token, TopToken,
-    TransformClip, TrialInfo, VariantInfo, VideoFrame, WorkOptions, WorkerInfo, WorkerState,
+    AudioOut, BufferRange, CandidateInfo, Capability, ChatMessage, ClipFormat, ClipSegment,
+    ColorMatrix, ColorRange, Constraint, DType, Device, Done, Embed, EmbedKind, Event, EventKind,
+    Explanation, FinishReason, FrameFormat, FrameLabels, FrameOut, FramePlane, Generate,
+    GenerateClip, Label, LabelBox, LabelClip, LogitBias, Logprobs, ModelDetails, ModelInfo,
+    PowerReport, Preview, Priority, Progress, Prompt, ProviderShare, Reason, Reasoning, Receipt,
+    Rejected, Sampling, Sandbox, SandboxPart, SandboxState, Stage, Status, StatusReport,
+    TensorSpec, Token, TopToken, TransformClip, TrialInfo, VariantInfo, VideoFrame, WorkOptions,
+    WorkerInfo, WorkerState,
 };

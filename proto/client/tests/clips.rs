@@ -4,11 +4,11 @@ mod common;
 
 use common::{Server, done, serve};
 use mote_client::{
-    ClientError, ClipEvent, ClipFormat, ClipSegment, FrameLabels, GenerateClip, Label, LabelBox,
-    LabelClip, Status, WorkOptions,
+    ClientError, ClipAudio, ClipEvent, ClipFormat, ClipSegment, FrameLabels, GenerateClip, Label,
+    LabelBox, LabelClip, Status, WorkOptions,
 };
 use mote_wire::Memfd;
-use mote_wire::types::{DType, FrameOut, Reply, Request, SteerClip, Tensor, TensorData};
+use mote_wire::types::{AudioOut, DType, FrameOut, Reply, Request, SteerClip, Tensor, TensorData};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -130,6 +130,88 @@ fn frames_that_are_none_end_the_work_and_no_memory_is_taken_for_them() {
                 Request::Credit { .. } => server.next().1,
                 request => request,
             };
+            assert!(matches!(request, Request::Cancel { target } if target == id));
+        });
+        let mut work = client.generate_clip(request()).expect("sent");
+        let refused = work.next().expect("not over");
+        assert!(
+            matches!(refused, Err(ClientError::Protocol(_))),
+            "{told:?}: {refused:?}"
+        );
+        assert!(work.next().is_none());
+        drop((work, client));
+        daemon.join().expect("the script held");
+    }
+}
+
+fn sound(sample_index: u64, shape: &[u64], data: TensorData) -> Reply {
+    Reply::Audio(AudioOut {
+        sample_index,
+        sample_rate: 24_000,
+        audio: Tensor {
+            name: "audio".into(),
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            data,
+        },
+    })
+}
+
+#[test]
+fn sound_comes_as_it_is_made_in_the_message_and_beside_it() {
+    let stereo = |from: i8| -> Vec<f32> { (from..from + 6).map(|n| f32::from(n) / 8.0).collect() };
+    let bytes = |samples: Vec<f32>| -> Vec<u8> {
+        let samples = samples.into_iter();
+        samples.flat_map(f32::to_ne_bytes).collect()
+    };
+    let (client, daemon) = serve(move |server| {
+        let (id, clip) = generated(server);
+        assert!(clip.send_audio && !clip.send_frames);
+        let inline = TensorData::Inline(bytes(stereo(-8)));
+        server.reply(id, sound(0, &[3, 2], inline));
+        server.reply(id, sound(3, &[3, 2], passed(&bytes(stereo(2)))));
+        // It costs credit: what was read is granted anew.
+        for index in [6, 7] {
+            let (grant, request) = server.next();
+            assert!(matches!(request, Request::Credit { target, frames: 1 } if target == id));
+            server.reply(grant, Reply::Ok);
+            server.reply(id, sound(index, &[1, 2], passed(&[0; 8])));
+        }
+        server.reply(id, done("waves"));
+    });
+    let request = GenerateClip {
+        send_frames: false,
+        send_audio: true,
+        ..request()
+    };
+    let events: Result<Vec<_>, _> = client.generate_clip(request).expect("sent").collect();
+    let events = events.expect("no error");
+    let expected = [(0, stereo(-8)), (3, stereo(2)), (6, vec![0.0; 2])];
+    for (event, (sample_index, samples)) in events.iter().zip(expected) {
+        let expected = ClipAudio {
+            sample_index,
+            sample_rate: 24_000,
+            channels: 2,
+            samples,
+        };
+        assert_eq!(*event, ClipEvent::Audio(expected));
+        let shown = format!("{event:?}");
+        assert!(!shown.contains("samples"), "{shown}");
+    }
+    assert!(matches!(&events[4], ClipEvent::Done(_)));
+    daemon.join().expect("the script held");
+}
+
+#[test]
+fn sound_that_is_none_ends_the_work() {
+    for shape in [vec![2], vec![1, 1, 2], vec![1, 9]] {
+        let told = shape.clone();
+        let (client, daemon) = serve(move |server| {
+            let (id, _) = generated(server);
+            let bytes = 4 * shape.iter().product::<u64>();
+            let data = TensorData::Inline(vec![0; bytes as usize]);
+            server.reply(id, sound(0, &shape, data));
+            let (_, request) = server.next();
             assert!(matches!(request, Request::Cancel { target } if target == id));
         });
         let mut work = client.generate_clip(request()).expect("sent");
