@@ -351,12 +351,17 @@ typedef struct mote_receipt_info {
   const uint64_t *step_times_us; /* generated clips: of each denoising step, in order; or NULL */
   size_t step_time_count;
   uint64_t resumed_steps; /* of them, those that were taken over from a checkpoint */
+  const char *audio_codec; /* of the sound in the clip's file: "flac", "opus", "pcm"; "" where there is
+                              no sound, or the format takes none: then it was made and not written */
+  uint64_t audio_samples_out; /* of each channel that were made; 0 where there is no sound */
+  uint32_t audio_sample_rate; /* samples per second of each channel */
+  uint32_t audio_channels;
 } mote_receipt_info_t;
 
 #define MOTE_RECEIPT_INFO_INIT                                                                 \
   {sizeof(mote_receipt_info_t),                                                                \
    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Fills in *info, whose size is set. */
 mote_status_t mote_receipt_info(const mote_receipt_t *receipt, mote_receipt_info_t *info,
@@ -652,7 +657,8 @@ enum {
   MOTE_EVENT_PREVIEW = 4,  /* frame_index, width, height, png, png_bytes */
   MOTE_EVENT_DONE = 5,     /* finish, receipt */
   MOTE_EVENT_FRAME = 6,    /* frame_index, width, height, pixels, pixel_bytes */
-  MOTE_EVENT_LABELS = 7    /* frame_index, frame_count, time_us, labels, boxes */
+  MOTE_EVENT_LABELS = 7,   /* frame_index, frame_count, time_us, labels, boxes */
+  MOTE_EVENT_AUDIO = 8     /* sample_index, sample_rate, channels, samples, sample_count */
 };
 
 enum {
@@ -742,12 +748,18 @@ typedef struct mote_event {
   size_t label_count;
   const mote_label_box_t *boxes; /* what is where, the likeliest first */
   size_t box_count;
+  const float *samples; /* from -1 to 1: a sample of each channel, then the next of each. Hold until
+                           the next call */
+  size_t sample_count;   /* of each channel: samples has sample_count * channels of them */
+  uint64_t sample_index; /* the first of them, counted in each channel from the clip's beginning */
+  uint32_t sample_rate;  /* samples per second of each channel */
+  uint32_t channels;     /* 1 to 8 */
 } mote_event_t;
 
 #define MOTE_EVENT_INIT                                                                        \
   {sizeof(mote_event_t),                                                                       \
    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-   0}
+   0, 0, 0, 0, 0, 0}
 
 /* ---- Text ---- */
 
@@ -859,8 +871,9 @@ enum {
 typedef struct mote_transform mote_clip_t;
 
 /*
- * As mote_generation_next(). MOTE_EVENT_PREVIEW and MOTE_EVENT_FRAME come where they are asked for,
- * MOTE_EVENT_LABELS of clips that are labelled. After MOTE_EVENT_DONE the output is written.
+ * As mote_generation_next(). MOTE_EVENT_PREVIEW, MOTE_EVENT_FRAME and MOTE_EVENT_AUDIO come where they
+ * are asked for, MOTE_EVENT_LABELS of clips that are labelled. After MOTE_EVENT_DONE the output is
+ * written.
  */
 mote_status_t mote_clip_next(const mote_clip_t *clip, mote_event_t *event, mote_error_t **error);
 
@@ -959,12 +972,14 @@ typedef struct mote_generate_clip_args {
                             what an earlier one left there goes on from that, to the same frames. It is
                             emptied when the clip is done */
   uint32_t flags;        /* 0 */
+  uint64_t send_audio;   /* not 0: MOTE_EVENT_AUDIO for sound as soon as it is made, where the model
+                            makes any */
 } mote_generate_clip_args_t;
 
 #define MOTE_GENERATE_CLIP_ARGS_INIT                                                           \
   {sizeof(mote_generate_clip_args_t),                                                          \
    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,                                          \
-   MOTE_CLIP_MP4_AV1, -1, -1, -1, -1, -1, -1, -1, -1, 0}
+   MOTE_CLIP_MP4_AV1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0}
 
 /* Begins to make a clip. */
 mote_status_t mote_generate_clip(const mote_client_t *client,

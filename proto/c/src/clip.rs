@@ -38,6 +38,7 @@ impl From<ClipEvent> for JobEvent {
             ClipEvent::Progress(progress) => Self::Progress(progress),
             ClipEvent::Preview(preview) => Self::Preview(preview),
             ClipEvent::Frame(frame) => Self::Frame(frame),
+            ClipEvent::Audio(sound) => Self::Audio(sound),
             ClipEvent::Labels(labels) => Self::Labels(labels),
             ClipEvent::Done(done) => Self::Done(done),
         }

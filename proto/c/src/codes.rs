@@ -91,6 +91,7 @@ constants! {
     MOTE_EVENT_DONE = 5,
     MOTE_EVENT_FRAME = 6,
     MOTE_EVENT_LABELS = 7,
+    MOTE_EVENT_AUDIO = 8,
 
     MOTE_STAGE_QUEUED = 1,
     MOTE_STAGE_LOADING = 2,

@@ -55,6 +55,7 @@ fn request(args: GenerateClipArgs<'_>) -> Result<GenerateClip, Failure> {
         encoder_speed: encoder_speed(args.encoder_speed)?,
         preview_every: unless_zero(args.preview_every),
         send_frames: args.send_frames != 0,
+        send_audio: args.send_audio != 0,
         options: options(args.options)?,
         contact_sheet: descriptor(args.contact_sheet_fd, "contact_sheet_fd")?,
         first_image: descriptor(args.first_image_fd, "first_image_fd")?,

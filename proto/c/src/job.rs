@@ -9,8 +9,8 @@ use crate::receipt::MoteReceipt;
 use crate::seen::Seen;
 use crate::structs::{Event, TopToken};
 use mote_client::{
-    Canceller, ClientError, ClipFrame, Done, FinishReason, FrameLabels, Logprobs, Preview,
-    Progress, Stage, Token,
+    Canceller, ClientError, ClipAudio, ClipFrame, Done, FinishReason, FrameLabels, Logprobs,
+    Preview, Progress, Stage, Token,
 };
 use std::ffi::CString;
 use std::ptr;
@@ -31,6 +31,8 @@ struct Work<I> {
     /// The likeliest tokens of the event that C was told last, and their texts.
     top: Vec<TopToken>,
     top_texts: Vec<CString>,
+    /// Sound of the event that C was told last.
+    samples: Vec<f32>,
     /// What is seen in the frame that C was told of last.
     seen: Seen,
 }
@@ -42,6 +44,7 @@ pub(crate) enum JobEvent {
     Token(Token),
     Preview(Preview),
     Frame(ClipFrame),
+    Audio(ClipAudio),
     Labels(FrameLabels),
     Done(Box<Done>),
 }
@@ -58,6 +61,7 @@ where
             reasoning: Vec::new(),
             top: Vec::new(),
             top_texts: Vec::new(),
+            samples: Vec::new(),
             seen: Seen::default(),
         };
         Self {
@@ -90,6 +94,7 @@ where
             JobEvent::Token(token) => work.show_token(token),
             JobEvent::Preview(preview) => work.show_preview(preview),
             JobEvent::Frame(frame) => work.show_frame(frame),
+            JobEvent::Audio(sound) => work.show_audio(sound),
             JobEvent::Labels(labels) => work.show_labels(labels),
             JobEvent::Done(done) => {
                 let finish = finish_number(done.finish);
@@ -183,6 +188,21 @@ impl<I> Work<I> {
         }
     }
 
+    fn show_audio(&mut self, sound: ClipAudio) -> Event {
+        self.samples = sound.samples;
+        // The client has checked that there are channels, and all of each sample.
+        let sample_count = self.samples.len() / (sound.channels as usize).max(1);
+        Event {
+            kind: MOTE_EVENT_AUDIO,
+            samples: self.samples.as_ptr(),
+            sample_count,
+            sample_index: sound.sample_index,
+            sample_rate: sound.sample_rate,
+            channels: sound.channels,
+            ..EMPTY
+        }
+    }
+
     fn show_labels(&mut self, told: FrameLabels) -> Event {
         let (frame_index, frame_count) = (told.frame_index, told.frame_count);
         let time_us = told.time_us;
@@ -264,6 +284,11 @@ const EMPTY: Event = Event {
     label_count: 0,
     boxes: ptr::null(),
     box_count: 0,
+    samples: ptr::null(),
+    sample_count: 0,
+    sample_index: 0,
+    sample_rate: 0,
+    channels: 0,
 };
 
 fn stage_number(stage: Stage) -> i32 {

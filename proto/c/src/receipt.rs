@@ -32,6 +32,7 @@ struct Texts {
     throttle: CString,
     verification: CString,
     scheduler: CString,
+    audio_codec: CString,
 }
 
 impl MoteReceipt {
@@ -64,6 +65,7 @@ impl MoteReceipt {
                 throttle: c_text(&receipt.throttle),
                 verification: c_text(&receipt.verification),
                 scheduler: c_text(&receipt.scheduler),
+                audio_codec: c_text(&receipt.audio_codec),
             }
         })
     }
@@ -127,6 +129,10 @@ impl MoteReceipt {
             },
             step_time_count: receipt.step_times_us.len(),
             resumed_steps: receipt.resumed_steps,
+            audio_codec: texts.audio_codec.as_ptr(),
+            audio_samples_out: receipt.audio_samples_out,
+            audio_sample_rate: receipt.audio_sample_rate,
+            audio_channels: receipt.audio_channels,
         }
     }
 }

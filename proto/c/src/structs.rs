@@ -252,6 +252,7 @@ structs! {
         source_fd: i32,
         checkpoint_fd: i32,
         flags: u32,
+        send_audio: u64,
     }
 
     /// A clip whose frames are to be labelled.
@@ -321,6 +322,11 @@ structs! {
         label_count: usize,
         boxes: *const LabelBox,
         box_count: usize,
+        samples: *const f32,
+        sample_count: usize,
+        sample_index: u64,
+        sample_rate: u32,
+        channels: u32,
     }
 
     /// What a result was computed by, on, and how.
@@ -378,6 +384,10 @@ structs! {
         step_times_us: *const u64,
         step_time_count: usize,
         resumed_steps: u64,
+        audio_codec: *const c_char,
+        audio_samples_out: u64,
+        audio_sample_rate: u32,
+        audio_channels: u32,
     }
 }
 
