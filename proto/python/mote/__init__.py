@@ -6,7 +6,7 @@
 ...         print(text, end="")
 """
 
-from ._clips import Clip, ClipJob, FrameLabels, Label, LabelBox, Labelling
+from ._clips import Clip, ClipAudio, ClipJob, FrameLabels, Label, LabelBox, Labelling
 from ._client import Client, Embeddings, Event, Generation, Outputs, Stream, Watch, connect
 from ._errors import (
     Busy,
@@ -38,6 +38,7 @@ __all__ = [
     "Cancelled",
     "Client",
     "Clip",
+    "ClipAudio",
     "ClipJob",
     "ComputeFailed",
     "ContextOverflow",

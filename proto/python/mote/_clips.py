@@ -28,6 +28,11 @@ _RESTORATION = "frame-restoration"
 _INTERPOLATION_FACTOR = 2
 # Pixels of a side of a frame.
 _SIDE_MAX = 16_384
+# Samples a second, channels and bytes of sound that one answer may have, as in the wire's limits.
+_SAMPLE_RATE_MAX = 192_000
+_CHANNELS_MAX = 8
+_AUDIO_BYTES_MAX = 64 << 20
+_SAMPLE_BYTES = 4
 
 Path = Union[str, "os.PathLike[str]"]
 Picture = Union[Path, bytes, bytearray, memoryview]
@@ -84,11 +89,24 @@ class ClipJob:
 @dataclass(frozen=True)
 class Clip:
     """A clip that was generated: ``receipt`` tells what computed it, with ``seed``, ``scheduler``,
-    ``step_times_us`` and ``resumed_steps``. ``data`` holds the file where no target was named, as a read-only
+    ``step_times_us`` and ``resumed_steps``, and of its sound ``audio_samples_out`` (of each channel; 0 where there is
+    none), ``audio_sample_rate``, ``audio_channels`` and ``audio_codec``, which is empty where the file's format takes
+    no sound: then what was made is not in it. ``data`` holds the file where no target was named, as a read-only
     ``mmap`` of the very memory the daemon wrote: what takes bytes takes it, ``np.frombuffer`` too."""
 
     receipt: Any
     data: mmap.mmap | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ClipAudio:
+    """Sound of a clip: ``samples`` are f32 ``[samples, channels]`` from -1 to 1, the first of which is the
+    ``sample_index``-th of each channel from the clip's beginning. ``sample_rate`` are samples a second of each
+    channel; it and the channels are the same throughout a clip."""
+
+    samples: np.ndarray
+    sample_index: int
+    sample_rate: int
 
 
 @dataclass(frozen=True)
@@ -244,6 +262,7 @@ class Clips:
         on_preview: Callable[[Any], None] | None = None,
         preview_every: int = STEPS_PER_PREVIEW,
         on_frame: Callable[[np.ndarray], None] | None = None,
+        on_audio: Callable[[ClipAudio], None] | None = None,
         job: ClipJob | None = None,
         options=None,
     ) -> Clip:
@@ -268,8 +287,10 @@ class Clips:
         ``total`` and ``remaining_ms``; ``on_preview`` after about every ``preview_every``-th step, with what the
         clip is expected to become: ``png``, ``width``, ``height`` and ``frame_index``, the steps done;
         ``on_frame`` with each frame, in order, as soon as it is decoded: u8 ``[height, width, 3]``, each once, also
-        where a worker died. What they raise ends the work. ``job`` pauses, resumes, steers and cancels it. Files
-        appear complete or not at all.
+        where a worker died; ``on_audio`` with the sound, in order, as soon as it is made, where the model makes any:
+        ``samples``, f32 ``[samples, channels]``, ``sample_index``, the first of them, and ``sample_rate``. The file has
+        it, too, where its format takes sound (mp4, webm). What they raise ends the work. ``job`` pauses,
+        resumes, steers and cancels it. Files appear complete or not at all.
         """
         body = _schema.message("GenerateClip")(
             model=model,
@@ -293,9 +314,10 @@ class Clips:
             checkpoint=checkpoint is not None,
             preview_every=0 if on_preview is None else preview_every,
             send_frames=on_frame is not None,
+            send_audio=on_audio is not None,
             options=options,
         )
-        told = {"progress": on_progress, "preview": on_preview, "frame": on_frame}
+        told = {"progress": on_progress, "preview": on_preview, "frame": on_frame, "audio": on_audio}
         with ExitStack() as files:
             # In the order of the schema.
             read = [
@@ -411,9 +433,11 @@ def _follow(call: Call, told: dict[str, Callable[[Any], None] | None]):
         kind, message, fds = call.next()
         if kind == "done":
             return message.receipt
+        # Read in any case: its descriptor is closed by that.
         if kind == "frame":
-            # Read in any case: its descriptor is closed by that.
             content = _frame(message, fds)
+        elif kind == "audio":
+            content = _audio(message, fds)
         else:
             _close(fds)
             content = message
@@ -435,6 +459,20 @@ def _frame(message, fds: list[int]) -> np.ndarray:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ProtocolError(f"the daemon sent {frame.dtype} {frame.shape} for a frame")
     return frame
+
+
+def _audio(message, fds: list[int]) -> ClipAudio:
+    """Sound, checked before memory is taken for it."""
+    tensor, rate = message.audio, message.sample_rate
+    shape = list(tensor.shape)
+    fits = len(shape) == 2 and shape[0] > 0 and 0 < shape[1] <= _CHANNELS_MAX and 0 < rate <= _SAMPLE_RATE_MAX
+    need_bytes = _SAMPLE_BYTES * shape[0] * shape[1] if fits else 0
+    have_bytes = len(tensor.inline) or tensor.passed.bytes
+    is_f32 = tensor.dtype == _schema.enum_number("DType", "f32")
+    if not fits or not is_f32 or need_bytes != have_bytes or need_bytes > _AUDIO_BYTES_MAX:
+        _close(fds)
+        raise ProtocolError(f"the daemon sent {shape} in {have_bytes} bytes at {rate} Hz for sound")
+    return ClipAudio(_memory.read(tensor, fds, {}), message.sample_index, rate)
 
 
 def _frame_labels(message) -> FrameLabels:

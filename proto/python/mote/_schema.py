@@ -61,7 +61,7 @@ ClientFrame = message("ClientFrame")
 ServerFrame = message("ServerFrame")
 
 # Answers that cost credit.
-CONTENT = frozenset({"token", "preview", "frame", "tensor", "embeddings", "labels", "event"})
+CONTENT = frozenset({"token", "preview", "frame", "audio", "tensor", "embeddings", "labels", "event"})
 # Names of the server's last answer to a request; StreamResult closes one push.
 CLOSING = frozenset(
     field.name

@@ -45,6 +45,20 @@ class Peer:
     def done(self, request_id, **receipt):
         self.reply(request_id, "done", receipt=receipt)
 
+    def audio(self, request_id, index, samples, passed=False, **changed):
+        tensor = {"name": "audio", "dtype": 1, "shape": samples.shape}
+        fds = []
+        if passed:
+            fds.append(os.memfd_create("audio"))
+            os.write(fds[0], samples.tobytes())
+            tensor["passed"] = {"bytes": samples.nbytes}
+        else:
+            tensor["inline"] = samples.tobytes()
+        told = {"sample_index": index, "sample_rate": 24_000, "audio": tensor}
+        tensor.update({name: changed.pop(name) for name in set(changed) - set(told)})
+        self.reply(request_id, "audio", fds, **{**told, **changed})
+        close_all(fds)
+
     def frame(self, request_id, index, pixels, passed=False):
         tensor = {"name": "frame", "dtype": 6, "shape": pixels.shape}
         if not passed:
@@ -149,6 +163,63 @@ def test_a_clip_is_made_in_memory_and_its_frames_are_arrays(scripted):
     assert len(os.listdir("/proc/self/fd")) <= before + 2
 
 
+def test_sound_is_heard_as_it_is_made_and_told_in_the_receipt(scripted):
+    whole = np.linspace(-1, 1, 20, dtype=np.float32).reshape(10, 2)
+    heard = []
+
+    def script(peer):
+        request_id, _, clip, (output,) = peer.next()
+        assert clip.send_audio and not clip.send_frames
+        peer.audio(request_id, 0, whole[:3])
+        peer.audio(request_id, 3, whole[3:], passed=True)
+        os.write(output, b"clip")
+        os.close(output)
+        told = {"audio_samples_out": 10, "audio_sample_rate": 24_000, "audio_channels": 2, "audio_codec": "opus"}
+        peer.done(request_id, **told)
+
+    clip = scripted(script).generate_clip("waves", "rain on a roof", on_audio=heard.append)
+    assert [(part.sample_index, part.sample_rate) for part in heard] == [(0, 24_000), (3, 24_000)]
+    for part in heard:
+        assert part.samples.dtype == np.float32 and part.samples.flags.writeable
+    np.testing.assert_array_equal(np.concatenate([part.samples for part in heard]), whole)
+    receipt = clip.receipt
+    assert (receipt.audio_samples_out, receipt.audio_sample_rate, receipt.audio_channels) == (10, 24_000, 2)
+    assert receipt.audio_codec == "opus"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sample_rate": 0},
+        {"sample_rate": 192_001},
+        {"shape": [6]},
+        {"shape": [0, 2]},
+        {"shape": [4, 2]},
+        {"shape": [1 << 40, 2]},
+        {"dtype": 3},
+        {"dtype": 9},
+    ],
+)
+@pytest.mark.parametrize("passed", [False, True])
+def test_sound_that_is_none_ends_the_work_and_leaves_nothing_open(scripted, changed, passed):
+    over = threading.Event()
+
+    def script(peer):
+        request_id, _, _, fds = peer.next()
+        peer.audio(request_id, 0, np.zeros((3, 2), np.float32), passed=passed, **changed)
+        target, verb, cancel, _ = peer.next()
+        assert verb == "cancel" and cancel.target_request_id == request_id
+        close_all(fds)
+        over.set()
+
+    client = scripted(script)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(mote.ProtocolError, match="for sound"):
+        client.generate_clip("waves", "rain on a roof", on_audio=lambda _: pytest.fail("it was told"))
+    assert over.wait(PATIENCE_S)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_what_a_clip_is_made_of_travels_with_it(scripted, tmp_path):
     target, sheet, kept = tmp_path / "out.webm", tmp_path / "out.png", tmp_path / "kept"
     picture = tmp_path / "first.png"
@@ -162,6 +233,7 @@ def test_what_a_clip_is_made_of_travels_with_it(scripted, tmp_path):
         assert (clip.width, clip.height, clip.frame_rate) == (64, 32, 12)
         assert (clip.scheduler, clip.strength, clip.output_format) == ("euler", 0.5, 4)
         assert clip.HasField("seed") and clip.encoder_speed == 3 and not clip.send_frames
+        assert not clip.send_audio
         assert (clip.first_image, clip.last_image, clip.reference_image) == (True, False, True)
         assert clip.contact_sheet and clip.source and clip.checkpoint
         output, written_sheet, first, reference, source, checkpoint = fds
