@@ -444,7 +444,8 @@ pub struct Clip {
     /// A clip (.mp4, .webm, .gif, .webp, .y4m), a picture, or a folder of .png frames; to be transformed, or
     /// made anew with --prompt
     pub input: Option<PathBuf>,
-    /// Where the result goes: .mp4, .webm, .gif, .webp, .y4m, .rgb (raw), or a folder for .png frames
+    /// Where the result goes: .mp4, .webm, .gif, .webp, .y4m, .rgb (raw), or a folder for .png frames; .mp4 and
+    /// .webm take the sound of models that make some
     #[arg(long, short)]
     pub out: PathBuf,
     #[command(flatten)]

@@ -65,6 +65,9 @@ pub fn receipt_text(receipt: &Receipt) -> String {
             ),
         );
     }
+    if receipt.audio_samples_out > 0 {
+        line("sound", sound_text(receipt));
+    }
     line("time", time_text(receipt));
     let spin = if receipt.spin {
         "spinning"
@@ -165,6 +168,30 @@ fn steps_text(receipt: &Receipt) -> String {
         receipt.steps,
         receipt.scheduler,
         shown.join(", ")
+    )
+}
+
+fn sound_text(receipt: &Receipt) -> String {
+    let channels = match receipt.audio_channels {
+        1 => "mono".to_owned(),
+        2 => "stereo".to_owned(),
+        channels => format!("{channels} channels"),
+    };
+    let place = match receipt.audio_codec.as_str() {
+        "" => "; not written: this format takes none".to_owned(),
+        codec => format!(", {codec} in the file"),
+    };
+    format!(
+        "{channels}, {} Hz, {} samples{place}",
+        receipt.audio_sample_rate, receipt.audio_samples_out
+    )
+}
+
+/// What to say of a clip whose sound was made and is not in its file.
+pub fn lost_sound(receipt: &Receipt) -> Option<&'static str> {
+    let is_lost = receipt.audio_samples_out > 0 && receipt.audio_codec.is_empty();
+    is_lost.then_some(
+        "warning: the clip has sound, which is not in the file: its format takes none; .mp4 and .webm do",
     )
 }
 
@@ -275,5 +302,61 @@ fn trial_text(trial: &TrialInfo) -> String {
             micros_text(trial.load_us),
             trial.detail
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_sound(audio_channels: u32, audio_codec: &str) -> Receipt {
+        Receipt {
+            audio_samples_out: 48_000,
+            audio_sample_rate: 24_000,
+            audio_channels,
+            audio_codec: audio_codec.into(),
+            ..Receipt::default()
+        }
+    }
+
+    fn sound_line(receipt: &Receipt) -> Option<String> {
+        let text = receipt_text(receipt);
+        let mut lines = text.lines().map(str::to_owned);
+        lines.find(|line| line.starts_with("  sound"))
+    }
+
+    #[test]
+    fn sound_is_told_with_what_became_of_it() {
+        for (channels, codec, expected) in [
+            (
+                2,
+                "opus",
+                "stereo, 24000 Hz, 48000 samples, opus in the file",
+            ),
+            (1, "flac", "mono, 24000 Hz, 48000 samples, flac in the file"),
+            (
+                6,
+                "",
+                "6 channels, 24000 Hz, 48000 samples; not written: this format takes none",
+            ),
+        ] {
+            let receipt = with_sound(channels, codec);
+            let line = sound_line(&receipt).expect("a line");
+            assert_eq!(line, format!("  {:<12} {expected}", "sound"));
+            assert_eq!(lost_sound(&receipt).is_some(), codec.is_empty());
+        }
+        let silent = Receipt::default();
+        assert!(sound_line(&silent).is_none() && lost_sound(&silent).is_none());
+        let warning = lost_sound(&with_sound(1, "")).expect("it is lost");
+        assert!(warning.contains(".mp4 and .webm"));
+    }
+
+    #[test]
+    fn json_has_what_became_of_sound() {
+        let json = serde_json::to_value(with_sound(2, "opus")).expect("plain values");
+        assert_eq!(json["audio_samples_out"], 48_000);
+        assert_eq!(json["audio_sample_rate"], 24_000);
+        assert_eq!(json["audio_channels"], 2);
+        assert_eq!(json["audio_codec"], "opus");
     }
 }

@@ -5,7 +5,7 @@ use crate::interrupt;
 use crate::output::{PendingFile, PendingFolder, keep_all, parent_of};
 use crate::picture;
 use crate::pngs;
-use crate::receipt::receipt_text;
+use crate::receipt::{lost_sound, receipt_text};
 use crate::store;
 use crate::ui::Ui;
 use crate::work::options;
@@ -43,6 +43,9 @@ pub fn clip(client: &Client, args: &Clip, ui: &Ui) -> Result<()> {
         false => generate(client, args, &results, ui)?,
     };
     results.keep()?;
+    if let Some(warning) = lost_sound(&done.receipt) {
+        ui.note(warning);
+    }
     if args.receipt && !ui.json {
         ui.note(receipt_text(&done.receipt));
     }
@@ -172,7 +175,10 @@ fn follow(work: ClipWork, ui: &Ui) -> Result<Done> {
                 bar.finish_and_clear();
                 return Ok(*done);
             }
-            ClipEvent::Accepted { .. } | ClipEvent::Frame(_) | ClipEvent::Labels(_) => {}
+            ClipEvent::Accepted { .. }
+            | ClipEvent::Frame(_)
+            | ClipEvent::Audio(_)
+            | ClipEvent::Labels(_) => {}
         }
     }
     bail!("the daemon ended the clip without a receipt")

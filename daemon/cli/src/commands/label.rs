@@ -62,7 +62,10 @@ pub fn label(client: &Client, args: &Label, ui: &Ui) -> Result<()> {
                     false => Ok(()),
                 };
             }
-            ClipEvent::Accepted { .. } | ClipEvent::Preview(_) | ClipEvent::Frame(_) => {}
+            ClipEvent::Accepted { .. }
+            | ClipEvent::Preview(_)
+            | ClipEvent::Frame(_)
+            | ClipEvent::Audio(_) => {}
         }
     }
     bail!("the daemon ended without a receipt")
