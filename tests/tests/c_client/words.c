@@ -156,6 +156,8 @@ int main(int argc, char **argv) {
   args.seed = 7;
   args.has_seed = 1;
   args.send_frames = 1;
+  /* This model makes none. */
+  args.send_audio = 1;
   args.preview_every = 1;
   args.output_format = MOTE_CLIP_RAW_RGB8;
   args.output_fd = open(argv[2], O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -166,6 +168,7 @@ int main(int argc, char **argv) {
   mote_clip_free(clip);
   bytes = FRAME_BYTES * whole.frames;
   CHECK(whole.receipt.frames_out == whole.frames && whole.receipt.seed == 7);
+  CHECK(whole.receipt.audio_samples_out == 0);
   CHECK(lseek(args.output_fd, 0, SEEK_END) == (off_t)bytes);
   CHECK(pread(args.output_fd, other.pixels, bytes, 0) == (ssize_t)bytes);
   CHECK(memcmp(whole.pixels, other.pixels, bytes) == 0);

@@ -134,6 +134,9 @@ fn a_clip_of_words_is_that_of_the_wire_and_is_previewed() -> Result<()> {
         let scheduler = text(&receipt, "scheduler");
         assert_eq!(scheduler, "FlowMatchEulerDiscreteScheduler");
         assert!(receipt.contains_key("step_times_us"), "{receipt:?}");
+        // This model makes no sound.
+        assert_eq!(number(&receipt, "audio_samples_out"), Some(0));
+        assert_eq!(text(&receipt, "audio_codec"), "");
         assert!(is_png(&sheet)?);
         assert!(content(output)? == wanted);
         Ok(())
