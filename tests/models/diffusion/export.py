@@ -63,7 +63,7 @@ def repeat_interleave(tensor, repeats, dim=0, of=torch.Tensor.repeat_interleave)
     return of(tensor, repeats, dim=dim % tensor.dim())
 
 
-def write(module, inputs, outputs, dynamic, file):
+def write(module, inputs, outputs, dynamic, file, tolerance=1e-4):
     """Traces `module` with `inputs` (name -> tensor) and writes it to `file`.
 
     `dynamic` names open dimensions: tensor -> {axis: name}. The tracing exporter is used, as the
@@ -107,10 +107,10 @@ def write(module, inputs, outputs, dynamic, file):
     onnx.checker.check_model(model)
     onnx.save(model, str(file))
     with torch.no_grad():
-        compare(inputs, module(*inputs.values()), file)
+        compare(inputs, module(*inputs.values()), file, tolerance)
 
 
-def compare(inputs, want, file):
+def compare(inputs, want, file, tolerance=1e-4):
     """That ONNX Runtime computes with the file what torch did."""
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     taken = {it.name for it in session.get_inputs()}
@@ -120,7 +120,7 @@ def compare(inputs, want, file):
         want = want.numpy()
         difference = float(abs(have - want).max())
         size = float(abs(want).max())
-        assert difference <= 1e-4 * max(size, 1.0), f"{file}: {difference} of {size}"
+        assert difference <= tolerance * max(size, 1.0), f"{file}: {difference} of {size}"
 
 
 def write_config(part, file, **more):
@@ -484,13 +484,16 @@ def export_ltx2_transformer(transformer, folder, text_widths, use_cross_timestep
         sample={0: "batch", 1: "tokens"},
         audio_sample={0: "batch", 1: "audio_tokens"},
     )
+    # Its fastest rotary angles are thousands of turns, of which 32 bits leave that much to chance.
+    tolerance = 1e-3
     file = pathlib.Path(folder) / FILE
     module = Ltx2Transformer(transformer, use_cross_timestep)
     with without_slices():
-        write(module, inputs(2, 12, 5, text_tokens), ["sample", "audio_sample"], dynamic, file)
+        outputs = ["sample", "audio_sample"]
+        write(module, inputs(2, 12, 5, text_tokens), outputs, dynamic, file, tolerance)
     other = inputs(1, 7, 9, text_tokens + 1)
     with torch.no_grad():
-        compare(other, module(**other), file)
+        compare(other, module(**other), file, tolerance)
 
 
 class AudioDecoder(torch.nn.Module):

@@ -304,10 +304,10 @@ def ltx2_parts():
     drawn(audio_vae, 1.5)
     audio_vae.latents_mean.copy_(torch.linspace(-0.4, 0.4, 4))
     audio_vae.latents_std.copy_(torch.linspace(0.8, 1.3, 4))
-    # 100 columns of a spectrogram a second become 2,000 samples.
+    # 100 columns of a spectrogram a second become 8,000 samples.
     vocoder = LTX2Vocoder(
-        in_channels=16, hidden_channels=16, upsample_kernel_sizes=[11, 8], upsample_factors=[5, 4],
-        resnet_kernel_sizes=[3], resnet_dilations=[[1, 3, 5]], output_sampling_rate=2000,
+        in_channels=16, hidden_channels=16, upsample_kernel_sizes=[11, 8, 8], upsample_factors=[5, 4, 4],
+        resnet_kernel_sizes=[3], resnet_dilations=[[1, 3, 5]], output_sampling_rate=8000,
     )
     return dict(
         tokenizer=tokenizer(), text_encoder=encoder, connectors=drawn(connectors, 1.5),

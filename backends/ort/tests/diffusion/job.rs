@@ -243,10 +243,10 @@ fn sound_is_as_long_as_the_clip_and_goes_over_at_seams() {
     let audio = job.plan().audio.expect("it makes sound");
     assert_eq!(
         (audio.sample_rate, audio.channels, audio.samples),
-        (2000, 2, 1280)
+        (8000, 2, 5120)
     );
     let (steps, frames, sound) = finish_with_sound(&mut job);
-    assert_eq!((frames.len(), sound.len()), (16, 2560));
+    assert_eq!((frames.len(), sound.len()), (16, 10240));
     // The sound of a frame that two segments share comes when the second of them is decoded.
     assert_eq!(steps, "eeddfafafafafeeddafafafafafafafeddafafafafa");
     let first = GenerationRequest {
@@ -254,8 +254,8 @@ fn sound_is_as_long_as_the_clip_and_goes_over_at_seams() {
         ..asked()
     };
     let (_, alone) = whole(&model, first);
-    // 80 samples of two channels a frame: four frames are the first segment's alone.
-    let (own, shared) = (4 * 160, 5 * 160);
+    // 320 samples of two channels a frame: four frames are the first segment's alone.
+    let (own, shared) = (4 * 640, 5 * 640);
     assert!(sound[..own] == alone[..own]);
     assert!(sound[own..shared] != alone[own..shared]);
     let step = |at: usize| (sound[at] - alone[at]).abs();

@@ -346,7 +346,7 @@ fn parts_that_do_not_fit_are_refused_by_name() {
         .open_with(|spec| spec.prompt_tokens = Some(13))
         .err();
     let message = error.expect("its connectors take 12").to_string();
-    assert!(message.contains("text_encoder_hidden_states"), "{message}");
+    assert!(message.contains("generation.prompt_tokens"), "{message}");
     let looking = |over: &str| {
         let wan = Folder::of("wan");
         wan.overlay(over).with_class("WanImageToVideoPipeline");

@@ -215,12 +215,13 @@ pub(super) struct Sound {
 }
 
 impl Sound {
-    /// Of a wave `[channels, samples]` that begins at sample `start` of the clip.
+    /// Of a wave `[channels, samples]` that begins at sample `start` of the clip. What is louder than can be is as
+    /// loud as can be, and what is no number is silence.
     pub fn of_wave(wave: &[f32], channels: usize, start: u64) -> Self {
         let length = wave.len() / channels.max(1);
         let mut samples = Vec::with_capacity(wave.len());
         for at in 0..length {
-            samples.extend((0..channels).map(|channel| wave[channel * length + at]));
+            samples.extend((0..channels).map(|channel| audible(wave[channel * length + at])));
         }
         Self {
             samples,
@@ -273,6 +274,14 @@ impl Sound {
             .and_then(|index| self.samples.get(index))
             .copied()
             .unwrap_or(0.0)
+    }
+}
+
+fn audible(value: f32) -> f32 {
+    if value.is_nan() {
+        0.0
+    } else {
+        value.clamp(-1.0, 1.0)
     }
 }
 
@@ -334,7 +343,9 @@ mod tests {
         let second = Sound::of_wave(&[0.0; 6], 2, 2);
         assert_eq!(second.cut(2..4, Some(&first)), [0.75, 0.75, 0.25, 0.25]);
         assert_eq!(second.cut(1..6, None), [0.0; 10]);
-        let left_right = Sound::of_wave(&[1.0, 2.0, -1.0, -2.0], 2, 5);
-        assert_eq!(left_right.cut(5..8, None), [1.0, -1.0, 2.0, -2.0, 0.0, 0.0]);
+        let loud = Sound::of_wave(&[f32::NAN, f32::INFINITY, -7.0, 0.5], 1, 0);
+        assert_eq!(loud.cut(0..4, None), [0.0, 1.0, -1.0, 0.5]);
+        let left_right = Sound::of_wave(&[0.5, 1.0, -0.5, -1.0], 2, 5);
+        assert_eq!(left_right.cut(5..8, None), [0.5, -0.5, 1.0, -1.0, 0.0, 0.0]);
     }
 }

@@ -124,11 +124,14 @@ impl GenerationModel {
         };
         let text = TextGraph::open(required(parts::TEXT_ENCODER)?)?;
         let decoder = DecoderGraph::open(required(parts::VAE_DECODER)?, &layout)?;
-        let tokens = prompt_tokens(&layout, spec, &text)?;
-        let sound = match &layout.audio {
+        let connectors = layout.audio.as_ref().map(|_| required(parts::CONNECTORS));
+        let connectors = connectors.transpose()?;
+        let fixed = connectors.as_deref().and_then(ConnectorsGraph::tokens);
+        let tokens = prompt_tokens(&layout, spec, text.tokens.or(fixed))?;
+        let sound = match layout.audio.as_ref().zip(connectors) {
             None => None,
-            Some(audio) => Some(SoundGraphs {
-                connectors: ConnectorsGraph::open(required(parts::CONNECTORS)?, tokens)?,
+            Some((audio, connectors)) => Some(SoundGraphs {
+                connectors: ConnectorsGraph::open(connectors, tokens)?,
                 decoder: AudioDecoderGraph::open(required(AUDIO_DECODER)?, audio)?,
                 vocoder: VocoderGraph::open(required(VOCODER)?, audio)?,
             }),
@@ -366,19 +369,19 @@ fn check_experts(
     Err(PipelineError::part(parts::LOW_NOISE, why))
 }
 
-/// What prompts are padded to.
+/// What prompts are padded to. `fixed`: what the graphs fix.
 fn prompt_tokens(
     layout: &Layout,
     spec: &GenerationSpec,
-    text: &TextGraph,
+    fixed: Option<usize>,
 ) -> Result<usize, PipelineError> {
     let said = spec.prompt_tokens.map(|tokens| tokens as usize);
-    let fixed = text.tokens.unwrap_or(1);
-    if !(1..=PROMPT_TOKENS_MAX).contains(&fixed) {
-        let why = format!("takes {fixed} tokens, not 1 to {PROMPT_TOKENS_MAX}");
+    let tokens = fixed.unwrap_or(1);
+    if !(1..=PROMPT_TOKENS_MAX).contains(&tokens) {
+        let why = format!("takes {tokens} tokens, not 1 to {PROMPT_TOKENS_MAX}");
         return Err(PipelineError::graph("input_ids", why));
     }
-    match (said, text.tokens) {
+    match (said, fixed) {
         (Some(said), Some(fixed)) if said != fixed => {
             let why = format!("takes {fixed} tokens, not the {said} of generation.prompt_tokens");
             Err(PipelineError::graph("input_ids", why))

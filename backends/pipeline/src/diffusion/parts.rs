@@ -400,6 +400,14 @@ impl ImageGraph {
 }
 
 impl ConnectorsGraph {
+    /// Tokens, where the graph fixes them.
+    pub fn tokens(model: &dyn Model) -> Option<usize> {
+        let signature = model.signature();
+        let mask = optional(signature, &["attention_mask"]);
+        let shape = mask.map(|index| &signature.inputs[index].shape);
+        shape.and_then(|shape| shape.get(1).copied()).flatten()
+    }
+
     /// `tokens`: what prompts are padded to.
     pub fn open(model: Arc<dyn Model>, tokens: usize) -> Result<Self, PipelineError> {
         let part = CONNECTORS;

@@ -42,7 +42,7 @@ impl ClipJob {
         let output = output_of(clip.output_format, clip.encoder_speed, loaded);
         let results = Results::create(
             clip.output,
-            &out,
+            (&out, None),
             &output,
             clip.contact_sheet,
             frames_out_expected,

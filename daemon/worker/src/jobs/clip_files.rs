@@ -6,8 +6,8 @@
 use crate::load::LoadedModel;
 use crate::status::chain;
 use mote_media::{
-    Av1Settings, ClipSpec, Frame, FrameReader, FrameWriter, Limits, MediaError, Output, Rational,
-    RawLayout, SheetLayout,
+    AudioSpec, Av1Settings, ClipSpec, Codec, Frame, FrameReader, FrameWriter, Limits, MediaError,
+    Output, Rational, RawLayout, SheetLayout,
 };
 use mote_pipeline::Rgb;
 use mote_wire::types::{ClipFormat, Preview, Status};
@@ -136,6 +136,8 @@ pub fn picture(file: OwnedFd, field: &str) -> Result<Rgb, Status> {
 pub struct Results {
     writer: Option<Box<dyn FrameWriter>>,
     sheet: Option<Sheet>,
+    /// What the file's sound is coded in.
+    audio_codec: Option<Codec>,
     /// Frames that were written.
     pub written: u64,
     /// Time it took.
@@ -152,13 +154,18 @@ impl Results {
     /// Begins the result in `file`, and a contact sheet of about `frames` frames.
     pub fn create(
         file: OwnedFd,
-        spec: &ClipSpec,
+        (spec, audio): (&ClipSpec, Option<AudioSpec>),
         output: &Output,
         sheet: Option<OwnedFd>,
         frames: Option<u64>,
     ) -> Result<Self, Status> {
-        let writer = mote_media::create(File::from(file), spec, output, &Limits::default())
-            .map_err(|error| of_media(&error))?;
+        let (file, limits) = (File::from(file), Limits::default());
+        let audio = audio.filter(|audio| output.takes_audio_spec(audio));
+        let writer = match &audio {
+            Some(audio) => mote_media::create_with_audio(file, spec, output, audio, &limits),
+            None => mote_media::create(file, spec, output, &limits),
+        };
+        let writer = writer.map_err(|error| of_media(&error))?;
         let every = frames.unwrap_or(0).div_ceil(SHEET_FRAMES_MAX as u64).max(1);
         let sheet = sheet.map(|fd| Sheet {
             file: fd.into(),
@@ -168,6 +175,7 @@ impl Results {
         Ok(Self {
             writer: Some(writer),
             sheet,
+            audio_codec: audio.and_then(|_| output.audio_codec()),
             written: 0,
             took: Duration::ZERO,
         })
@@ -189,6 +197,23 @@ impl Results {
         self.written += 1;
         self.took += started.elapsed();
         Ok(frame)
+    }
+
+    /// Writes sound, all channels side by side, where the file takes any.
+    pub fn push_audio(&mut self, samples: &[f32]) -> Result<(), Status> {
+        let started = Instant::now();
+        if let Some(writer) = self.writer.as_mut().filter(|_| self.audio_codec.is_some()) {
+            let pushed = writer.push_audio(samples);
+            pushed.map_err(|error| of_media(&error))?;
+        }
+        self.took += started.elapsed();
+        Ok(())
+    }
+
+    /// The name of what the file's sound is coded in; empty where it has none.
+    pub fn audio_codec(&self) -> String {
+        let codec = self.audio_codec.map(|codec| codec.to_string());
+        codec.unwrap_or_default().to_lowercase()
     }
 
     /// Completes the files.

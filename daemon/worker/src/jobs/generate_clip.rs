@@ -9,16 +9,16 @@ use super::{Job, Pools, Progressed, micros};
 use crate::load::LoadedModel;
 use crate::status::{self, Failure};
 use mote_api::Canceller;
-use mote_media::{ClipSpec, Frame, Rational};
+use mote_media::{AudioSpec, ClipSpec, Frame, Rational};
 use mote_pipeline::{
-    GenerationJob, GenerationModel, GenerationRequest, GenerationSegment, GenerationStep,
-    PipelineError, Rgb, SchedulerKind,
+    AudioChunk, GenerationJob, GenerationModel, GenerationRequest, GenerationSegment,
+    GenerationStep, PipelineError, Rgb, SchedulerKind,
 };
 use mote_wire::Memfd;
 use mote_wire::limits::INLINE_BYTES_MAX;
 use mote_wire::types::{
-    DType, Done, FrameOut, GenerateClip, JobReply, Progress, Receipt, Stage, Status, Tensor,
-    TensorData,
+    AudioOut, DType, Done, FrameOut, GenerateClip, JobReply, Progress, Receipt, Stage, Status,
+    Tensor, TensorData,
 };
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -26,8 +26,9 @@ use std::time::{Duration, Instant};
 
 /// Bytes of the frames of a clip that another is made of.
 const SOURCE_BYTES_MAX: usize = 512 << 20;
-/// Name of the tensor that a frame is sent as.
+/// Names of the tensors that frames and sound are sent as.
 const FRAME_NAME: &str = "frame";
+const AUDIO_NAME: &str = "audio";
 
 /// One clip on its way.
 pub struct GenerateClipJob {
@@ -36,6 +37,9 @@ pub struct GenerateClipJob {
     checkpoint: Option<CheckpointFile>,
     preview_every: Option<u32>,
     send_frames: bool,
+    send_audio: bool,
+    /// Samples of each channel that were made.
+    samples: u64,
     seed: u64,
     scheduler: String,
     /// Steps that a checkpoint had.
@@ -106,8 +110,13 @@ impl GenerateClipJob {
             pixel_aspect: Rational::ONE,
         };
         let frames = Some(u64::from(plan.frames));
+        let audio = plan.audio.map(|audio| AudioSpec {
+            sample_rate: audio.sample_rate,
+            channels: audio.channels,
+        });
         let output = output_of(clip.output_format, clip.encoder_speed, loaded);
-        let results = Results::create(clip.output, &spec, &output, clip.contact_sheet, frames)?;
+        let of_clip = (&spec, audio);
+        let results = Results::create(clip.output, of_clip, &output, clip.contact_sheet, frames)?;
         let resumed = u64::from(job.steps_done());
         Ok(Self {
             scheduler: job
@@ -118,6 +127,8 @@ impl GenerateClipJob {
             checkpoint,
             preview_every: clip.preview_every,
             send_frames: clip.send_frames,
+            send_audio: clip.send_audio,
+            samples: 0,
             seed,
             resumed,
             earlier_us,
@@ -161,7 +172,7 @@ impl GenerateClipJob {
         let frame_index = self.results.written;
         let frame = self.results.push(rgb)?;
         if self.send_frames {
-            let frame = tensor_of(frame)?;
+            let frame = frame_tensor(frame)?;
             said.push(JobReply::Frame(FrameOut { frame_index, frame }));
         }
         said.push(JobReply::Progress(Progress {
@@ -170,6 +181,26 @@ impl GenerateClipJob {
             total: Some(u64::from(self.job.plan().frames)),
             remaining_ms: None,
         }));
+        Ok(())
+    }
+
+    /// Sound comes in the same pieces whoever makes it, one for each frame, so that what a worker that takes over says
+    /// again can be told from what is new.
+    fn write_audio(&mut self, chunk: AudioChunk, said: &mut Vec<JobReply>) -> Result<(), Status> {
+        let Some(audio) = self.job.plan().audio else {
+            return Ok(());
+        };
+        self.results.push_audio(&chunk.samples)?;
+        let channels = u64::from(audio.channels);
+        let samples = chunk.samples.len() as u64 / channels;
+        self.samples = chunk.sample_index + samples;
+        if self.send_audio {
+            said.push(JobReply::Audio(AudioOut {
+                sample_index: chunk.sample_index,
+                sample_rate: audio.sample_rate,
+                audio: audio_tensor(&chunk.samples, vec![samples, channels])?,
+            }));
+        }
         Ok(())
     }
 
@@ -193,7 +224,12 @@ impl GenerateClipJob {
         let report = self.job.report();
         let mut step_times_us = std::mem::take(&mut self.earlier_us);
         step_times_us.extend(self.job.step_times_us());
+        let audio = self.job.plan().audio;
         let receipt = Receipt {
+            audio_samples_out: self.samples,
+            audio_sample_rate: audio.map_or(0, |audio| audio.sample_rate),
+            audio_channels: audio.map_or(0, |audio| audio.channels.into()),
+            audio_codec: self.results.audio_codec(),
             compute_us: report.compute_us,
             bytes_copied: report.bytes_copied,
             steps: u64::from(self.job.plan().steps),
@@ -289,23 +325,38 @@ fn frames_of(file: OwnedFd, frames_max: Option<u64>) -> Result<Vec<Rgb>, Status>
     }
 }
 
-/// u8 `[height, width, 3]`, in memory of its own where it is large.
-fn tensor_of(frame: Frame) -> Result<Tensor, Status> {
+/// u8 `[height, width, 3]`.
+fn frame_tensor(frame: Frame) -> Result<Tensor, Status> {
     let shape = vec![u64::from(frame.height), u64::from(frame.width), 3];
-    let bytes = frame.rgb.len() as u64;
-    let data = if frame.rgb.len() <= INLINE_BYTES_MAX {
-        TensorData::Inline(frame.rgb)
+    tensor_of((FRAME_NAME, DType::U8), shape, frame.rgb)
+}
+
+/// f32 `[samples, channels]`.
+fn audio_tensor(samples: &[f32], shape: Vec<u64>) -> Result<Tensor, Status> {
+    let bytes = samples.iter().flat_map(|sample| sample.to_le_bytes());
+    tensor_of((AUDIO_NAME, DType::F32), shape, bytes.collect())
+}
+
+/// A tensor, in memory of its own where it is large.
+fn tensor_of(
+    (name, dtype): (&str, DType),
+    shape: Vec<u64>,
+    content: Vec<u8>,
+) -> Result<Tensor, Status> {
+    let bytes = content.len() as u64;
+    let data = if content.len() <= INLINE_BYTES_MAX {
+        TensorData::Inline(content)
     } else {
-        let memory = Memfd::holding("mote-frame", &frame.rgb)
-            .map_err(|error| status::internal("pass a frame", &error))?;
+        let memory = Memfd::holding("mote-clip", &content)
+            .map_err(|error| status::internal("pass a frame or sound", &error))?;
         TensorData::Passed {
             fd: memory.into_fd(),
             bytes,
         }
     };
     Ok(Tensor {
-        name: FRAME_NAME.into(),
-        dtype: DType::U8,
+        name: name.into(),
+        dtype,
         shape,
         data,
     })
@@ -318,8 +369,7 @@ impl Job for GenerateClipJob {
             GenerationStep::Encoded => said.push(JobReply::Progress(self.progress())),
             GenerationStep::Denoised { index, .. } => self.denoised(index, said)?,
             GenerationStep::Frame(rgb) => self.write(rgb, said)?,
-            // No kind of pipeline that is served makes any.
-            GenerationStep::Audio(_) => {}
+            GenerationStep::Audio(chunk) => self.write_audio(chunk, said)?,
             GenerationStep::Ended => return Ok(self.finish()?),
         }
         Ok(Progressed::More)
