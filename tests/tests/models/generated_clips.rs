@@ -5,8 +5,8 @@
 use crate::ONNXRUNTIME;
 use anyhow::{Context, Result};
 use mote_client::{
-    Client, ClientError, ClipEvent, ClipFormat, ClipSegment, ClipWork, Done, GenerateClip, Stage,
-    Status, WorkOptions,
+    Client, ClientError, ClipEvent, ClipFormat, ClipSegment, ClipWork, Done, GenerateClip, Receipt,
+    Stage, Status, WorkOptions,
 };
 use mote_tests::daemon::{Daemon, Setup};
 use mote_tests::prepared;
@@ -14,12 +14,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const MODEL: &str = "ltx";
 const SIDE: u32 = 32;
 const FRAMES: u32 = 9;
+/// A model that makes sound as well, and what that is like.
+const SOUNDING: &str = "ltx2";
+const SAMPLE_RATE: u32 = 8000;
+const FRAME_RATE: u32 = 24;
 /// The other model, whose graphs fix this.
 const WAN_FRAMES: u32 = 5;
 /// Steps of each of two shots, so many that there is time to do something between them.
@@ -29,9 +33,16 @@ const FRAME_BYTES: usize = (SIDE * SIDE * 3) as usize;
 const STEP_LIMIT: Duration = Duration::from_secs(2);
 
 fn daemon() -> Result<Daemon> {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/diffusion");
+    daemon_of(pipelines())
+}
+
+fn pipelines() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/diffusion")
+}
+
+fn daemon_of(store: PathBuf) -> Result<Daemon> {
     Daemon::start(&Setup {
-        stores: vec![models],
+        stores: vec![store],
         runtimes: vec![prepared("MOTE_RUNTIMES")?],
         choose: Some("ranked"),
         ..Setup::default()
@@ -177,10 +188,10 @@ fn frames_and_previews_are_sent_as_they_are_made() -> Result<()> {
     Ok(())
 }
 
-/// Kills the worker of the model.
-fn kill_worker(watcher: &Client) -> Result<()> {
+/// Kills the worker of a model.
+fn kill_worker(watcher: &Client, model: &str) -> Result<()> {
     let workers = watcher.status()?.workers;
-    let worker = workers.iter().find(|worker| worker.model == MODEL);
+    let worker = workers.iter().find(|worker| worker.model == model);
     let pid = worker.context("it has a worker")?.pid;
     Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
 }
@@ -196,7 +207,7 @@ fn a_killed_worker_changes_nothing_of_the_clip() -> Result<()> {
         let mut work = client.generate_clip(request(&output)?)?;
         for step in steps {
             step_to(&mut work, *step)?;
-            kill_worker(&watcher)?;
+            kill_worker(&watcher, MODEL)?;
         }
         let receipt = finish(work)?.receipt;
         assert_eq!(receipt.retries as usize, steps.len(), "at {steps:?}");
@@ -209,6 +220,163 @@ fn a_killed_worker_changes_nothing_of_the_clip() -> Result<()> {
         assert_eq!(receipt.step_times_us.len(), 2 * STEPS as usize);
         assert!(content(output)? == undisturbed, "killed at {steps:?}");
     }
+    Ok(())
+}
+
+/// A clip with sound: the file, what was told of the sound, and the receipt. Workers are killed at these steps.
+fn sounded(
+    daemon: &Daemon,
+    format: ClipFormat,
+    killed_at: &[u64],
+) -> Result<(Vec<u8>, Vec<f32>, Receipt)> {
+    let (client, watcher) = (daemon.client()?, daemon.client()?);
+    let output = tempfile::tempfile()?;
+    let mut request = request(&output)?;
+    request.model = SOUNDING.into();
+    request.output_format = format;
+    request.send_audio = true;
+    let mut killed_at = killed_at.iter().peekable();
+    let mut sound = Vec::new();
+    for event in client.generate_clip(request)? {
+        match event? {
+            ClipEvent::Progress(progress) if progress.stage == Stage::Denoise => {
+                if killed_at.next_if(|step| progress.done >= **step).is_some() {
+                    kill_worker(&watcher, SOUNDING)?;
+                }
+            }
+            ClipEvent::Audio(told) => {
+                assert_eq!((told.sample_rate, told.channels), (SAMPLE_RATE, 2));
+                assert_eq!(told.sample_index as usize, sound.len() / 2, "without gaps");
+                sound.extend(told.samples);
+            }
+            ClipEvent::Done(done) => return Ok((content(output)?, sound, done.receipt)),
+            _ => {}
+        }
+    }
+    anyhow::bail!("a clip ends with its receipt")
+}
+
+#[test]
+fn sound_is_told_and_in_the_file_and_the_same_though_workers_die() -> Result<()> {
+    let daemon = daemon()?;
+    let (file, sound, receipt) = sounded(&daemon, ClipFormat::Mp4Av1, &[])?;
+    let samples = f64::from(2 * FRAMES * SAMPLE_RATE) / f64::from(FRAME_RATE);
+    assert_eq!(sound.len(), 2 * samples.round() as usize);
+    assert!(sound.iter().any(|it| *it > 0.2) && sound.iter().all(|it| it.abs() <= 1.0));
+    let of = |receipt: &Receipt| {
+        let Receipt {
+            audio_samples_out,
+            audio_sample_rate,
+            audio_channels,
+            ..
+        } = receipt;
+        (*audio_samples_out, *audio_sample_rate, *audio_channels)
+    };
+    let made = (samples.round() as u64, SAMPLE_RATE, 2);
+    assert_eq!((of(&receipt), &receipt.audio_codec[..]), (made, "flac"));
+    let says = |file: &[u8], what: &[u8]| file.windows(what.len()).any(|it| it == what);
+    assert!(says(&file, b"dfLa"));
+
+    // In the first shot, in the second, and in both.
+    for steps in [&[1][..], &[310], &[100, 450]] {
+        let (again, same, receipt) = sounded(&daemon, ClipFormat::Mp4Av1, steps)?;
+        assert_eq!(receipt.retries as usize, steps.len());
+        assert!(same == sound && again == file, "killed at {steps:?}");
+    }
+    let (webm, same, receipt) = sounded(&daemon, ClipFormat::WebmAv1, &[])?;
+    assert!(same == sound && receipt.audio_codec == "opus" && says(&webm, b"OpusHead"));
+    // A format without sound keeps nothing from who listens, and the receipt says so.
+    let (raw, same, receipt) = sounded(&daemon, ClipFormat::RawRgb8, &[])?;
+    assert!(same == sound && receipt.audio_codec.is_empty());
+    assert_eq!(
+        (of(&receipt), raw.len()),
+        (made, 2 * FRAMES as usize * FRAME_BYTES)
+    );
+    Ok(())
+}
+
+/// A store with one model: files of `wan`, and those of another folder in place of its own.
+fn of_wan(over: &str, class: &str) -> Result<tempfile::TempDir> {
+    fn copy(from: &Path, to: &Path) -> Result<()> {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(from)? {
+            let path = entry?.path();
+            let target = to.join(path.file_name().context("a name")?);
+            match path.is_dir() {
+                true => copy(&path, &target)?,
+                false => drop(std::fs::copy(&path, &target)?),
+            }
+        }
+        Ok(())
+    }
+    let store = tempfile::tempdir()?;
+    let model = store.path().join("wan");
+    copy(&pipelines().join("wan"), &model)?;
+    std::fs::remove_dir_all(model.join("transformer_2"))?;
+    copy(&pipelines().join(over), &model)?;
+    let index = format!("{{\"_class_name\": \"{class}\"}}");
+    std::fs::write(model.join("model_index.json"), index)?;
+    Ok(store)
+}
+
+#[test]
+fn pictures_are_looked_at_and_resembled() -> Result<()> {
+    let plain = |clip: &mut GenerateClip| {
+        clip.model = "wan".into();
+        clip.segments.truncate(1);
+        clip.segments[0].frames = Some(WAN_FRAMES);
+        clip.steps = Some(4);
+    };
+    // Two pictures: what previews show of two clips.
+    let pictures = |client: &Client| -> Result<[Vec<u8>; 2]> {
+        let of = |seed: u64| -> Result<Vec<u8>> {
+            let output = tempfile::tempfile()?;
+            let mut request = request(&output)?;
+            request.seed = Some(seed);
+            request.steps = Some(2);
+            request.preview_every = Some(4);
+            for event in client.generate_clip(request)? {
+                if let ClipEvent::Preview(preview) = event? {
+                    return Ok(preview.png);
+                }
+            }
+            anyhow::bail!("a preview was asked for")
+        };
+        Ok([of(1)?, of(2)?])
+    };
+    let pictures = pictures(&daemon()?.client()?)?;
+    let file = |png: &[u8]| -> Result<std::os::fd::OwnedFd> {
+        let mut file = tempfile::tempfile()?;
+        std::io::Write::write_all(&mut file, png)?;
+        file.rewind()?;
+        Ok(file.into())
+    };
+    let vace = of_wan("wan-vace", "WanVACEPipeline")?;
+    let daemon = daemon_of(vace.path().into())?;
+    let client = daemon.client()?;
+    let (alone, _) = made(&client, plain)?;
+    let mut referred = Vec::new();
+    for png in &pictures {
+        let picture = file(png)?;
+        let (frames, _) = made(&client, |clip| {
+            plain(clip);
+            clip.reference_image = Some(picture);
+        })?;
+        assert_eq!(frames.len(), WAN_FRAMES as usize * FRAME_BYTES);
+        referred.push(frames);
+    }
+    assert!(referred[0] != alone && referred[1] != alone && referred[0] != referred[1]);
+
+    let looking = of_wan("wan-clip", "WanImageToVideoPipeline")?;
+    let daemon = daemon_of(looking.path().into())?;
+    let client = daemon.client()?;
+    let first = file(&pictures[0])?;
+    let (frames, done) = made(&client, |clip| {
+        plain(clip);
+        clip.first_image = Some(first);
+    })?;
+    assert_eq!(frames.len(), WAN_FRAMES as usize * FRAME_BYTES);
+    assert_eq!(done.receipt.steps, 4);
     Ok(())
 }
 
@@ -313,7 +481,7 @@ fn another_prompt_counts_from_the_next_shot_on() -> Result<()> {
     work.steering().set_prompt(other)?;
     for steps in [50, STEPS as u64 + 50] {
         step_to(&mut work, steps)?;
-        kill_worker(&watcher)?;
+        kill_worker(&watcher, MODEL)?;
     }
     work.steering().set_prompt("a blue circle turns")?;
     finish(work)?;
