@@ -230,6 +230,23 @@ fn pictures_need_a_model_that_takes_them() {
     };
     let error = GenerationJob::start(&sounding.open(), anew, None).err();
     assert_eq!(field(error), "source");
+    let fine = Folder::of("ltx2");
+    fine.edit("audio_vae_decoder/config.json", |config| {
+        config["sample_rate"] = json!(192_000);
+        config["mel_hop_length"] = json!(1);
+        config["temporal_compression_ratio"] = json!(1);
+    });
+    let long = GenerationRequest {
+        frames: Some(1025),
+        frame_rate: Some(1),
+        ..request("a")
+    };
+    let error = GenerationJob::start(&fine.open(), long, None).err();
+    assert_eq!(
+        field(error),
+        "frames",
+        "two hundred million latents of sound"
+    );
     let shots = GenerationRequest {
         segments: vec![GenerationSegment::new("a"); 2],
         ..request("")

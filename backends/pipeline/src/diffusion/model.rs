@@ -163,8 +163,10 @@ impl GenerationModel {
         for graph in std::iter::once(&denoiser).chain(&low_noise) {
             parts::check_text(&text, connectors, graph)?;
         }
-        check_looks(&layout, &denoiser, looks.as_ref())?;
-        check_given(&layout, &denoiser, encoder.is_some())?;
+        for graph in std::iter::once(&denoiser).chain(&low_noise) {
+            check_looks(&layout, graph, looks.as_ref())?;
+            check_given(&layout, graph, encoder.is_some())?;
+        }
         check_experts(&layout, &denoiser, low_noise.as_ref())?;
         let tokenizer_file = folder.join(TOKENIZER);
         let tokenizer = read_tokenizer(&tokenizer_file)?;

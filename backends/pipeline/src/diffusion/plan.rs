@@ -122,12 +122,12 @@ impl SegmentPlan {
 
     /// Numbers of the sample that the scheduler works on: the clip's, then its sound's.
     pub fn sample_elements(&self) -> usize {
-        self.video_elements() + self.audio_elements
+        self.video_elements().saturating_add(self.audio_elements)
     }
 
     /// Those of them that are left when the segment is done.
     pub fn kept_elements(&self) -> usize {
-        self.geometry.elements() + self.audio_elements
+        self.geometry.elements().saturating_add(self.audio_elements)
     }
 
     /// A sample without what stood in front of the clip.
@@ -323,7 +323,8 @@ impl Planned {
         let geometry = layout.geometry(made, height as usize, width as usize);
         let audio = model.layout.audio.as_ref();
         let audio_elements = audio.map_or(0, |audio| {
-            audio.tokens_for(made, self.public.frame_rate) * audio.token_width()
+            let tokens = audio.tokens_for(made, self.public.frame_rate);
+            tokens.saturating_mul(audio.token_width())
         });
         let mut plan = SegmentPlan {
             prompt: request.segments[index].prompt.clone(),
