@@ -127,14 +127,14 @@ fn requests_are_refused_by_field_before_anything_is_computed() {
             "strength",
             GenerationRequest {
                 strength: Some(0.01),
-                source: Some(vec![picture(8, 8, 0)]),
+                source: Some([picture(8, 8, 0)].into()),
                 ..request("a")
             },
         ),
         (
             "source",
             GenerationRequest {
-                source: Some(Vec::new()),
+                source: Some([].into()),
                 ..request("a")
             },
         ),
@@ -187,7 +187,7 @@ fn pictures_need_a_model_that_takes_them() {
     let error = GenerationJob::start(&model, with_picture(), None).err();
     assert_eq!(field(error), "first_image");
     let frames = GenerationRequest {
-        source: Some(vec![picture(8, 8, 0)]),
+        source: Some([picture(8, 8, 0)].into()),
         frames: Some(9),
         height: Some(16),
         ..request("a")
@@ -225,7 +225,7 @@ fn pictures_need_a_model_that_takes_them() {
     // Sound cannot be made anew with a clip, nor go on where no picture can be held.
     let sounding = Folder::of("ltx2");
     let anew = GenerationRequest {
-        source: Some(vec![picture(32, 32, 0); 9]),
+        source: Some(vec![picture(32, 32, 0); 9].into()),
         ..request("a")
     };
     let error = GenerationJob::start(&sounding.open(), anew, None).err();

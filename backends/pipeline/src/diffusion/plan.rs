@@ -397,7 +397,7 @@ impl Planned {
             &request.reference,
         ];
         let pictures = pictures.into_iter().flatten();
-        let pictures = pictures.chain(request.source.iter().flatten());
+        let pictures = pictures.chain(request.source.iter().flat_map(|it| it.iter()));
         let pictures: u64 = pictures.map(|picture| picture.rgb8.len() as u64).sum();
         let planes = planes.max().unwrap_or(0).saturating_mul(copies);
         // A control has latents of what is given, of what is not, and masks.

@@ -3,6 +3,7 @@
 use super::scheduler::SchedulerKind;
 use crate::clip::Rgb;
 use mote_api::Digest;
+use std::sync::Arc;
 
 /// Segments of a clip.
 pub const SEGMENTS_MAX: usize = 16;
@@ -36,8 +37,8 @@ pub struct GenerationRequest {
     pub last_image: Option<Rgb>,
     /// What it is to resemble without showing it.
     pub reference: Option<Rgb>,
-    /// A clip to be made anew.
-    pub source: Option<Vec<Rgb>>,
+    /// A clip to be made anew; clones of the request share it.
+    pub source: Option<Arc<[Rgb]>>,
     /// How much of it: 0 (nothing) to 1 (all of it).
     pub strength: Option<f32>,
 }

@@ -89,7 +89,7 @@ impl GenerateClipJob {
             first_image: image(clip.first_image, "first_image")?,
             last_image: image(clip.last_image, "last_image")?,
             reference: image(clip.reference_image, "reference_image")?,
-            source,
+            source: source.map(Arc::from),
             strength: clip.strength,
         };
         let media_decode = began.elapsed();

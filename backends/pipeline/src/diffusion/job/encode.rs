@@ -8,6 +8,7 @@ use crate::diffusion::plan::{SegmentPlan, Start};
 use crate::diffusion::segment::{Pictures, Segment};
 use crate::diffusion::{latents, parts, pixels};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What is to be encoded, by one graph each.
 #[derive(Clone, Copy)]
@@ -101,9 +102,9 @@ impl GenerationJob {
                 pictures.last = Some(self.latents_of(&plan, &last, 1)?);
             }
             Encode::Clip => {
-                let repeated = self.last_frame.clone().map(|frame| vec![frame]);
+                let repeated = self.last_frame.clone().map(|frame| Arc::from([frame]));
                 let source = repeated.or_else(|| self.request.source.clone());
-                let source = source.unwrap_or_default();
+                let source: Arc<[Rgb]> = source.unwrap_or_default();
                 pictures.clip = Some(self.latents_of(&plan, &source, frames)?);
             }
             Encode::Condition => pictures.condition = Some(self.condition(&plan)?),
