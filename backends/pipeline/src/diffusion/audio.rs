@@ -1,7 +1,7 @@
 //! Sound beside a clip, as LTX-2 makes it: its latents, where they are in time, and the samples that
 //! belong to each frame.
 
-use super::layout::{completed_statistics, first_of, malformed, read_json};
+use super::layout::{first_of, malformed, read_json, statistics};
 use crate::PipelineError;
 use serde::Deserialize;
 use std::path::Path;
@@ -107,7 +107,7 @@ impl AudioLayout {
             && compressions
                 .iter()
                 .all(|it| (1..=COMPRESSION_MAX).contains(it))
-            && (1..=CHANNELS_MAX).contains(&bins)
+            && (1..=CHANNELS_MAX).contains(&vae.latent_channels.saturating_mul(bins))
             && (1..=SAMPLE_RATE_MAX).contains(&vae.sample_rate)
             && (1..=HOP_MAX).contains(&vae.mel_hop_length);
         if !is_sound {
@@ -123,9 +123,8 @@ impl AudioLayout {
             );
             return Err(malformed(&vocoder_file, why));
         }
-        let statistics = [vae.latents_mean, vae.latents_std].map(Option::unwrap_or_default);
-        let width = vae.latent_channels * bins;
-        let [mean, std] = completed_statistics(statistics, width, &file)?;
+        let said = [vae.latents_mean, vae.latents_std];
+        let [mean, std] = statistics(said, vae.latent_channels * bins, &file)?;
         Ok(Self {
             channels: vae.latent_channels,
             bins,
@@ -144,12 +143,35 @@ impl AudioLayout {
         self.channels * self.bins
     }
 
-    /// Latents along time, which are tokens, of the sound of so many frames.
+    /// Latents along time, which are tokens, of the sound of so many frames, as diffusers counts them: the wave may
+    /// end a little before the frames do.
     pub fn tokens_for(&self, frames: usize, frame_rate: u32) -> usize {
+        let per_token = self.columns_per_latent as f64;
+        let tokens = self.columns_for(frames, frame_rate) / per_token;
+        (tokens.round_ties_even() as usize).max(1)
+    }
+
+    /// As many or more, so that the wave is as long as the frames: another segment's goes on from there.
+    pub fn tokens_covering(&self, frames: usize, frame_rate: u32) -> usize {
+        let after_first = self.columns_for(frames, frame_rate) - CAUSAL_OFFSET as f64;
+        let tokens = (after_first / self.columns_per_latent as f64)
+            .ceil()
+            .max(0.0) as usize;
+        tokens
+            .saturating_add(1)
+            .max(self.tokens_for(frames, frame_rate))
+    }
+
+    fn columns_for(&self, frames: usize, frame_rate: u32) -> f64 {
         let seconds = frames as f64 / f64::from(frame_rate);
-        let per_second =
-            f64::from(self.source_rate) / self.hop as f64 / self.columns_per_latent as f64;
-        ((seconds * per_second).round_ties_even() as usize).max(1)
+        seconds * f64::from(self.source_rate) / self.hop as f64
+    }
+
+    /// Samples of each channel that so many tokens become.
+    pub fn samples_of(&self, tokens: usize) -> f64 {
+        let columns = (tokens.max(1) - 1) * self.columns_per_latent + CAUSAL_OFFSET;
+        let seconds = columns as f64 * self.hop as f64 / f64::from(self.source_rate);
+        seconds * f64::from(self.sample_rate)
     }
 
     /// When each token begins and ends, in seconds: `[1, tokens, 2]`.
@@ -249,11 +271,13 @@ impl Sound {
         cut
     }
 
-    /// Samples `range` of the clip, to be mixed with the segment after.
+    /// Those of samples `range` of the clip that there are, to be mixed with the segment after.
     pub fn tail(&self, range: std::ops::Range<u64>) -> Self {
+        let length = self.samples.len() / self.channels.max(1);
+        let end = range.end.min(self.start + length as u64);
         Self {
             start: range.start,
-            samples: self.cut(range, None),
+            samples: self.cut(range.start..end.max(range.start), None),
             channels: self.channels,
         }
     }
@@ -314,6 +338,16 @@ mod tests {
                 "{frames} at {rate}"
             );
         }
+        // 121 frames at 24 are 504.17 columns: 126 tokens are 501, 127 are 505.
+        assert_eq!(layout.tokens_covering(121, 24), 127);
+        assert_eq!(layout.samples_of(127), 505.0 * 240.0);
+        for (frames, rate) in [(1, 240), (9, 25), (121, 24), (257, 30), (1025, 1)] {
+            let tokens = layout.tokens_covering(frames, rate);
+            let wanted = layout.sample_of(frames as u64, rate) as f64;
+            let (have, less) = (layout.samples_of(tokens), layout.samples_of(tokens - 1));
+            assert!(have + 1.0 >= wanted, "{frames} at {rate}");
+            assert!(tokens == layout.tokens_for(frames, rate) || less < wanted);
+        }
         let want = [0.0, 0.01, 0.01, 0.05, 0.05, 0.09];
         for (have, want) in layout.coordinates(3).iter().zip(want) {
             assert!((have - want).abs() < 1e-6, "{have} {want}");
@@ -343,6 +377,12 @@ mod tests {
         let second = Sound::of_wave(&[0.0; 6], 2, 2);
         assert_eq!(second.cut(2..4, Some(&first)), [0.75, 0.75, 0.25, 0.25]);
         assert_eq!(second.cut(1..6, None), [0.0; 10]);
+        // One that ends early is gone by its end, and not by that of the frame.
+        let short = Sound::of_wave(&[1.0; 4], 1, 0).tail(2..6);
+        let next = Sound::of_wave(&[0.0; 4], 1, 2);
+        assert_eq!(next.cut(2..6, Some(&short)), [0.75, 0.25, 0.0, 0.0]);
+        let ended = Sound::of_wave(&[1.0; 2], 1, 0).tail(2..6);
+        assert!(ended.samples.is_empty());
         let loud = Sound::of_wave(&[f32::NAN, f32::INFINITY, -7.0, 0.5], 1, 0);
         assert_eq!(loud.cut(0..4, None), [0.0, 1.0, -1.0, 0.5]);
         let left_right = Sound::of_wave(&[0.5, 1.0, -0.5, -1.0], 2, 5);

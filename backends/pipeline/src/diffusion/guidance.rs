@@ -31,10 +31,13 @@ impl Guidance {
     /// of all values of one sample. A guided output whose values are all the same has no spread
     /// to rescale and is left alone.
     pub fn combine(self, conditional: &mut [f32], unconditional: &[f32]) {
-        debug_assert_eq!(conditional.len(), unconditional.len());
-        if !self.needs_unconditional() {
-            return;
+        if self.needs_unconditional() {
+            self.mix(conditional, unconditional);
         }
+    }
+
+    fn mix(self, conditional: &mut [f32], unconditional: &[f32]) {
+        debug_assert_eq!(conditional.len(), unconditional.len());
         let wanted = (self.rescale > 0.0).then(|| deviation(conditional));
         for (value, &without) in conditional.iter_mut().zip(unconditional) {
             *value = without + self.scale * (*value - without);
@@ -53,15 +56,19 @@ impl Guidance {
 
 impl Guidance {
     /// As [`Self::combine`], where the denoiser gives the velocity of a flow and its spread is that of the clean
-    /// `sample` that it stands for at noise level `sigma`, as diffusers' LTX-2 has it.
+    /// `sample` that it stands for at noise level `sigma`, as diffusers' LTX-2 has it. There, a scale below 1 counts
+    /// where the other of clip and sound has the output without the prompt computed anyway.
     pub fn combine_flow(
         self,
         conditional: &mut [f32],
         unconditional: &[f32],
         (sample, sigma): (&[f32], f64),
     ) {
+        if self.scale == 1.0 {
+            return;
+        }
         if self.rescale == 0.0 || sigma == 0.0 {
-            return self.combine(conditional, unconditional);
+            return self.mix(conditional, unconditional);
         }
         let clean = |velocity: &[f32]| -> Vec<f32> {
             let pairs = velocity.iter().zip(sample);
@@ -70,7 +77,7 @@ impl Guidance {
                 .collect()
         };
         let mut guided = clean(conditional);
-        self.combine(&mut guided, &clean(unconditional));
+        self.mix(&mut guided, &clean(unconditional));
         for ((velocity, &clean), &noisy) in conditional.iter_mut().zip(&guided).zip(sample) {
             *velocity = ((f64::from(noisy) - f64::from(clean)) / sigma) as f32;
         }

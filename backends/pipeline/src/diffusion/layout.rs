@@ -169,26 +169,36 @@ impl Layout {
             patch: denoiser.patch(class),
             denoiser_channels: denoiser.in_channels,
             looks_at_two: denoiser.pos_embed_seq_len.is_some(),
-            mean: vae.latents_mean.unwrap_or_default(),
-            std: vae.latents_std.unwrap_or_default(),
+            mean: Vec::new(),
+            std: Vec::new(),
             scaling: vae.scaling_factor.unwrap_or(1.0),
             audio: class
                 .is_ltx2()
                 .then(|| AudioLayout::read(folder))
                 .transpose()?,
         };
-        layout.completed(&vae_file)
+        layout.completed([vae.latents_mean, vae.latents_std], &vae_file)
     }
 
     /// With means and deviations for each channel, if the sizes make sense.
-    fn completed(mut self, vae_file: &Path) -> Result<Self, PipelineError> {
+    fn completed(
+        mut self,
+        mut said: [Option<Vec<f32>>; 2],
+        vae_file: &Path,
+    ) -> Result<Self, PipelineError> {
         let channels = self.channels;
         if !(1..=CHANNELS_MAX).contains(&channels) {
             let why = format!("{channels} latent channels are not 1 to {CHANNELS_MAX}");
             return Err(malformed(vae_file, why));
         }
-        let said = [&mut self.mean, &mut self.std].map(std::mem::take);
-        [self.mean, self.std] = completed_statistics(said, channels, vae_file)?;
+        if !self.class.is_ltx() {
+            // Wan's have none where the latents are as they come.
+            let neutral = [0.0, 1.0].map(|value| vec![value; channels]);
+            for (said, neutral) in said.iter_mut().zip(neutral) {
+                said.get_or_insert(neutral);
+            }
+        }
+        [self.mean, self.std] = statistics(said, channels, vae_file)?;
         let sizes = [self.frames_per_latent, self.pixels_per_latent];
         let sizes_fit = sizes
             .iter()
@@ -351,20 +361,21 @@ impl DenoiserConfig {
     }
 }
 
-/// Means and deviations of latents; 0 and 1 where a config says nothing.
+/// Means and deviations of latents.
 ///
 /// # Errors
-/// When there are not `count` of each, or a deviation is 0.
-pub(super) fn completed_statistics(
-    [mut mean, mut std]: [Vec<f32>; 2],
+/// When there are not `count` of each, or a deviation is 0. diffusers keeps those of LTX with the weights, not in
+/// `config.json`: without them everything would be computed, and wrong.
+pub(super) fn statistics(
+    said: [Option<Vec<f32>>; 2],
     count: usize,
     file: &Path,
 ) -> Result<[Vec<f32>; 2], PipelineError> {
-    for (values, neutral) in [(&mut mean, 0.0), (&mut std, 1.0)] {
-        if values.is_empty() {
-            values.resize(count, neutral);
-        }
-    }
+    let [Some(mean), Some(std)] = said else {
+        let why = "has no latents_mean and latents_std; diffusers keeps them with the weights, from where an export has \
+                   to write them here (as tests/models/diffusion/export.py does)";
+        return Err(malformed(file, why));
+    };
     let fits = |values: &[f32]| values.len() == count && values.iter().all(|v| v.is_finite());
     if !fits(&mean) || !fits(&std) || std.contains(&0.0) {
         let why = format!("latents_mean and latents_std are not {count} numbers each");

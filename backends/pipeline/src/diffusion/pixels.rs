@@ -89,8 +89,9 @@ pub(super) fn to_canvas(picture: &Rgb, (height, width): (usize, usize)) -> Vec<f
     let scale = (height as f64 / from_height).min(width as f64 / from_width);
     let side = |from: f64, most: usize| ((from * scale) as usize).clamp(1, most);
     let inner = [side(from_height, height), side(from_width, width)];
-    let scales = [inner[0] as f64 / from_height, inner[1] as f64 / from_width];
-    let pixels = resample(picture, inner, scales, Kernel::Triangle);
+    let from = [from_height, from_width];
+    let axes = [0, 1].map(|axis| Axis::scaled(inner[axis], inner[axis] as f64 / from[axis]));
+    let pixels = resample(picture, axes, Kernel::Triangle);
     let (top, left) = ((height - inner[0]) / 2, (width - inner[1]) / 2);
     let mut planes = vec![1.0; CHANNELS * height * width];
     for (row, line) in pixels.chunks_exact(inner[1] * CHANNELS).enumerate() {
@@ -108,7 +109,41 @@ pub(super) fn to_canvas(picture: &Rgb, (height, width): (usize, usize)) -> Vec<f
 fn cover(picture: &Rgb, height: usize, width: usize) -> Vec<u8> {
     let (from_height, from_width) = (picture.height as f64, picture.width as f64);
     let scale = (height as f64 / from_height).max(width as f64 / from_width);
-    resample(picture, [height, width], [scale; 2], Kernel::Triangle)
+    let axes = [(height, from_height), (width, from_width)].map(|(to, from)| Axis {
+        offset: (from * scale - to as f64) / 2.0,
+        ..Axis::scaled(to, scale)
+    });
+    resample(picture, axes, Kernel::Triangle)
+}
+
+/// What becomes of a picture along one axis.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Axis {
+    /// Places that are made.
+    to: usize,
+    /// How far the picture is scaled.
+    scale: f64,
+    /// The first place that is made, of the scaled picture.
+    offset: f64,
+}
+
+impl Axis {
+    /// All of it, from the first place.
+    pub fn scaled(to: usize, scale: f64) -> Self {
+        Self {
+            to,
+            scale,
+            offset: 0.0,
+        }
+    }
+
+    /// The middle, rounded down to a whole place.
+    pub fn middle(to: usize, scaled: f64, from: usize) -> Self {
+        Self {
+            offset: ((scaled - to as f64) / 2.0).floor(),
+            ..Self::scaled(to, scaled / from as f64)
+        }
+    }
 }
 
 /// What a place is made of.
@@ -141,15 +176,11 @@ impl Kernel {
     }
 }
 
-/// The middle `[height, width]` of a picture that is scaled so far along each.
-pub(super) fn resample(
-    picture: &Rgb,
-    [height, width]: [usize; 2],
-    [down, across]: [f64; 2],
-    kernel: Kernel,
-) -> Vec<u8> {
-    let columns = weights(picture.width, width, across, kernel);
-    let rows = weights(picture.height, height, down, kernel);
+/// A picture scaled and cut along both axes.
+pub(super) fn resample(picture: &Rgb, [down, across]: [Axis; 2], kernel: Kernel) -> Vec<u8> {
+    let (height, width) = (down.to, across.to);
+    let columns = weights(picture.width, across, kernel);
+    let rows = weights(picture.height, down, kernel);
     let mut made = Vec::with_capacity(height * width * CHANNELS);
     // A row of the picture at a time: it may be all height.
     let mut narrow = vec![0f32; width * CHANNELS];
@@ -185,14 +216,13 @@ fn narrow_row(line: &[u8], columns: &[(usize, Vec<f32>)], narrow: &mut [f32]) {
     }
 }
 
-/// For each of `to` places the first of those of `from` places that it is made of, and the share of
-/// each: the kernel, as wide as a place is of the coarser of both.
-fn weights(from: usize, to: usize, scale: f64, kernel: Kernel) -> Vec<(usize, Vec<f32>)> {
-    let wide = (1.0 / scale).max(1.0);
+/// For each place that is made the first of those of `from` places that it is made of, and the share of each:
+/// the kernel, as wide as a place is of the coarser of both.
+fn weights(from: usize, axis: Axis, kernel: Kernel) -> Vec<(usize, Vec<f32>)> {
+    let wide = (1.0 / axis.scale).max(1.0);
     let reach = wide * kernel.reach();
-    let middle = from as f64 / 2.0;
     let place = |index: usize| {
-        let centre = (index as f64 + 0.5 - to as f64 / 2.0) / scale + middle;
+        let centre = (index as f64 + axis.offset + 0.5) / axis.scale;
         let first = (centre - reach).floor().clamp(0.0, from as f64 - 1.0) as usize;
         let last = (centre + reach).ceil().clamp(1.0, from as f64) as usize;
         let share = |at: usize| kernel.share((at as f64 + 0.5 - centre) / wide);
@@ -200,7 +230,7 @@ fn weights(from: usize, to: usize, scale: f64, kernel: Kernel) -> Vec<(usize, Ve
         let sum: f64 = shares.iter().sum();
         (first, shares.iter().map(|s| (s / sum) as f32).collect())
     };
-    (0..to).map(place).collect()
+    (0..axis.to).map(place).collect()
 }
 
 #[cfg(test)]
@@ -288,8 +318,12 @@ mod tests {
             [0, 1, 2].map(|c| (x * 53 + y * 37 + c * 91) as u8)
         });
         for (size, want) in PILLOWS {
-            let scales = [size[0] as f64 / 4.0, size[1] as f64 / 5.0];
-            let have = resample(&of, size, scales, Kernel::CatmullRom);
+            let [height, width] = size;
+            let axes = [
+                Axis::scaled(height, height as f64 / 4.0),
+                Axis::scaled(width, width as f64 / 5.0),
+            ];
+            let have = resample(&of, axes, Kernel::CatmullRom);
             assert_eq!(have.len(), want.len());
             // Pillow computes with whole numbers, and rounds some of what is in the middle otherwise.
             let differences = have.iter().zip(want).filter(|(have, want)| have != want);

@@ -1,7 +1,7 @@
 //! Pictures as an encoder of its own takes them (CLIP): how they are scaled, cut and normed.
 
 use super::layout::{malformed, read_json};
-use super::pixels::{Kernel, resample};
+use super::pixels::{Axis, Kernel, resample};
 use crate::PipelineError;
 use crate::clip::Rgb;
 use serde::Deserialize;
@@ -164,14 +164,17 @@ impl ImageProcessor {
 
     /// `[3, height, width]` of a picture, as the encoder takes it.
     pub fn pixels(&self, picture: &Rgb) -> Vec<f32> {
-        let of_picture = [picture.height as f64, picture.width as f64];
-        let scales = match self.scaled {
-            Scaled::ShortestEdge(edge) => [edge as f64 / of_picture[0].min(of_picture[1]); 2],
-            Scaled::Exactly([height, width]) => {
-                [height as f64 / of_picture[0], width as f64 / of_picture[1]]
+        let from = [picture.height, picture.width];
+        let shortest = from[0].min(from[1]);
+        let scaled = match self.scaled {
+            // Rounded down, as transformers does.
+            Scaled::ShortestEdge(edge) => {
+                from.map(|side| (edge as f64 * side as f64 / shortest as f64).floor())
             }
+            Scaled::Exactly(size) => size.map(|side| side as f64),
         };
-        let bytes = resample(picture, self.crop, scales, self.kernel);
+        let axes = [0, 1].map(|axis| Axis::middle(self.crop[axis], scaled[axis], from[axis]));
+        let bytes = resample(picture, axes, self.kernel);
         let mut planes = Vec::with_capacity(bytes.len());
         for c in 0..CHANNELS {
             let values = bytes.iter().skip(c).step_by(CHANNELS);
@@ -210,6 +213,28 @@ mod tests {
             let why = of(json).expect_err(json);
             assert!(why.contains(field), "{json}: {why}");
         }
+    }
+
+    const CUT: [f32; 27] = [
+        90.0, 182.0, 141.0, 141.0, 209.0, 105.0, 192.0, 86.0, 69.0, 195.0, 178.0, 72.0, 159.0,
+        55.0, 123.0, 123.0, 82.0, 182.0, 96.0, 81.0, 177.0, 55.0, 147.0, 167.0, 114.0, 203.0,
+        148.0,
+    ];
+
+    /// What `CLIPImageProcessor` of transformers 5.24 gives with Pillow, of a picture of 7x4.
+    #[test]
+    fn pictures_are_cut_as_clip_cuts_them() {
+        let json = r#"{"size": {"shortest_edge": 3}, "crop_size": {"height": 3, "width": 3},
+            "do_normalize": false, "do_rescale": false}"#;
+        let rgb8 =
+            (0..28).flat_map(|at| [0, 1, 2].map(|c| (at % 7 * 53 + at / 7 * 37 + c * 91) as u8));
+        let picture = Rgb {
+            width: 7,
+            height: 4,
+            rgb8: rgb8.collect(),
+        };
+        let have = of(json).expect("it is served").pixels(&picture);
+        assert_eq!(have, CUT);
     }
 
     #[test]
