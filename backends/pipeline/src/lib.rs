@@ -39,11 +39,12 @@ pub use clip::{
     RestorationOptions, Restorer, Rgb, RgbFrame, WindowStep, read_labels,
 };
 pub use diffusion::{
-    AudioChunk, AudioPlan, CHECKPOINT_BYTES_MAX, CLIP_FRAMES_MAX, CLIP_PROMPT_BYTES_MAX,
-    CLIP_SIDE_MAX, CONFIG_BYTES_MAX, GenerationDefaults, GenerationJob, GenerationModel,
-    GenerationPlan, GenerationRequest, GenerationSegment, GenerationStep, Guidance, ImageUse,
-    LATENT_BYTES_MAX, SEGMENT_PIXELS_MAX, SEGMENTS_MAX, STEPS_MAX, Scheduler, SchedulerConfig,
-    SchedulerError, SchedulerKind, TRAIN_TIMESTEPS_MAX, Timing, flow_sigmas, gaussian,
+    AUDIO_CHANNELS_MAX, AUDIO_SAMPLE_RATE_MAX, AudioChunk, AudioPlan, CHECKPOINT_BYTES_MAX,
+    CLIP_FRAMES_MAX, CLIP_PROMPT_BYTES_MAX, CLIP_SIDE_MAX, CONFIG_BYTES_MAX, GenerationDefaults,
+    GenerationJob, GenerationModel, GenerationPlan, GenerationRequest, GenerationSegment,
+    GenerationStep, Guidance, ImageUse, LATENT_BYTES_MAX, SEGMENT_PIXELS_MAX, SEGMENTS_MAX,
+    STEPS_MAX, Scheduler, SchedulerConfig, SchedulerError, SchedulerKind, TRAIN_TIMESTEPS_MAX,
+    Timing, flow_sigmas, gaussian,
 };
 pub use embed::{
     EmbeddingJob, EmbeddingKind, EmbeddingModel, EmbeddingRequest, EmbeddingStats, EmbeddingStep,

@@ -370,13 +370,18 @@ fn pictures_are_looked_at_and_resembled() -> Result<()> {
     let looking = of_wan("wan-clip", "WanImageToVideoPipeline")?;
     let daemon = daemon_of(looking.path().into())?;
     let client = daemon.client()?;
-    let first = file(&pictures[0])?;
-    let (frames, done) = made(&client, |clip| {
-        plain(clip);
-        clip.first_image = Some(first);
-    })?;
-    assert_eq!(frames.len(), WAN_FRAMES as usize * FRAME_BYTES);
-    assert_eq!(done.receipt.steps, 4);
+    let mut looked = Vec::new();
+    for png in &pictures {
+        let first = file(png)?;
+        let (frames, done) = made(&client, |clip| {
+            plain(clip);
+            clip.first_image = Some(first);
+        })?;
+        assert_eq!(frames.len(), WAN_FRAMES as usize * FRAME_BYTES);
+        assert_eq!(done.receipt.steps, 4);
+        looked.push(frames);
+    }
+    assert!(looked[0] != looked[1]);
     Ok(())
 }
 

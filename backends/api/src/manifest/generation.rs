@@ -63,10 +63,13 @@ pub struct GenerationSpec {
     /// The same for the expert of low noise; as `guidance` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance_low: Option<f32>,
-    /// The same for sound; as `guidance` when absent.
+    /// The same for sound; as `guidance` when absent, and 7 when that is absent, too. Of LTX-2's guidance there is
+    /// the classifier-free kind alone: what diffusers adds for models that were not distilled, by perturbed blocks
+    /// and isolated modalities, is not served, so that these follow their prompts less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance_audio: Option<f32>,
-    /// How far the spread of what guidance gives is brought back: not at all at 0, wholly at 1.
+    /// How far the spread of what guidance gives is brought back: not at all at 0, wholly at 1; 0.7 for LTX-2 and
+    /// 0 for others when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance_rescale: Option<f32>,
     /// What the clip shall not be like, when the request does not say.

@@ -7,6 +7,7 @@ use mote_pipeline::{
 };
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn start(model: &Arc<GenerationModel>, request: GenerationRequest) -> GenerationJob {
     GenerationJob::start(model, request, None).expect("it starts")
@@ -248,21 +249,108 @@ fn sound_is_as_long_as_the_clip_and_goes_over_at_seams() {
     let (steps, frames, sound) = finish_with_sound(&mut job);
     assert_eq!((frames.len(), sound.len()), (16, 10240));
     // The sound of a frame that two segments share comes when the second of them is decoded.
-    assert_eq!(steps, "eeddfafafafafeeddafafafafafafafeddafafafafa");
-    let first = GenerationRequest {
-        segments: asked().segments[..1].to_vec(),
-        ..asked()
-    };
-    let (_, alone) = whole(&model, first);
+    assert_eq!(steps, "eeddvvfafafafafeeddvvafafafafafafafeddvvafafafafa");
+    let mut other = asked();
+    other.segments[1].prompt = "a green triangle grows".into();
+    let (_, other) = whole(&model, other);
     // 320 samples of two channels a frame: four frames are the first segment's alone.
     let (own, shared) = (4 * 640, 5 * 640);
-    assert!(sound[..own] == alone[..own]);
-    assert!(sound[own..shared] != alone[own..shared]);
-    let step = |at: usize| (sound[at] - alone[at]).abs();
+    assert!(sound[..own] == other[..own]);
+    assert!(sound[own..shared] != other[own..shared]);
+    let step = |at: usize| (sound[at] - other[at]).abs();
     assert!(
         step(own) < 0.02 && step(own + 1) < 0.02,
         "it begins as the first"
     );
+}
+
+#[test]
+fn sound_reaches_to_the_seam_where_no_frame_is_to_spare() {
+    let model = Folder::of("ltx2").open();
+    let shots = |count: usize| GenerationRequest {
+        segments: vec![GenerationSegment::new("a red square"); count],
+        frame_rate: Some(50),
+        ..request("")
+    };
+    // 9 frames are 1440 samples, of which those of the last frame go over into the second shot's.
+    let (_, two) = whole(&model, shots(2));
+    let loud = |at: std::ops::Range<usize>| {
+        let numbers = &two[2 * at.start..2 * at.end];
+        numbers.iter().any(|it| it.abs() > 0.02)
+    };
+    for from in (1000..1500).step_by(20) {
+        assert!(loud(from..from + 20), "silence at sample {from}");
+    }
+    // One shot alone ends as diffusers' does: 33 of 36 columns of the spectrogram.
+    let alone = GenerationRequest {
+        frame_rate: Some(25),
+        ..shots(1)
+    };
+    let (_, one) = whole(&model, alone);
+    assert!(one[2 * 2640..].iter().all(|it| *it == 0.0) && one[2 * 2639] != 0.0);
+}
+
+/// Stops a job at any time from another thread until it was stopped often, and has it go on.
+fn cancelled_anywhere(model: &Arc<GenerationModel>, request: &GenerationRequest) {
+    const CANCELS: usize = 60;
+    let (frames, sound) = whole(model, request.clone());
+    let mut job = start(model, request.clone());
+    let canceller = job.canceller();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let stopper = std::thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || {
+            let mut seed = 0x9e37_79b9_u64;
+            while !is_over.load(Ordering::Acquire) {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                std::thread::sleep(std::time::Duration::from_micros((seed >> 33) % 700));
+                canceller.cancel();
+            }
+        }
+    });
+    let (mut made, mut heard, mut cancelled) = (Vec::new(), Vec::new(), 0);
+    loop {
+        match job.step() {
+            Err(PipelineError::Cancelled) => {
+                cancelled += 1;
+                is_over.fetch_or(cancelled >= CANCELS, Ordering::AcqRel);
+            }
+            Ok(GenerationStep::Frame(frame)) => made.push(frame),
+            Ok(GenerationStep::Audio(chunk)) => heard.extend(chunk.samples),
+            Ok(GenerationStep::Ended) => break,
+            Ok(_) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    is_over.store(true, Ordering::Release);
+    stopper.join().expect("it ends");
+    eprintln!("stopped {cancelled} times");
+    assert!(cancelled > 5 && made == frames && heard == sound);
+}
+
+#[test]
+fn whatever_is_stopped_in_the_middle_is_done_again() {
+    cancelled_anywhere(&Folder::of("ltx2").open(), &three_segments());
+    let small = GenerationRequest {
+        height: Some(16),
+        frames: Some(5),
+        first_image: Some(picture(32, 16, 0)),
+        last_image: Some(picture(32, 16, 1)),
+        ..request("a red square")
+    };
+    let pair = Folder::of("wan");
+    pair.overlay("wan-clip-pair")
+        .with_class("WanImageToVideoPipeline");
+    pair.remove("transformer_2");
+    pair.edit("model_index.json", |index| {
+        index["boundary_ratio"] = json!(null)
+    });
+    cancelled_anywhere(&pair.open(), &small);
+    let referred = GenerationRequest {
+        reference: Some(picture(32, 16, 2)),
+        ..small
+    };
+    cancelled_anywhere(&vace(), &referred);
 }
 
 #[test]

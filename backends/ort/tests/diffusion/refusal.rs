@@ -2,7 +2,8 @@
 
 use crate::support::{Folder, picture, request};
 use mote_pipeline::{
-    GenerationJob, GenerationRequest, GenerationSegment, PipelineError, Rgb, SchedulerKind,
+    GenerationJob, GenerationRequest, GenerationSegment, GenerationStep, PipelineError, Rgb,
+    SchedulerKind,
 };
 use serde_json::json;
 
@@ -230,6 +231,32 @@ fn pictures_need_a_model_that_takes_them() {
     };
     let error = GenerationJob::start(&sounding.open(), anew, None).err();
     assert_eq!(field(error), "source");
+    let vace = Folder::of("wan");
+    vace.overlay("wan-vace").with_class("WanVACEPipeline");
+    vace.remove("transformer_2");
+    vace.edit("model_index.json", |it| it["boundary_ratio"] = json!(null));
+    let anew = GenerationRequest {
+        source: Some(vec![picture(32, 16, 0); 5].into()),
+        height: Some(16),
+        frames: Some(5),
+        ..request("a")
+    };
+    let error = GenerationJob::start(&vace.open(), anew, None).err();
+    assert_eq!(field(error), "source");
+    // A vocoder of another rate than its config says would be heard as another pitch.
+    let faster = Folder::of("ltx2");
+    faster.edit("vocoder/config.json", |config| {
+        config["output_sampling_rate"] = json!(16_000)
+    });
+    let mut job = GenerationJob::start(&faster.open(), request("a"), None).expect("it starts");
+    let error = loop {
+        match job.step() {
+            Ok(GenerationStep::Ended) => panic!("it was made"),
+            Ok(_) => {}
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("waveform"), "{error}");
     let fine = Folder::of("ltx2");
     fine.edit("audio_vae_decoder/config.json", |config| {
         config["sample_rate"] = json!(192_000);
@@ -296,11 +323,24 @@ fn parts_that_do_not_fit_are_refused_by_name() {
     assert!(message.contains("latents_mean"), "{message}");
     let channels = |config: &mut serde_json::Value| {
         config["latent_channels"] = json!(16);
-        config["latents_mean"] = json!(null);
-        config["latents_std"] = json!(null);
+        config["latents_mean"] = json!(vec![0.0; 16]);
+        config["latents_std"] = json!(vec![1.0; 16]);
     };
     let message = refusal(folder().edit("vae_decoder/config.json", channels));
     assert!(message.contains("latent_sample"), "{message}");
+    // diffusers keeps them elsewhere, and without them all would be computed, and wrong.
+    let nothing = |config: &mut serde_json::Value| config["latents_std"] = json!(null);
+    for (model, file) in [
+        ("ltx", "vae_decoder/config.json"),
+        ("ltx2", "vae_decoder/config.json"),
+        ("ltx2", "audio_vae_decoder/config.json"),
+    ] {
+        let message = refusal(Folder::of(model).edit(file, nothing));
+        assert!(
+            message.contains("latents_std") && message.contains("export"),
+            "{message}"
+        );
+    }
     let zero = |config: &mut serde_json::Value| config["spatial_compression_ratio"] = json!(0);
     assert!(refusal(folder().edit("vae_decoder/config.json", zero)).contains("malformed"));
     let unknown = |config: &mut serde_json::Value| config["no_such_option"] = json!(1);
@@ -383,6 +423,11 @@ fn parts_that_do_not_fit_are_refused_by_name() {
     let two = |config: &mut serde_json::Value| config["pos_embed_seq_len"] = json!(10);
     let message = refusal(looking("wan-clip").edit("transformer/config.json", two));
     assert!(message.contains("encoder_hidden_states_image"), "{message}");
+    // An encoder of pictures, and a denoiser that does not look at any.
+    let idle = looking("wan-clip");
+    idle.overlay("wan-vace").with_class("WanVACEPipeline");
+    let message = refusal(&idle);
+    assert!(message.contains("image_encoder"), "{message}");
     let vace = looking("wan-vace");
     assert!(refusal(&vace).contains("WanVACEPipeline"));
     let message = refusal(vace.with_class("WanVACEPipeline").remove("vae_encoder"));

@@ -172,6 +172,7 @@ pub fn finish_with_sound(job: &mut GenerationJob) -> (String, Vec<Rgb>, Vec<f32>
         match job.step().expect("it computes") {
             GenerationStep::Encoded => steps.push('e'),
             GenerationStep::Denoised { .. } => steps.push('d'),
+            GenerationStep::Decoded => steps.push('v'),
             GenerationStep::Frame(frame) => {
                 steps.push('f');
                 frames.push(frame);

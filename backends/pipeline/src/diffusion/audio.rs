@@ -14,9 +14,9 @@ pub(super) const VOCODER: &str = "vocoder";
 /// Channels of latents, and bins of a spectrogram, at most.
 const CHANNELS_MAX: usize = 4096;
 /// Samples per second at most, of spectrograms' sources and of waves.
-const SAMPLE_RATE_MAX: u32 = 192_000;
+pub const AUDIO_SAMPLE_RATE_MAX: u32 = 192_000;
 /// Channels of a wave at most.
-const WAVE_CHANNELS_MAX: usize = 8;
+pub const AUDIO_CHANNELS_MAX: u16 = 8;
 /// Columns or bins of a spectrogram that one latent stands for, at most, and samples between columns.
 const COMPRESSION_MAX: usize = 256;
 const HOP_MAX: usize = 1 << 16;
@@ -108,14 +108,14 @@ impl AudioLayout {
                 .iter()
                 .all(|it| (1..=COMPRESSION_MAX).contains(it))
             && (1..=CHANNELS_MAX).contains(&vae.latent_channels.saturating_mul(bins))
-            && (1..=SAMPLE_RATE_MAX).contains(&vae.sample_rate)
+            && (1..=AUDIO_SAMPLE_RATE_MAX).contains(&vae.sample_rate)
             && (1..=HOP_MAX).contains(&vae.mel_hop_length);
         if !is_sound {
             let why = "a rate, ratio or number of channels is zero or absurd";
             return Err(malformed(&file, why));
         }
-        if !(1..=SAMPLE_RATE_MAX).contains(&vocoder.output_sampling_rate)
-            || !(1..=WAVE_CHANNELS_MAX).contains(&usize::from(vocoder.out_channels))
+        if !(1..=AUDIO_SAMPLE_RATE_MAX).contains(&vocoder.output_sampling_rate)
+            || !(1..=AUDIO_CHANNELS_MAX).contains(&vocoder.out_channels)
         {
             let why = format!(
                 "waves of {} channels and {} samples per second are none that can be written",

@@ -12,7 +12,7 @@
 //! * LTX-2 (`LTX2Pipeline`, `LTX2ImageToVideoPipeline`; HaCohen et al. 2026): as LTX, with sound that is made in
 //!   the same steps: its latents are a second row of tokens, and stand behind the clip's in the sample that the
 //!   scheduler works on. Connectors stand behind the text encoder. Of guidance there is the classifier-free kind;
-//!   that by perturbed blocks and isolated modalities, which distilled models need not, is not served.
+//!   that by perturbed blocks and isolated modalities, which distilled models do not need, is not served.
 //! * Wan (`WanPipeline`, `WanImageToVideoPipeline`, `WanVACEPipeline`; Wan Team 2025, Jiang et al. 2025): latents
 //!   `[c, f, h, w]`, one denoiser or an expert each for high and low noise. Pictures come in as channels beside
 //!   the noise; with `expand_timesteps` as a first frame that is held; with VACE as a control, where one more
@@ -24,6 +24,7 @@
 
 mod audio;
 mod checkpoint;
+mod control;
 mod guidance;
 mod job;
 mod latents;
@@ -41,7 +42,7 @@ mod scheduler;
 mod segment;
 mod vision;
 
-pub use audio::{AudioChunk, AudioPlan};
+pub use audio::{AUDIO_CHANNELS_MAX, AUDIO_SAMPLE_RATE_MAX, AudioChunk, AudioPlan};
 pub use guidance::Guidance;
 pub use job::{GenerationJob, GenerationStep};
 pub use model::{GenerationDefaults, GenerationModel, ImageUse};

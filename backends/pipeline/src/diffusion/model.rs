@@ -136,6 +136,9 @@ impl GenerationModel {
                 vocoder: VocoderGraph::open(required(VOCODER)?, audio)?,
             }),
         };
+        if let Some(sound) = &sound {
+            parts::check_sound(&sound.decoder, &sound.vocoder)?;
+        }
         let encoder = parts.remove(parts::VAE_ENCODER);
         let encoder = encoder
             .map(|it| EncoderGraph::open(it, &layout))
@@ -149,6 +152,7 @@ impl GenerationModel {
             None => None,
             Some(encoder) => {
                 let processor = ImageProcessor::read(folder)?;
+                fingerprint += &format!("{processor:?}\n");
                 let graph = ImageGraph::open(encoder, processor.crop)?;
                 Some(Looks { graph, processor })
             }
@@ -264,8 +268,11 @@ impl GenerationModel {
                 true => ImageUse::Optional,
                 false => ImageUse::Refused,
             },
-            // Sound cannot be made anew with a clip that has none.
-            takes_source: self.encoder.is_some() && !self.takes_condition() && self.sound.is_none(),
+            // Sound cannot be made anew with a clip that has none, and a control says itself what is given.
+            takes_source: self.encoder.is_some()
+                && !self.takes_condition()
+                && !self.takes_control()
+                && self.sound.is_none(),
         }
     }
 
@@ -275,12 +282,18 @@ impl GenerationModel {
         self.spec.guidance_rescale.unwrap_or(default)
     }
 
-    /// Guidance of sound where nobody says: as in diffusers, unless the clip has none.
+    /// Guidance of sound where nobody says: as the manifest has it for the clip, or else as in diffusers.
     pub(super) fn guidance_audio(&self, of_clip: f32) -> f32 {
         match self.spec.guidance {
             None => 7.0,
             Some(_) => of_clip,
         }
+    }
+
+    /// Numbers that the text encoder makes of a prompt, where its graph says how many for a token.
+    pub(super) fn prompt_elements(&self) -> usize {
+        let width = self.text.width().unwrap_or(0);
+        self.prompts.tokens.saturating_mul(width)
     }
 
     /// Whether a picture comes in as channels beside the noise.
@@ -318,6 +331,10 @@ fn check_looks(
         (None, None) => Ok(()),
         (None, Some(_)) => {
             let why = "is missing, and the denoiser takes encoder_hidden_states_image";
+            Err(PipelineError::part(parts::IMAGE_ENCODER, why))
+        }
+        (Some(_), Some(_)) if !denoiser.takes_condition(layout) => {
+            let why = "is there, and only image to video with latents of the pictures beside the noise is served with it";
             Err(PipelineError::part(parts::IMAGE_ENCODER, why))
         }
         (Some(looks), _) => {

@@ -19,8 +19,8 @@ pub const SEGMENT_PIXELS_MAX: u64 = 1 << 27;
 /// Copies of a segment's sample while a step is taken: what graphs are given and give, with and without
 /// guidance, its history and the estimate.
 const SAMPLE_COPIES: u64 = 12;
-/// Copies of a control: as it is kept, and as graphs are given it, with and without guidance.
-const CONTROL_COPIES: u64 = 3;
+/// Copies of what a text encoder makes of a prompt: its output, and what is kept of it or what connectors are given.
+const TEXT_COPIES: u64 = 2;
 /// Bytes of the latents of one segment.
 pub const LATENT_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a checkpoint.
@@ -319,11 +319,15 @@ impl Planned {
             let why = format!("{frames} cannot end with a picture; {nearest} can");
             return Err(PipelineError::invalid("frames", why));
         }
-        check_encoder(model, start, made)?;
+        check_encoder(model, start, made, u64::from(width) * u64::from(height))?;
         let geometry = layout.geometry(made, height as usize, width as usize);
-        let audio = model.layout.audio.as_ref();
-        let audio_elements = audio.map_or(0, |audio| {
-            let tokens = audio.tokens_for(made, self.public.frame_rate);
+        let goes_on = index + 1 < request.segments.len();
+        let audio_elements = model.layout.audio.as_ref().map_or(0, |audio| {
+            let rate = self.public.frame_rate;
+            let tokens = match goes_on {
+                true => audio.tokens_covering(made, rate),
+                false => audio.tokens_for(made, rate),
+            };
             tokens.saturating_mul(audio.token_width())
         });
         let mut plan = SegmentPlan {
@@ -376,6 +380,8 @@ impl Planned {
     /// pictures, encoded; latents; pictures that it is made of.
     pub fn bytes(&self, model: &GenerationModel, request: &GenerationRequest) -> u64 {
         let numbers = |count: usize| (count as u64).saturating_mul(size_of::<f32>() as u64);
+        // As an encoder is given them, where its graph fixes how many, or as they are decoded.
+        let fixed = model.encoder.as_ref().and_then(|encoder| encoder.frames);
         let planes = self.segments.iter().map(|plan| {
             let Geometry {
                 frames,
@@ -383,9 +389,11 @@ impl Planned {
                 width,
                 ..
             } = plan.geometry;
+            let frames = frames.max(fixed.unwrap_or(0));
             numbers(frames.saturating_mul(height * width).saturating_mul(3))
         });
-        let copies = 1 + u64::from(model.encoder.is_some());
+        // What was decoded, and what is encoded for the segment after: as it is made, and as the graph is given it.
+        let copies = if model.encoder.is_some() { 3 } else { 1 };
         let samples = self
             .segments
             .iter()
@@ -408,14 +416,20 @@ impl Planned {
             }
             _ => 0,
         });
-        let controls = controls.max().unwrap_or(0).saturating_mul(CONTROL_COPIES);
+        // It is kept; each denoiser is given it for both prompts, from a copy.
+        let denoisers = 1 + u64::from(model.low_noise.is_some());
+        let controls = controls
+            .max()
+            .unwrap_or(0)
+            .saturating_mul(3 + 2 * denoisers);
         let samples = samples.max().unwrap_or(0).saturating_mul(SAMPLE_COPIES);
         // The wave as it was made, and side by side.
         let audio = self.public.audio.map_or(0, |audio| {
             let all = audio.samples.saturating_mul(audio.channels.into());
             all.saturating_mul(2 * size_of::<f32>() as u64)
         });
-        [planes, controls, samples, finished, pictures, audio]
+        let text = numbers(model.prompt_elements()).saturating_mul(TEXT_COPIES);
+        [planes, controls, samples, finished, pictures, audio, text]
             .into_iter()
             .fold(0, u64::saturating_add)
     }
@@ -505,7 +519,7 @@ fn start_of(
     let last = request.last_image.is_some() && index + 1 == request.segments.len();
     if model.takes_condition() {
         if model.looks.is_some() && model.layout.looks_at_two && request.segments.len() > 1 {
-            let why = "are several, and this model makes each of a first and a last picture";
+            let why = "are several, and this model wants a first and a last picture for each";
             return Err(PipelineError::invalid("segments", why));
         }
         return Ok(Start::Condition { last });
@@ -557,7 +571,12 @@ fn frames_of(
 }
 
 /// That the encoder of pictures, where its graph fixes a number of frames, takes what it will be given.
-fn check_encoder(model: &GenerationModel, start: Start, made: usize) -> Result<(), PipelineError> {
+fn check_encoder(
+    model: &GenerationModel,
+    start: Start,
+    made: usize,
+    frame_pixels: u64,
+) -> Result<(), PipelineError> {
     let fixed = model.encoder.as_ref().and_then(|encoder| encoder.frames);
     let given = match start {
         Start::Noise {
@@ -572,7 +591,16 @@ fn check_encoder(model: &GenerationModel, start: Start, made: usize) -> Result<(
     };
     match fixed {
         // One picture can be given several times, where only the first counts.
-        Some(_) if given == 1 && !model.layout.class.is_ltx() => Ok(()),
+        Some(fixed) if given == 1 && !model.layout.class.is_ltx() => {
+            let pixels = frame_pixels.saturating_mul(fixed as u64);
+            if pixels > SEGMENT_PIXELS_MAX {
+                let why = format!(
+                    "of {fixed} frames, which vae_encoder takes, are {pixels}, over {SEGMENT_PIXELS_MAX}"
+                );
+                return Err(PipelineError::invalid("width", why));
+            }
+            Ok(())
+        }
         Some(fixed) if fixed != given => {
             let why = format!("{made} would have vae_encoder take {given}, and it takes {fixed}");
             Err(PipelineError::invalid("frames", why))
@@ -601,8 +629,43 @@ fn check_latents(model: &GenerationModel, plan: &SegmentPlan) -> Result<(), Pipe
         for (fixed, (field, have)) in spec.shape[2..].iter().zip(have) {
             if let Some(fixed) = fixed.filter(|fixed| *fixed != have) {
                 let why = format!("make latents of {have}, and {} takes {fixed}", spec.name);
+                let is_reference = field == "frames" && plan.reference_frames() > 0;
+                let field = if is_reference {
+                    "reference_image"
+                } else {
+                    field
+                };
+                let why = match is_reference {
+                    true => format!("and frames {why}; the graph was exported without references"),
+                    false => why,
+                };
                 return Err(PipelineError::invalid(field, why));
             }
+        }
+    }
+    check_audio_latents(model, plan)
+}
+
+/// Likewise those of its sound.
+fn check_audio_latents(model: &GenerationModel, plan: &SegmentPlan) -> Result<(), PipelineError> {
+    let (Some(layout), Some(sound)) = (&model.layout.audio, &model.sound) else {
+        return Ok(());
+    };
+    let tokens = plan.audio_elements / layout.token_width();
+    let denoisers = std::iter::once(&model.denoiser).chain(&model.low_noise);
+    let taken = denoisers.filter_map(|graph| {
+        let ports = graph.audio.as_ref()?;
+        let spec = &graph.model.signature().inputs[ports.hidden];
+        Some((spec, spec.shape[1]))
+    });
+    let decoder = &sound.decoder.model.signature().inputs[sound.decoder.latents];
+    for (spec, fixed) in taken.chain([(decoder, decoder.shape[2])]) {
+        if let Some(fixed) = fixed.filter(|fixed| *fixed != tokens) {
+            let why = format!(
+                "make {tokens} latents of sound, and {} takes {fixed}",
+                spec.name
+            );
+            return Err(PipelineError::invalid("frames", why));
         }
     }
     Ok(())

@@ -2,10 +2,10 @@
 
 use super::layout::Class;
 use super::parts::{ConnectorsGraph, TextGraph};
-use super::runner::{Flag, Runner};
+use super::runner::{Flag, Runner, floats};
 use crate::PipelineError;
 use crate::text::read_bounded;
-use mote_api::RunReport;
+use mote_api::{RunReport, Tensor};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -188,22 +188,28 @@ impl Prompts {
         }
         let mut report = runner.run(flag)?;
         let want = [Some(1), Some(self.tokens), graph.width()];
-        let (mut vectors, shape) = runner.output(graph.output, &want)?;
-        let width = shape[2];
-        if !self.class.is_ltx() {
-            vectors[used * width..].fill(0.0);
-        }
-        let mut encoded = Encoded {
-            vectors,
-            width,
-            mask,
-            audio: None,
+        let made = runner.output_tensor(graph.output, &want)?;
+        let encoded = match (connectors, &mut runners.connectors) {
+            (Some(graph), Some(runner)) => {
+                let (encoded, of_connectors) = connect((graph, runner), flag, &made, &mask)?;
+                report.compute_us += of_connectors.compute_us;
+                report.bytes_copied += of_connectors.bytes_copied;
+                encoded
+            }
+            _ => {
+                let mut vectors = floats(&made)?;
+                let width = made.shape()[2];
+                if !self.class.is_ltx() {
+                    vectors[used * width..].fill(0.0);
+                }
+                Encoded {
+                    vectors,
+                    width,
+                    mask,
+                    audio: None,
+                }
+            }
         };
-        if let (Some(graph), Some(runner)) = (connectors, &mut runners.connectors) {
-            let of_connectors = connect(graph, runner, flag, &mut encoded)?;
-            report.compute_us += of_connectors.compute_us;
-            report.bytes_copied += of_connectors.bytes_copied;
-        }
         let encoded = Arc::new(encoded);
         self.keep(prompt, &encoded);
         Ok((encoded, report))
@@ -212,28 +218,31 @@ impl Prompts {
 
 /// Makes of the text encoder's vectors those for the clip and for its sound: one run of the connectors.
 fn connect(
-    graph: &ConnectorsGraph,
-    runner: &mut Runner,
+    (graph, runner): (&ConnectorsGraph, &mut Runner),
     flag: &Flag,
-    encoded: &mut Encoded,
-) -> Result<RunReport, PipelineError> {
-    let tokens = encoded.mask.len();
-    runner.set(graph.text, &[1, tokens, encoded.width], &encoded.vectors)?;
-    runner.set_integers(graph.mask, &[1, tokens], &encoded.mask)?;
+    text: &Tensor,
+    mask: &[i64],
+) -> Result<(Encoded, RunReport), PipelineError> {
+    let tokens = mask.len();
+    runner.pass(graph.text, text)?;
+    runner.set_integers(graph.mask, &[1, tokens], mask)?;
     let report = runner.run(flag)?;
     let want = [Some(1), Some(tokens), None];
     let (vectors, shape) = runner.output(graph.video, &want)?;
-    (encoded.vectors, encoded.width) = (vectors, shape[2]);
-    let (vectors, shape) = runner.output(graph.audio, &want)?;
-    encoded.audio = Some((vectors, shape[2]));
-    encoded.mask = match graph.out_mask {
+    let (of_audio, audio_shape) = runner.output(graph.audio, &want)?;
+    let mask = match graph.out_mask {
         None => vec![1; tokens],
         Some(index) => {
             let (mask, _) = runner.output(index, &want[..2])?;
-            mask.into_iter()
-                .map(|counts| i64::from(counts != 0.0))
-                .collect()
+            let counts = mask.into_iter().map(|counts| i64::from(counts != 0.0));
+            counts.collect()
         }
     };
-    Ok(report)
+    let encoded = Encoded {
+        vectors,
+        width: shape[2],
+        mask,
+        audio: Some((of_audio, audio_shape[2])),
+    };
+    Ok((encoded, report))
 }

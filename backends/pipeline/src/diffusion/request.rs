@@ -35,7 +35,7 @@ pub struct GenerationRequest {
     pub first_image: Option<Rgb>,
     /// What it ends with.
     pub last_image: Option<Rgb>,
-    /// What it is to resemble without showing it.
+    /// What is to be seen in it, without beginning with it.
     pub reference: Option<Rgb>,
     /// A clip to be made anew; clones of the request share it.
     pub source: Option<Arc<[Rgb]>>,

@@ -118,6 +118,20 @@ impl Runner {
         Ok(())
     }
 
+    /// Gives an input what another graph made, where it lies; converted, where the element type differs.
+    ///
+    /// # Errors
+    /// When the model fixes another shape.
+    pub fn pass(&mut self, index: usize, made: &Tensor) -> Result<(), PipelineError> {
+        if made.dtype() != self.model.signature().inputs[index].dtype {
+            return self.set(index, made.shape(), &floats(made)?);
+        }
+        self.session.bind_input(index, made)?;
+        // It is another's memory: nothing is to be written there.
+        self.inputs[index] = None;
+        Ok(())
+    }
+
     /// Memory of this shape that the input is bound to.
     fn tensor(&mut self, index: usize, shape: &[usize]) -> Result<Tensor, PipelineError> {
         let bound = self.inputs[index].as_ref();

@@ -1,5 +1,6 @@
 //! One segment under way: what it is made from, and one step of the denoiser after the other.
 
+use super::control::{Control, control_of};
 use super::latents;
 use super::model::GenerationModel;
 use super::noise::gaussian;
@@ -43,17 +44,6 @@ pub(super) struct Pictures {
     pub control: Control,
     /// What an encoder of its own makes of pictures, one after the other: `[n, e]`, and e.
     pub image: Option<(Vec<f32>, usize)>,
-}
-
-/// Latents `[c, f, h, w]` that a control (VACE) is made of.
-#[derive(Default)]
-pub(super) struct Control {
-    /// One frame of what is to be seen.
-    pub reference: Option<Vec<f32>>,
-    /// As long as the segment, of what is given, the rest grey.
-    pub given: Vec<f32>,
-    /// As long as the segment, of nothing but grey.
-    pub blank: Vec<f32>,
 }
 
 /// One segment under way.
@@ -154,7 +144,7 @@ impl Segment {
         self.condition = pictures.condition;
         self.image = pictures.image;
         if matches!(self.plan.start, Start::Control { .. }) {
-            self.control = Some(control_of(model, &self.plan, pictures.control));
+            self.control = Some(control_of(&model.layout, &self.plan, &pictures.control));
         }
         if let Some(layout) = &model.layout.audio {
             let mut audio = vec![0.0; self.plan.audio_elements];
@@ -288,44 +278,6 @@ impl Segment {
     pub fn finish(self) -> Vec<f32> {
         self.plan.kept(self.sample)
     }
-}
-
-/// A control as the denoiser takes it, `[v, f, h, w]`: latents of what is given and of what is to be made, and
-/// for each pixel of a latent whether it is to be made; references in front, with nothing to be made
-/// (`prepare_video_latents` and `prepare_masks` of diffusers' `WanVACEPipeline`).
-fn control_of(model: &GenerationModel, plan: &SegmentPlan, control: Control) -> Vec<f32> {
-    let (geometry, all) = (plan.geometry, plan.with_references());
-    let references = plan.reference_frames();
-    let still = geometry.with_latent_frames(1);
-    let nothing = vec![0.0; still.elements()];
-    let mut made = Vec::new();
-    let of_reference = control.reference.as_ref().unwrap_or(&nothing);
-    for (latents, reference) in [(&control.given, of_reference), (&control.blank, &nothing)] {
-        let mut whole = vec![0.0; all.elements()];
-        for frame in 0..references {
-            latents::copy_frame((reference, &still, 0), (&mut whole, &all, frame));
-        }
-        for frame in 0..geometry.latent[0] {
-            let target = (&mut whole[..], &all, frame + references);
-            latents::copy_frame((latents, &geometry, frame), target);
-        }
-        made.extend(whole);
-    }
-    let (first, last) = match plan.start {
-        Start::Control { first, last, .. } => (first, last),
-        _ => (false, false),
-    };
-    // A latent frame has the mask of the frame in the middle of those that it stands for.
-    let frame_of = |latent: usize| (2 * latent + 1) * geometry.frames / (2 * geometry.latent[0]);
-    let is_given = |frame: usize| (first && frame == 0) || (last && frame + 1 == geometry.frames);
-    let plane = geometry.latent[1] * geometry.latent[2];
-    let mut mask = vec![0.0; references * plane];
-    for latent in 0..geometry.latent[0] {
-        let value = if is_given(frame_of(latent)) { 0.0 } else { 1.0 };
-        mask.resize(mask.len() + plane, value);
-    }
-    made.extend(mask.repeat(model.layout.mask_channels()));
-    made
 }
 
 /// Puts what is given in its place again.

@@ -15,7 +15,7 @@ use mote_pipeline::{
     GenerationStep, PipelineError, Rgb, SchedulerKind,
 };
 use mote_wire::Memfd;
-use mote_wire::limits::INLINE_BYTES_MAX;
+use mote_wire::limits::{AUDIO_CHANNELS_MAX, AUDIO_SAMPLE_RATE_MAX, INLINE_BYTES_MAX};
 use mote_wire::types::{
     AudioOut, DType, Done, FrameOut, GenerateClip, JobReply, Progress, Receipt, Stage, Status,
     Tensor, TensorData,
@@ -29,6 +29,12 @@ const SOURCE_BYTES_MAX: usize = 512 << 20;
 /// Names of the tensors that frames and sound are sent as.
 const FRAME_NAME: &str = "frame";
 const AUDIO_NAME: &str = "audio";
+
+// Sound that the wire would refuse is refused before it is made.
+const _: () = assert!(mote_media::AUDIO_SAMPLE_RATE_MAX == AUDIO_SAMPLE_RATE_MAX);
+const _: () = assert!(mote_media::AUDIO_CHANNELS_MAX as usize == AUDIO_CHANNELS_MAX as usize);
+const _: () = assert!(mote_pipeline::AUDIO_SAMPLE_RATE_MAX == AUDIO_SAMPLE_RATE_MAX);
+const _: () = assert!(mote_pipeline::AUDIO_CHANNELS_MAX as usize == AUDIO_CHANNELS_MAX as usize);
 
 /// One clip on its way.
 pub struct GenerateClipJob {
@@ -366,7 +372,9 @@ impl Job for GenerateClipJob {
     fn step(&mut self, said: &mut Vec<JobReply>) -> Result<Progressed, Failure> {
         let step = self.job.step();
         match step.map_err(|error| status::of_step(&error))? {
-            GenerationStep::Encoded => said.push(JobReply::Progress(self.progress())),
+            GenerationStep::Encoded | GenerationStep::Decoded => {
+                said.push(JobReply::Progress(self.progress()))
+            }
             GenerationStep::Denoised { index, .. } => self.denoised(index, said)?,
             GenerationStep::Frame(rgb) => self.write(rgb, said)?,
             GenerationStep::Audio(chunk) => self.write_audio(chunk, said)?,

@@ -10,6 +10,10 @@ use crate::diffusion::segment::{DECODE, stream};
 use crate::diffusion::{latents, pixels};
 use mote_api::Tensor;
 
+/// How far a wave's length may be from what rates and ratios make it: another sample rate would be heard as another
+/// pitch.
+const WAVE_LENGTH_DEVIATION_MAX: f64 = 0.1;
+
 impl GenerationJob {
     /// A run of the decoder over a segment that is done.
     pub(super) fn decode(&mut self, index: usize) -> Result<Decoded, PipelineError> {
@@ -46,8 +50,8 @@ impl GenerationJob {
         })
     }
 
-    /// The sound of a segment that is done: a run each of its decoder and of the vocoder.
-    pub(super) fn decode_sound(&mut self, index: usize) -> Result<Option<Sound>, PipelineError> {
+    /// The spectrogram of a segment's sound, where the model makes any: a run of its decoder.
+    pub(super) fn decode_sound(&mut self, index: usize) -> Result<Option<Tensor>, PipelineError> {
         let (Some(layout), Some(graphs), Some(runners)) = (
             &self.model.layout.audio,
             &self.model.sound,
@@ -56,33 +60,50 @@ impl GenerationJob {
             return Ok(None);
         };
         let plan = &self.planned.segments[index];
-        let tokens = &self.finished[index][plan.geometry.elements()..];
-        let latents = layout.unpack(tokens);
-        let shape = [
-            1,
-            layout.channels,
-            tokens.len() / layout.token_width(),
-            layout.bins,
-        ];
-        runners
-            .decoder
-            .set(graphs.decoder.latents, &shape, &latents)?;
-        let of_decoder = runners.decoder.run(&self.flag)?;
+        let latents = layout.unpack(&self.finished[index][plan.geometry.elements()..]);
+        let tokens = latents.len() / layout.token_width();
+        let shape = [1, layout.channels, tokens, layout.bins];
+        let decoder = &graphs.decoder;
+        runners.decoder.set(decoder.latents, &shape, &latents)?;
+        let report = runners.decoder.run(&self.flag)?;
         let open = [Some(1), None, None, None];
-        let (spectrogram, shape) = runners.decoder.output(graphs.decoder.output, &open)?;
+        let spectrogram = runners.decoder.output_tensor(decoder.output, &open)?;
+        self.count(report);
+        Ok(Some(spectrogram))
+    }
+
+    /// The wave of a segment's spectrogram: a run of the vocoder.
+    pub(super) fn voice(
+        &mut self,
+        index: usize,
+        spectrogram: &Tensor,
+    ) -> Result<Option<Sound>, PipelineError> {
+        let (Some(layout), Some(graphs), Some(runners)) = (
+            &self.model.layout.audio,
+            &self.model.sound,
+            &mut self.sound_runners,
+        ) else {
+            return Ok(None);
+        };
+        let plan = &self.planned.segments[index];
         let vocoder = &graphs.vocoder;
-        runners
-            .vocoder
-            .set(vocoder.spectrogram, &shape, &spectrogram)?;
-        let of_vocoder = runners.vocoder.run(&self.flag)?;
+        runners.vocoder.pass(vocoder.spectrogram, spectrogram)?;
+        let report = runners.vocoder.run(&self.flag)?;
         let channels = usize::from(layout.wave_channels);
         let want = [Some(1), Some(channels), None];
-        let (wave, _) = runners.vocoder.output(vocoder.output, &want)?;
+        let (wave, shape) = runners.vocoder.output(vocoder.output, &want)?;
+        let expected = layout.samples_of(plan.audio_elements / layout.token_width());
+        if (shape[2] as f64 - expected).abs() > expected * WAVE_LENGTH_DEVIATION_MAX {
+            let why = format!(
+                "came out with {} samples, and by the configs of audio_vae_decoder and vocoder it has {expected:.0}",
+                shape[2]
+            );
+            return Err(PipelineError::graph("waveform", why));
+        }
         // The frame that the segment goes on from is not its own.
         let first = self.frames_before(index) - plan.frames.start as u64;
         let sound = Sound::of_wave(&wave, channels, self.sample_of(first));
-        self.count(of_decoder);
-        self.count(of_vocoder);
+        self.count(report);
         Ok(Some(sound))
     }
 

@@ -20,8 +20,8 @@ pub(super) enum Encode {
     Clip,
     Condition,
     Reference,
-    Given,
-    Blank,
+    Inactive,
+    Reactive,
     LookAtFirst,
     LookAtLast,
 }
@@ -44,8 +44,8 @@ impl GenerationJob {
                 last,
                 reference,
             } => {
-                wanted.push_back(Encode::Blank);
-                wanted.extend((first || last).then_some(Encode::Given));
+                wanted.push_back(Encode::Reactive);
+                wanted.extend((first || last).then_some(Encode::Inactive));
                 wanted.extend(reference.then_some(Encode::Reference));
             }
             Start::Source { .. } | Start::Repeat { .. } => wanted.push_back(Encode::Clip),
@@ -116,15 +116,15 @@ impl GenerationJob {
                 let planes = pixels::to_canvas(reference, size);
                 pictures.control.reference = Some(self.latents_of_one(&plan, &planes)?);
             }
-            Encode::Blank => {
+            Encode::Reactive => {
                 let planes = vec![0.0; 3 * frames * plan.geometry.height * plan.geometry.width];
-                let blank = self.encode_planes(&plan, &planes, frames)?;
-                pictures.control.given.clone_from(&blank);
-                pictures.control.blank = blank;
+                let reactive = self.encode_planes(&plan, &planes, frames)?;
+                pictures.control.inactive.clone_from(&reactive);
+                pictures.control.reactive = reactive;
             }
-            Encode::Given => {
+            Encode::Inactive => {
                 let planes = self.planes_of_ends(&plan);
-                pictures.control.given = self.encode_planes(&plan, &planes, frames)?;
+                pictures.control.inactive = self.encode_planes(&plan, &planes, frames)?;
             }
             Encode::LookAtFirst => {
                 let first = self.first_picture();
@@ -190,7 +190,12 @@ impl GenerationJob {
         let planes = looks.processor.pixels(picture);
         runner.set(looks.graph.pixels, &[1, 3, height, width], &planes)?;
         let report = runner.run(&self.flag)?;
-        let (vectors, shape) = runner.output(looks.graph.output, &[Some(1), None, None])?;
+        let before = pictures.image.as_ref().map(|(_, width)| *width);
+        let (vectors, shape) = runner.output(looks.graph.output, &[Some(1), None, before])?;
+        if vectors.is_empty() {
+            let why = format!("came out as {shape:?}, with nothing in it");
+            return Err(PipelineError::graph("image_embeds", why));
+        }
         let (all, _) = pictures.image.get_or_insert((Vec::new(), shape[2]));
         all.extend(vectors);
         self.count(report);

@@ -25,7 +25,7 @@ use std::time::Instant;
 /// What one step of a job gave.
 #[derive(Debug)]
 pub enum GenerationStep {
-    /// A prompt or a picture was encoded: one run of an encoder.
+    /// A prompt or a picture was encoded: one run of an encoder, and of the connectors behind that of LTX-2's prompts.
     Encoded,
     /// The denoiser took a step.
     Denoised {
@@ -34,7 +34,10 @@ pub enum GenerationStep {
         /// Steps in all.
         total: u32,
     },
-    /// The next frame of the clip. The first of a segment took a run of the decoder.
+    /// Of a segment with sound, its frames or its spectrogram were decoded: one run. Nothing is handed out yet.
+    Decoded,
+    /// The next frame of the clip. The first of a segment took a run of the decoder, or of the vocoder where there
+    /// is sound.
     Frame(Rgb),
     /// The sound up to the end of the last frame that was handed out, where the model makes any. What goes over
     /// from one segment into the next comes when the next is decoded.
@@ -43,8 +46,8 @@ pub enum GenerationStep {
     Ended,
 }
 
-/// Makes one clip. A step is one run of a graph (two of the denoiser, where guidance takes two), or
-/// hands out a frame.
+/// Makes one clip. A step is one run of a graph (two of the denoiser, where guidance takes two; and see
+/// [`GenerationStep::Encoded`]), or hands out a frame or sound.
 pub struct GenerationJob {
     model: Arc<GenerationModel>,
     request: GenerationRequest,
@@ -89,7 +92,10 @@ enum Stage {
     Encode(Box<Segment>, Pictures, VecDeque<Encode>),
     Denoise(Box<Segment>),
     Decode(usize),
+    /// Decodes the sound beside what was decoded.
     DecodeSound(usize, Decoded),
+    /// Makes waves of its spectrogram.
+    Voice(usize, Decoded, Tensor),
     /// Hands out frames of this segment.
     Frames(usize, Decoded),
 }
@@ -217,7 +223,9 @@ impl GenerationJob {
             // What was under way at a checkpoint goes on as it was.
             Stage::Segment(index) => (*index).max(self.begun()),
             Stage::Encode(..) | Stage::Denoise(_) => self.finished.len() + 1,
-            Stage::Decode(_) | Stage::DecodeSound(..) | Stage::Frames(..) => self.begun(),
+            Stage::Decode(_) | Stage::DecodeSound(..) | Stage::Voice(..) | Stage::Frames(..) => {
+                self.begun()
+            }
         };
         let first = from.unwrap_or(begun).max(1);
         if first >= self.planned.segments.len() {
@@ -267,16 +275,32 @@ impl GenerationJob {
             Stage::Encode(segment, pictures, left) => self.encode(segment, pictures, left),
             Stage::Denoise(segment) => self.denoise(segment),
             Stage::Decode(index) => match self.decode(index) {
-                Ok(decoded) => (Stage::DecodeSound(index, decoded), Ok(None)),
+                Ok(decoded) => {
+                    let step = self.sound_runners.as_ref().map(|_| GenerationStep::Decoded);
+                    (Stage::DecodeSound(index, decoded), Ok(step))
+                }
                 Err(error) => (Stage::Decode(index), Err(error)),
             },
-            Stage::DecodeSound(index, mut decoded) => match self.decode_sound(index) {
-                Ok(sound) => {
-                    decoded.sound = sound;
-                    (Stage::Frames(index, decoded), Ok(None))
+            Stage::DecodeSound(index, decoded) if self.sound_runners.is_none() => {
+                (Stage::Frames(index, decoded), Ok(None))
+            }
+            Stage::DecodeSound(index, decoded) => match self.decode_sound(index) {
+                Ok(Some(spectrogram)) => {
+                    let stage = Stage::Voice(index, decoded, spectrogram);
+                    (stage, Ok(Some(GenerationStep::Decoded)))
                 }
+                Ok(None) => (Stage::Frames(index, decoded), Ok(None)),
                 Err(error) => (Stage::DecodeSound(index, decoded), Err(error)),
             },
+            Stage::Voice(index, mut decoded, spectrogram) => {
+                match self.voice(index, &spectrogram) {
+                    Ok(sound) => {
+                        decoded.sound = sound;
+                        (Stage::Frames(index, decoded), Ok(None))
+                    }
+                    Err(error) => (Stage::Voice(index, decoded, spectrogram), Err(error)),
+                }
+            }
             Stage::Frames(index, decoded) => self.hand_out(index, decoded),
         }
     }
