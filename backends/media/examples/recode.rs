@@ -1,8 +1,9 @@
 //! Reads a clip and writes it as another, with a contact sheet on request.
 //!
-//! `recode [--tone[=RATE]] IN OUT.mp4|webm|gif|webp|png|y4m|rgb|yuv [SHEET.png]`: the ending says the format; `rgb` and
+//! `recode [--tone[=RATE] | --sound[=FRAMES]] IN OUT.mp4|webm|gif|webp|png|y4m|rgb|yuv [SHEET.png]`: the ending says the format; `rgb` and
 //! `yuv` are raw frames. `--tone` gives an MP4 or WebM a sound: RATE (or 48,000) samples per second in stereo, 440 Hz left
-//! and 660 Hz right, and 123 samples longer than the frames.
+//! and 660 Hz right, and 123 samples longer than the frames. `--sound` keeps that of the input, of the first FRAMES frames
+//! or of all, and says what became of it.
 
 use std::error::Error;
 use std::f64::consts::TAU;
@@ -37,18 +38,50 @@ fn main() -> Result<(), Box<dyn Error>> {
         }),
         None => None,
     };
-    let rest = args.split_off(usize::from(tone.is_some()));
+    let keep = args.first().and_then(|arg| arg.strip_prefix("--sound"));
+    let frames_max: Option<u64> = match keep.and_then(|keep| keep.strip_prefix('=')) {
+        Some(frames) => Some(frames.parse()?),
+        None => None,
+    };
+    let keeps = keep.is_some();
+    let rest = args.split_off(usize::from(tone.is_some() || keeps));
     let [input, path, sheet @ ..] = rest.as_slice() else {
-        return Err("usage: recode [--tone[=RATE]] IN OUT [SHEET.png]".into());
+        return Err("usage: recode [--tone[=RATE] | --sound[=FRAMES]] IN OUT [SHEET.png]".into());
     };
     let limits = Limits::default();
     let mut clip = mote_media::open(File::open(input)?, &limits)?;
     let spec = ClipSpec::like(clip.info());
     let output = output_of(path)?;
     let file = File::create(path)?;
-    let mut writer = match &tone {
-        Some(tone) => mote_media::create_with_audio(file, &spec, &output, tone, &limits)?,
-        None => mote_media::create(file, &spec, &output, &limits)?,
+    let sound = clip.sound().filter(|_| keeps).cloned();
+    let sound = match frames_max {
+        Some(frames) => sound.and_then(|sound| sound.cut(frames, spec.frame_rate)),
+        None => sound,
+    };
+    if keeps {
+        let mut err = std::io::stderr();
+        match &sound {
+            Some(sound) => writeln!(
+                err,
+                "sound: {:?}, {} Hz, {} channels, {} samples, {}",
+                sound.codec(),
+                sound.sample_rate(),
+                sound.channels(),
+                sound.samples(),
+                if output.keeps_sound(sound) {
+                    "kept"
+                } else {
+                    "lost"
+                },
+            )?,
+            None => writeln!(err, "sound: none")?,
+        }
+    }
+    let sound = sound.filter(|sound| output.keeps_sound(sound));
+    let mut writer = match (&tone, &sound) {
+        (Some(tone), _) => mote_media::create_with_audio(file, &spec, &output, tone, &limits)?,
+        (_, Some(sound)) => mote_media::create_with_sound(file, &spec, &output, sound, &limits)?,
+        _ => mote_media::create(file, &spec, &output, &limits)?,
     };
     let step = clip
         .info()
@@ -59,6 +92,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut picked: Vec<Frame> = Vec::new();
     let (mut frames, start) = (0_u64, Instant::now());
     while let Some(frame) = clip.next_frame()? {
+        if frames_max == Some(frames) {
+            break;
+        }
         writer.push(&frame)?;
         if let Some(tone) = tone {
             let starts_at = |index| sample_of_frame(tone, &spec, index);

@@ -1,7 +1,7 @@
 //! What sound is, whichever codec writes it.
 
 use crate::limits::{at_least, at_most};
-use crate::{Codec, MediaError, Quantity, Unsupported};
+use crate::{Codec, MediaError, Quantity, SoundTrack, Unsupported};
 
 /// Channels, at most; as many as FLAC has an order for.
 pub const AUDIO_CHANNELS_MAX: u16 = 8;
@@ -64,6 +64,15 @@ impl AudioSpec {
             Err(MediaError::NotSupported(refused))
         }
     }
+}
+
+/// Where the audio track of a written clip comes from.
+pub(crate) enum AudioSource {
+    None,
+    /// Samples that are pushed.
+    Samples(AudioSpec),
+    /// Packets of another clip.
+    Copy(SoundTrack),
 }
 
 /// A 16-bit sample of one from −1 to 1; what is not a number is silence.

@@ -152,6 +152,10 @@ pub enum Quantity {
     AudioSampleRate,
     /// Samples of the audio track, per channel.
     AudioSamples,
+    /// Packets of the audio track.
+    AudioPackets,
+    /// Size of a packet of the audio track, in bytes.
+    AudioPacketBytes,
     /// How far the sound of a WebM file is ahead of its frames, in milliseconds.
     AudioAheadMs,
 }
@@ -163,6 +167,8 @@ impl Quantity {
             Self::AudioChannels
             | Self::AudioSampleRate
             | Self::AudioSamples
+            | Self::AudioPackets
+            | Self::AudioPacketBytes
             | Self::AudioAheadMs => "clip.audio",
             Self::IndexBytes
             | Self::Elements
@@ -200,6 +206,8 @@ impl fmt::Display for Quantity {
             Self::AudioChannels => "number of audio channels",
             Self::AudioSampleRate => "audio sample rate",
             Self::AudioSamples => "number of audio samples",
+            Self::AudioPackets => "number of audio packets",
+            Self::AudioPacketBytes => "size of an audio packet in bytes",
             Self::AudioAheadMs => "lead of the sound over the frames in milliseconds",
         })
     }
@@ -219,10 +227,22 @@ pub enum Codec {
     Png,
     /// WebP: VP8L and, read only, VP8.
     WebP,
-    /// FLAC, written only.
+    /// FLAC, written or copied.
     Flac,
-    /// Opus, written only.
+    /// Opus, written or copied.
     Opus,
+    /// AAC of any profile, copied only.
+    Aac,
+    /// MPEG audio, layer 3, copied only.
+    Mp3,
+    /// Apple Lossless, copied only.
+    Alac,
+    /// Dolby Digital, copied only.
+    Ac3,
+    /// Dolby Digital Plus, copied only.
+    Eac3,
+    /// Vorbis, copied only.
+    Vorbis,
 }
 
 impl fmt::Display for Codec {
@@ -235,6 +255,12 @@ impl fmt::Display for Codec {
             Self::WebP => "WebP",
             Self::Flac => "FLAC",
             Self::Opus => "Opus",
+            Self::Aac => "AAC",
+            Self::Mp3 => "MP3",
+            Self::Alac => "ALAC",
+            Self::Ac3 => "AC-3",
+            Self::Eac3 => "E-AC-3",
+            Self::Vorbis => "Vorbis",
         })
     }
 }
@@ -263,9 +289,9 @@ pub enum Unsupported {
     Container,
     /// Pipes, sockets and devices: a clip must be a regular file.
     IrregularFile,
-    /// The video track uses another codec than H.264 or AV1, or one that this build cannot decode.
+    /// The video track uses another codec than H.264 or AV1, or the audio track one that is not copied.
     Codec(FourCc),
-    /// The WebM file's video track uses a codec that has no four-character code.
+    /// A track of the WebM file uses a codec that has no four-character code.
     WebmCodec,
     /// The file has no video track.
     NoVideoTrack,
@@ -307,7 +333,7 @@ pub enum Unsupported {
     Y4mColourSpace,
     /// Interlaced Y4M.
     Y4mInterlaced,
-    /// An audio track in this output: only MP4 and WebM take one.
+    /// An audio track in this output: only MP4 and WebM take one, and not of every codec.
     AudioTrack,
     /// A sample rate that is none of [`OPUS_SAMPLE_RATES`](crate::OPUS_SAMPLE_RATES), in samples per second.
     OpusSampleRate(u32),
@@ -352,7 +378,7 @@ impl fmt::Display for Unsupported {
             Self::WebmLacing => f.write_str("WebM with several frames in a block"),
             Self::Y4mColourSpace => f.write_str("this colour space or bit depth of Y4M"),
             Self::Y4mInterlaced => f.write_str("interlaced Y4M"),
-            Self::AudioTrack => f.write_str("an audio track in a file other than MP4 and WebM"),
+            Self::AudioTrack => f.write_str("an audio track of this kind in this file"),
             Self::OpusSampleRate(rate) => write!(
                 f,
                 "Opus of {rate} samples per second instead of 8000, 12000, 16000, 24000 or 48000"

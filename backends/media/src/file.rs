@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::limits::at_most;
 use crate::{Limits, MediaError, Quantity, Unsupported};
 
-/// A regular file of bounded size, open for reading.
+/// A regular file of bounded size, open for reading. Copies share the descriptor.
+#[derive(Debug, Clone)]
 pub(crate) struct Source {
     file: Arc<File>,
     /// Where it begins in the file.

@@ -1,6 +1,6 @@
 //! Frames, clips and the two traits that move them.
 
-use crate::{MediaError, Unsupported};
+use crate::{MediaError, SoundTrack, Unsupported};
 
 /// One picture: 8-bit RGB, row-major, no padding.
 #[derive(Clone, PartialEq, Eq)]
@@ -178,6 +178,12 @@ pub struct ClipInfo {
 pub trait FrameReader: Send {
     /// What is known of the clip; constant.
     fn info(&self) -> &ClipInfo;
+
+    /// The sound of the clip, whether or not it can be copied; None where it has none. Of several tracks it is the first
+    /// one that can be copied.
+    fn sound(&self) -> Option<&SoundTrack> {
+        None
+    }
 
     /// The next frame, or None after the last. After an error the clip cannot be read on.
     fn next_frame(&mut self) -> Result<Option<Frame>, MediaError>;

@@ -84,6 +84,7 @@ mod output;
 mod png;
 mod raw;
 mod sheet;
+mod sound;
 mod timing;
 mod video;
 mod webm;
@@ -99,10 +100,14 @@ pub use limits::{
     FILE_BYTES_MAX, FRAME_PIXELS_MAX, FRAMES_MAX, INDEX_BYTES_MAX, Limits, SAMPLE_BYTES_MAX,
     SIDE_PIXELS_MAX,
 };
-pub use output::{Av1Settings, ClipSpec, Output, create, create_png_sequence, create_with_audio};
+pub use output::{
+    Av1Settings, ClipSpec, Output, create, create_png_sequence, create_with_audio,
+    create_with_sound,
+};
 pub use png::encode_png;
 pub use raw::RawLayout;
 pub use sheet::{SheetLayout, contact_sheet, scaled};
+pub use sound::SoundTrack;
 
 use std::fs::File;
 

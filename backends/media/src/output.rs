@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::num::NonZeroU16;
 
-use crate::audio::AudioSpec;
+use crate::audio::{AudioSource, AudioSpec};
 use crate::av1::{Av1Container, Av1Writer};
 use crate::file::Sink;
 use crate::gif::GifWriter;
@@ -12,7 +12,9 @@ use crate::png::{PngSequenceWriter, PngStreamWriter};
 use crate::raw::{RawLayout, RawWriter};
 use crate::webm::WebmMuxer;
 use crate::webp::WebPWriter;
-use crate::{ClipInfo, Codec, Frame, FrameWriter, Limits, MediaError, Rational, Unsupported};
+use crate::{
+    ClipInfo, Codec, Frame, FrameWriter, Limits, MediaError, Rational, SoundTrack, Unsupported,
+};
 
 /// Size and rate of a clip to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +100,16 @@ impl Output {
         self.audio_codec()
             .is_some_and(|codec| audio.check_for(codec).is_ok())
     }
+
+    /// Whether [`create_with_sound`] accepts it with this sound: MP4 takes AAC, MP3, Opus, FLAC, ALAC, AC-3 and E-AC-3,
+    /// WebM takes Opus and Vorbis. From WebM to MP4 go Opus, FLAC and AAC whose packets leave no gaps.
+    pub fn keeps_sound(&self, sound: &SoundTrack) -> bool {
+        match self {
+            Self::Mp4Av1(_) => sound.fits_mp4(),
+            Self::WebmAv1(_) => sound.fits_webm(),
+            _ => false,
+        }
+    }
 }
 
 /// Settings of the AV1 encoder.
@@ -136,7 +148,7 @@ pub fn create(
     output: &Output,
     limits: &Limits,
 ) -> Result<Box<dyn FrameWriter>, MediaError> {
-    create_clip(file, spec, output, None, limits)
+    create_clip(file, spec, output, AudioSource::None, limits)
 }
 
 /// Starts a clip with an audio track, as [`create`] does: FLAC of 16 bits in MP4, Opus of 64 kbit/s per channel in WebM.
@@ -150,17 +162,36 @@ pub fn create_with_audio(
 ) -> Result<Box<dyn FrameWriter>, MediaError> {
     if let Some(codec) = output.audio_codec() {
         audio.check_for(codec)?;
-        create_clip(file, spec, output, Some(*audio), limits)
+        create_clip(file, spec, output, AudioSource::Samples(*audio), limits)
     } else {
         Err(MediaError::NotSupported(Unsupported::AudioTrack))
     }
+}
+
+/// Starts a clip with the sound of another, as [`create`] does. Its packets are copied as frames come, without being
+/// decoded, each near the frames that it is heard with; the first frame is that of the other clip.
+/// [`FrameWriter::push_audio`] is refused.
+///
+/// Frames and sound stay together where the frames' rate is that of the other clip, or, with frames between frames, a
+/// multiple of it. Of a clip whose rate varies, which is written at its average, beginning and end do.
+pub fn create_with_sound(
+    file: File,
+    spec: &ClipSpec,
+    output: &Output,
+    sound: &SoundTrack,
+    limits: &Limits,
+) -> Result<Box<dyn FrameWriter>, MediaError> {
+    if !output.keeps_sound(sound) {
+        return Err(MediaError::NotSupported(Unsupported::AudioTrack));
+    }
+    create_clip(file, spec, output, AudioSource::Copy(sound.clone()), limits)
 }
 
 fn create_clip(
     file: File,
     spec: &ClipSpec,
     output: &Output,
-    audio: Option<AudioSpec>,
+    audio: AudioSource,
     limits: &Limits,
 ) -> Result<Box<dyn FrameWriter>, MediaError> {
     limits.check_size(spec.width, spec.height)?;

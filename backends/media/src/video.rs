@@ -9,6 +9,7 @@ use crate::file::Source;
 use crate::frame::{ClipFormat, ClipInfo, Frame, FrameReader, Rational};
 use crate::h264::H264Decoder;
 use crate::limits::at_most;
+use crate::sound::SoundTrack;
 use crate::{Limits, MediaError, Quantity};
 
 /// Frames that may wait for one that is shown earlier; the largest decoded picture buffer of H.264 (A.3.1).
@@ -51,6 +52,7 @@ pub(crate) struct VideoTrack {
     pub(crate) pixel_aspect: Option<Rational>,
     /// What a clip of this track is called when its codec is AV1.
     pub(crate) av1_format: ClipFormat,
+    pub(crate) sound: Option<SoundTrack>,
 }
 
 /// What a stream says of itself.
@@ -80,6 +82,7 @@ impl Decoder {
 pub(crate) struct VideoReader {
     source: Source,
     info: ClipInfo,
+    sound: Option<SoundTrack>,
     decoder: Decoder,
     to_rgb: YuvToRgb,
     quarter_turns: u8,
@@ -120,6 +123,7 @@ impl VideoReader {
         Ok(Self {
             source,
             info,
+            sound: track.sound,
             decoder,
             to_rgb,
             quarter_turns: track.quarter_turns,
@@ -152,6 +156,10 @@ impl VideoReader {
 impl FrameReader for VideoReader {
     fn info(&self) -> &ClipInfo {
         &self.info
+    }
+
+    fn sound(&self) -> Option<&SoundTrack> {
+        self.sound.as_ref()
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame>, MediaError> {

@@ -6,6 +6,8 @@ mod movie;
 mod mux;
 mod reader;
 mod samples;
+mod sound;
+mod sound_entry;
 mod table;
 mod track;
 mod write;

@@ -1,10 +1,11 @@
 //! The index (`moov`) of a written file.
 
+use super::sound_entry::{WrittenEntry, write_sound_entry};
 use super::table::SampleTable;
 use super::write::BoxWriter;
 use crate::ClipSpec;
-use crate::audio::AudioSpec;
 use crate::av1::Av1Stream;
+use crate::sound::SoundConfig;
 
 /// 72 pixels per inch in 16.16 fixed point, as every writer puts.
 const RESOLUTION: u32 = 0x48_0000;
@@ -23,17 +24,36 @@ const AUDIO_TRACK: u32 = 2;
 
 /// A finished audio track.
 pub(super) struct AudioTrack {
-    pub(super) spec: AudioSpec,
-    /// FLAC's `STREAMINFO`.
-    pub(super) stream_info: Vec<u8>,
+    pub(super) config: SoundConfig,
+    pub(super) sample_rate: u32,
+    pub(super) channels: u16,
+    /// Units per second.
+    pub(super) timescale: u32,
     pub(super) table: SampleTable,
+    /// None where all of it is heard, from the first frame on.
+    pub(super) edit: Option<AudioEdit>,
+}
+
+/// What of an audio track is heard, and when, in the track's units.
+#[derive(Clone, Copy)]
+pub(super) struct AudioEdit {
+    /// From the first frame to the first sound.
+    pub(super) delay: u64,
+    /// From the start of the track to what is heard of it.
+    pub(super) skip: u64,
+    /// The same in ticks of 1/48,000 s, for Opus.
+    pub(super) pre_skip: u16,
+    pub(super) heard: u64,
 }
 
 /// What the boxes around a sample table need to know.
 struct TrackHead<'a> {
     number: u32,
-    /// In the movie's units.
+    /// In the movie's units: before it is shown, and for how long it is.
+    movie_delay: u64,
     movie_duration: u64,
+    /// Where in the track that begins, in the track's units.
+    skip: u64,
     /// In the track's own.
     duration: u64,
     /// Units per second.
@@ -53,31 +73,43 @@ pub(super) fn write_movie(
     video: &SampleTable,
     audio: Option<&AudioTrack>,
 ) -> Vec<u8> {
-    let timescale = stream.spec.frame_rate.num();
+    let video_timescale = stream.spec.frame_rate.num();
+    let timescale = match audio {
+        Some(audio) if audio.edit.is_some() => common_timescale(video_timescale, audio.timescale),
+        _ => video_timescale,
+    };
     let mut tracks = vec![(
         TrackHead {
             number: VIDEO_TRACK,
-            movie_duration: video.duration(),
+            movie_delay: 0,
+            movie_duration: in_movie(video.duration(), video_timescale, timescale),
+            skip: 0,
             duration: video.duration(),
-            timescale,
+            timescale: video_timescale,
             kind: Kind::Video(stream),
         },
         video,
     )];
     if let Some(audio) = audio {
         let own = audio.table.duration();
-        let in_movie = u128::from(own) * u128::from(timescale);
-        let rate = u128::from(audio.spec.sample_rate);
+        let edit = audio.edit.unwrap_or(AudioEdit {
+            delay: 0,
+            skip: 0,
+            pre_skip: 0,
+            heard: own,
+        });
         let head = TrackHead {
             number: AUDIO_TRACK,
-            movie_duration: u64::try_from(in_movie.div_ceil(rate)).unwrap_or(u64::MAX),
+            movie_delay: in_movie(edit.delay, audio.timescale, timescale),
+            movie_duration: in_movie(edit.heard, audio.timescale, timescale),
+            skip: edit.skip,
             duration: own,
-            timescale: audio.spec.sample_rate,
+            timescale: audio.timescale,
             kind: Kind::Audio(audio),
         };
         tracks.push((head, &audio.table));
     }
-    let durations = tracks.iter().map(|(head, _)| head.movie_duration);
+    let durations = tracks.iter().map(|(head, _)| head.movie_end());
     let duration = durations.max().unwrap_or(0);
     let next_track = tracks.len() as u32 + 1;
     let mut w = BoxWriter::default();
@@ -101,6 +133,28 @@ pub(super) fn write_movie(
     w.buffer
 }
 
+impl TrackHead<'_> {
+    fn movie_end(&self) -> u64 {
+        self.movie_delay.saturating_add(self.movie_duration)
+    }
+}
+
+/// Units per second in which the durations of both tracks are whole, or else those of the sound, whose edits must be
+/// exact.
+fn common_timescale(video: u32, audio: u32) -> u32 {
+    let (mut a, mut b) = (video, audio);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    (video / a.max(1)).checked_mul(audio).unwrap_or(audio)
+}
+
+/// A track's units in the movie's, rounded up.
+fn in_movie(units: u64, timescale: u32, movie_timescale: u32) -> u64 {
+    let scaled = u128::from(units) * u128::from(movie_timescale);
+    u64::try_from(scaled.div_ceil(timescale.max(1).into())).unwrap_or(u64::MAX)
+}
+
 fn write_track(w: &mut BoxWriter, head: &TrackHead<'_>, table: &SampleTable) {
     let (volume, width, height) = match head.kind {
         Kind::Video(stream) => (0, display_width(stream.spec), stream.spec.height << 16),
@@ -111,7 +165,7 @@ fn write_track(w: &mut BoxWriter, head: &TrackHead<'_>, table: &SampleTable) {
         w.u64(0);
         w.u32(head.number);
         w.zeros(4);
-        w.u64(head.movie_duration);
+        w.u64(head.movie_end());
         w.zeros(12); // reserved, layer, group
         w.u16(volume);
         w.zeros(2);
@@ -119,12 +173,18 @@ fn write_track(w: &mut BoxWriter, head: &TrackHead<'_>, table: &SampleTable) {
         w.u32(width);
         w.u32(height);
     });
-    // All of the track, from the movie's start.
     w.boxed(b"edts", |w| {
         w.full_box(b"elst", 1, 0, |w| {
-            w.u32(1);
+            if head.movie_delay == 0 {
+                w.u32(1);
+            } else {
+                w.u32(2);
+                w.u64(head.movie_delay);
+                w.u64(u64::MAX); // -1: nothing is shown
+                w.u32(NORMAL_RATE);
+            }
             w.u64(head.movie_duration);
-            w.u64(0);
+            w.u64(head.skip);
             w.u32(NORMAL_RATE);
         });
     });
@@ -166,7 +226,7 @@ fn write_media(w: &mut BoxWriter, head: &TrackHead<'_>, table: &SampleTable) {
                 w.u32(1);
                 match head.kind {
                     Kind::Video(stream) => write_video_entry(w, stream),
-                    Kind::Audio(track) => write_audio_entry(w, track),
+                    Kind::Audio(track) => write_sound_entry(w, &track.entry()),
                 }
             });
             table.write(w);
@@ -203,25 +263,15 @@ fn write_video_entry(w: &mut BoxWriter, stream: &Av1Stream<'_>) {
     });
 }
 
-/// "Encapsulation of FLAC in ISO base media file format", 3.3.
-fn write_audio_entry(w: &mut BoxWriter, track: &AudioTrack) {
-    /// The last metadata block, of type 0: `STREAMINFO`.
-    const LAST_STREAM_INFO: u32 = 0x80 << 24;
-    // Rates of more than 16 bits are left to the stream.
-    let rate = u16::try_from(track.spec.sample_rate).unwrap_or(0);
-    w.boxed(b"fLaC", |w| {
-        w.zeros(6);
-        w.u16(1); // data reference
-        w.zeros(8);
-        w.u16(track.spec.channels);
-        w.u16(16); // bits per sample
-        w.zeros(4);
-        w.u32(u32::from(rate) << 16);
-        w.full_box(b"dfLa", 0, 0, |w| {
-            w.u32(LAST_STREAM_INFO | track.stream_info.len() as u32);
-            w.bytes(&track.stream_info);
-        });
-    });
+impl AudioTrack {
+    fn entry(&self) -> WrittenEntry<'_> {
+        WrittenEntry {
+            config: &self.config,
+            sample_rate: self.sample_rate,
+            channels: self.channels,
+            pre_skip: self.edit.map_or(0, |edit| edit.pre_skip),
+        }
+    }
 }
 
 /// Displayed width in 16.16 fixed point.

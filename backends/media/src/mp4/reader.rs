@@ -2,6 +2,7 @@
 
 use super::boxes::read_index;
 use super::samples::Sample;
+use super::sound::{Movie, read_sound};
 use super::track::{Track, read_track};
 use crate::file::Source;
 use crate::frame::{ClipFormat, Rational};
@@ -12,8 +13,20 @@ use crate::{Limits, MediaError};
 pub(crate) fn open(source: Source, limits: &Limits) -> Result<VideoReader, MediaError> {
     let index = read_index(&source, limits)?;
     let track = read_track(&index, source.bytes(), limits)?;
-    drop(index);
     let shown = display_order(&track);
+    let sound = shown.first().and_then(|&first| {
+        let first_at = track.samples[first as usize].shown_at;
+        let movie = Movie {
+            timescale: track.movie_timescale,
+            first_frame_ns: track.shown.presented_ns(
+                first_at,
+                track.timescale,
+                track.movie_timescale,
+            ),
+        };
+        read_sound(&index, &source, movie)
+    });
+    drop(index);
     let (frame_rate, frame_rate_varies) = frame_rate(&track, &shown)?;
     let frames = plan(&track.samples, &shown);
     let track = VideoTrack {
@@ -26,6 +39,7 @@ pub(crate) fn open(source: Source, limits: &Limits) -> Result<VideoReader, Media
         colour: track.colour,
         pixel_aspect: track.pixel_aspect,
         av1_format: ClipFormat::Mp4Av1,
+        sound,
     };
     VideoReader::open(source, track, limits)
 }

@@ -17,40 +17,47 @@ pub(super) struct Sample {
     pub(super) shown_at: i64,
 }
 
-/// Reads the samples of a track in decoding order.
-pub(super) fn read_samples(
-    table: &[u8],
-    file_bytes: u64,
-    limits: &Limits,
-) -> Result<Vec<Sample>, MediaError> {
-    let mut samples = sizes(Boxes::require(table, b"stsz")?, limits)?;
-    set_times(&mut samples, table)?;
-    set_positions(&mut samples, table)?;
-    for sample in &samples {
-        if sample
-            .position
-            .checked_add(sample.bytes.into())
-            .is_none_or(|end| end > file_bytes)
-        {
-            return Err(MediaError::Truncated { inside: "a sample" });
+impl Sample {
+    /// Whether all of it lies in a file of this size.
+    pub(super) fn is_in(&self, file_bytes: u64) -> bool {
+        let end = self.position.checked_add(self.bytes.into());
+        end.is_some_and(|end| end <= file_bytes)
+    }
+}
+
+/// How many samples a track may have, and of which size in bytes.
+pub(super) struct SampleBounds {
+    pub(super) count: (Quantity, u64),
+    pub(super) bytes: (Quantity, u32),
+}
+
+impl SampleBounds {
+    /// Of frames.
+    pub(super) fn of_frames(limits: &Limits) -> Self {
+        Self {
+            count: (Quantity::Frames, limits.frames_max),
+            bytes: (Quantity::SampleBytes, limits.sample_bytes_max),
         }
     }
+}
+
+/// Reads the samples of a track in decoding order. They may lie behind the file's end.
+pub(super) fn read_samples(table: &[u8], bounds: &SampleBounds) -> Result<Vec<Sample>, MediaError> {
+    let mut samples = sizes(Boxes::require(table, b"stsz")?, bounds)?;
+    set_times(&mut samples, table)?;
+    set_positions(&mut samples, table)?;
     Ok(samples)
 }
 
 /// `stsz`: one size for all, or one each.
-fn sizes(payload: &[u8], limits: &Limits) -> Result<Vec<Sample>, MediaError> {
+fn sizes(payload: &[u8], bounds: &SampleBounds) -> Result<Vec<Sample>, MediaError> {
     let mut fields = Fields::of("stsz", payload);
     fields.version()?;
     let common = fields.u32()?;
     let count = fields.clone().u32()?;
-    limits.check_frames(count.into())?;
+    at_most(bounds.count.0, count.into(), bounds.count.1)?;
     let sample = |bytes: u32| {
-        at_most(
-            Quantity::SampleBytes,
-            bytes.into(),
-            limits.sample_bytes_max.into(),
-        )?;
+        at_most(bounds.bytes.0, bytes.into(), bounds.bytes.1.into())?;
         Ok(Sample {
             position: 0,
             bytes,

@@ -2,7 +2,7 @@
 
 use super::boxes::{Boxes, Fields};
 use super::edit::{Shown, read_edits};
-use super::samples::{Sample, read_samples};
+use super::samples::{Sample, SampleBounds, read_samples};
 use crate::colour::ColourCode;
 use crate::limits::at_most;
 use crate::video::{TrackCodec, refused_codec};
@@ -15,6 +15,8 @@ const VISUAL_SAMPLE_ENTRY_BYTES: usize = 78;
 
 /// What the container knows of a video track.
 pub(super) struct Track {
+    /// Units per second of the movie's own clock.
+    pub(super) movie_timescale: u32,
     pub(super) codec: TrackCodec,
     /// In decoding order.
     pub(super) samples: Vec<Sample>,
@@ -37,7 +39,8 @@ pub(super) fn read_track(
 ) -> Result<Track, MediaError> {
     let mut movie_header = Fields::of("mvhd", Boxes::require(index, b"mvhd")?);
     let movie_timescale = timescale(&mut movie_header)?;
-    let track = find_video(index)?;
+    let track =
+        find_track(index, b"vide")?.ok_or(MediaError::NotSupported(Unsupported::NoVideoTrack))?;
     let media = Boxes::require(track, b"mdia")?;
     let timescale = timescale(&mut Fields::of("mdhd", Boxes::require(media, b"mdhd")?))?;
     if timescale == 0 {
@@ -47,11 +50,15 @@ pub(super) fn read_track(
     check_data_is_here(media_info)?;
     let table = Boxes::require(media_info, b"stbl")?;
     let (codec, entry) = sample_entry(Boxes::require(table, b"stsd")?)?;
-    let samples = read_samples(table, file_bytes, limits)?;
+    let samples = read_samples(table, &SampleBounds::of_frames(limits))?;
+    if !samples.iter().all(|sample| sample.is_in(file_bytes)) {
+        return Err(MediaError::Truncated { inside: "a sample" });
+    }
     if samples.is_empty() && Boxes::find(index, b"mvex")?.is_some() {
         return Err(MediaError::NotSupported(Unsupported::Fragments));
     }
     Ok(Track {
+        movie_timescale,
         codec,
         samples,
         shown: read_edits(track, movie_timescale, timescale)?,
@@ -62,32 +69,51 @@ pub(super) fn read_track(
     })
 }
 
-fn find_video(index: &[u8]) -> Result<&[u8], MediaError> {
-    let mut tracks = 0;
-    for inner in Boxes::inside(index) {
-        let (name, track) = inner?;
-        if name.0 != *b"trak" {
-            continue;
-        }
-        tracks += 1;
-        at_most(Quantity::Tracks, tracks, TRACKS_MAX)?;
-        let Some(media) = Boxes::find(track, b"mdia")? else {
-            continue;
+/// The first track whose handler is `kind`.
+fn find_track<'a>(index: &'a [u8], kind: &[u8; 4]) -> Result<Option<&'a [u8]>, MediaError> {
+    tracks(index, kind).next().transpose()
+}
+
+/// The tracks whose handler is `kind`. After an error there are no more.
+pub(super) fn tracks<'a>(
+    index: &'a [u8],
+    kind: &[u8; 4],
+) -> impl Iterator<Item = Result<&'a [u8], MediaError>> {
+    let mut count = 0;
+    let mut is_over = false;
+    Boxes::inside(index).filter_map(move |inner| {
+        let track_of = || {
+            let (name, track) = inner?;
+            if name.0 != *b"trak" {
+                return Ok(None);
+            }
+            count += 1;
+            at_most(Quantity::Tracks, count, TRACKS_MAX)?;
+            Ok((handler(track)? == Some(*kind)).then_some(track))
         };
-        let Some(handler) = Boxes::find(media, b"hdlr")? else {
-            continue;
-        };
-        let mut fields = Fields::of("hdlr", handler);
-        fields.skip(8)?;
-        if fields.array()? == *b"vide" {
-            return Ok(track);
+        if is_over {
+            return None;
         }
-    }
-    Err(MediaError::NotSupported(Unsupported::NoVideoTrack))
+        let track = track_of().transpose();
+        is_over = matches!(track, Some(Err(_)));
+        track
+    })
+}
+
+fn handler(track: &[u8]) -> Result<Option<[u8; 4]>, MediaError> {
+    let Some(media) = Boxes::find(track, b"mdia")? else {
+        return Ok(None);
+    };
+    let Some(handler) = Boxes::find(media, b"hdlr")? else {
+        return Ok(None);
+    };
+    let mut fields = Fields::of("hdlr", handler);
+    fields.skip(8)?;
+    fields.array().map(Some)
 }
 
 /// Units per second from `mvhd` or `mdhd`, which begin alike.
-fn timescale(fields: &mut Fields<'_>) -> Result<u32, MediaError> {
+pub(super) fn timescale(fields: &mut Fields<'_>) -> Result<u32, MediaError> {
     let version = fields.version()?;
     let times_bytes = if version == 1 { 16 } else { 8 };
     fields.skip(times_bytes)?;
@@ -95,7 +121,7 @@ fn timescale(fields: &mut Fields<'_>) -> Result<u32, MediaError> {
 }
 
 /// `dref` must say that the media lies in this file (flag 1 of its entry), where it says anything.
-fn check_data_is_here(media_info: &[u8]) -> Result<(), MediaError> {
+pub(super) fn check_data_is_here(media_info: &[u8]) -> Result<(), MediaError> {
     let Some(data_info) = Boxes::find(media_info, b"dinf")? else {
         return Ok(());
     };

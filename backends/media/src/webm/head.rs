@@ -5,6 +5,7 @@ use crate::MediaError;
 use crate::av1::Av1Stream;
 use crate::file::Sink;
 use crate::opus::{OpusEncoder, TICK_RATE};
+use crate::sound::{SoundConfig, SoundTrack, rescale};
 
 /// Number of the video track.
 pub(super) const VIDEO_TRACK: u8 = 1;
@@ -38,6 +39,59 @@ pub(super) struct Segment {
     audio_bytes: usize,
 }
 
+/// What the audio track says of itself.
+pub(super) struct AudioEntry {
+    codec: &'static [u8],
+    private: Vec<u8>,
+    /// By which what is heard is behind the times of its blocks, in nanoseconds.
+    delay_ns: u64,
+    /// What decoders must have heard before they are right after a seek.
+    seek_pre_roll_ns: u64,
+    /// Samples per second of what was encoded.
+    sample_rate: u32,
+    /// Samples per second when decoded, where that is another.
+    decoded_rate: Option<u32>,
+    channels: u16,
+}
+
+impl AudioEntry {
+    pub(super) fn encoded(sound: &OpusEncoder) -> Self {
+        let spec = sound.spec();
+        Self {
+            codec: b"A_OPUS",
+            private: sound.head(),
+            delay_ns: ticks_ns(sound.delay_ticks()),
+            seek_pre_roll_ns: SEEK_PRE_ROLL_NS,
+            sample_rate: spec.sample_rate,
+            // Players decode at this one, and FFmpeg counts what to discard in it.
+            decoded_rate: Some(TICK_RATE as u32),
+            channels: spec.channels,
+        }
+    }
+
+    /// None where WebM does not take the codec.
+    pub(super) fn copied(track: &SoundTrack) -> Option<Self> {
+        let (codec, private, seek_pre_roll_ns): (&[u8], _, _) = match track.config()? {
+            SoundConfig::Opus(head) => {
+                let private = head.to_webm(track.skip_ticks()?);
+                (b"A_OPUS", private, SEEK_PRE_ROLL_NS)
+            }
+            SoundConfig::Vorbis(head) => (b"A_VORBIS", head.private.clone(), 0),
+            _ => return None,
+        };
+        let delay_ns = rescale(track.skip(), track.timescale(), 1_000_000_000);
+        Some(Self {
+            codec,
+            private,
+            delay_ns: delay_ns as u64,
+            seek_pre_roll_ns,
+            sample_rate: track.sample_rate(),
+            decoded_rate: None,
+            channels: track.channels(),
+        })
+    }
+}
+
 /// What is known once all is written.
 pub(super) struct Totals {
     pub(super) duration_ms: f64,
@@ -52,7 +106,7 @@ impl Segment {
     pub(super) fn begin(
         sink: &mut Sink,
         stream: &Av1Stream<'_>,
-        sound: Option<&OpusEncoder>,
+        sound: Option<&AudioEntry>,
     ) -> Result<Self, MediaError> {
         let mut w = ElementWriter::default();
         write_document(&mut w);
@@ -173,24 +227,24 @@ fn write_video(w: &mut ElementWriter, stream: &Av1Stream<'_>) {
     });
 }
 
-/// The Opus track ("Matroska Media Container Codec Specifications", `A_OPUS`). It has no `DefaultDuration`, with which
-/// the block that is padded would need a duration too.
-fn write_audio(w: &mut ElementWriter, sound: &OpusEncoder) {
-    let spec = sound.spec();
+/// The audio track ("Matroska Media Container Codec Specifications", `A_OPUS`, `A_VORBIS`). It has no
+/// `DefaultDuration`, with which the block that is padded would need a duration too.
+fn write_audio(w: &mut ElementWriter, sound: &AudioEntry) {
     w.unsigned(id::TRACK_NUMBER, AUDIO_TRACK.into());
     w.unsigned(id::TRACK_UID, AUDIO_TRACK.into());
     w.unsigned(id::TRACK_TYPE, AUDIO_TYPE);
     w.unsigned(id::FLAG_LACING, 0);
     w.bytes(id::LANGUAGE, b"und");
-    w.bytes(id::CODEC_ID, b"A_OPUS");
-    w.bytes(id::CODEC_PRIVATE, &sound.head());
-    w.unsigned(id::CODEC_DELAY, ticks_ns(sound.delay_ticks()));
-    w.unsigned(id::SEEK_PRE_ROLL, SEEK_PRE_ROLL_NS);
+    w.bytes(id::CODEC_ID, sound.codec);
+    w.bytes(id::CODEC_PRIVATE, &sound.private);
+    w.unsigned(id::CODEC_DELAY, sound.delay_ns);
+    w.unsigned(id::SEEK_PRE_ROLL, sound.seek_pre_roll_ns);
     w.master(id::AUDIO, |w| {
-        w.float(id::SAMPLING_FREQUENCY, f64::from(spec.sample_rate));
-        // Players decode at this one, and FFmpeg counts what to discard in it.
-        w.float(id::OUTPUT_SAMPLING_FREQUENCY, TICK_RATE as f64);
-        w.unsigned(id::CHANNELS, spec.channels.into());
+        w.float(id::SAMPLING_FREQUENCY, f64::from(sound.sample_rate));
+        if let Some(rate) = sound.decoded_rate {
+            w.float(id::OUTPUT_SAMPLING_FREQUENCY, f64::from(rate));
+        }
+        w.unsigned(id::CHANNELS, sound.channels.into());
     });
 }
 

@@ -5,6 +5,7 @@ mod elements;
 mod head;
 mod mux;
 mod reader;
+mod sound;
 mod track;
 
 pub(crate) use mux::WebmMuxer;

@@ -1,20 +1,21 @@
-//! A WebM file with one AV1 track (RFC 9559; "Carriage of AV1 in Matroska") and, if wanted, one Opus track ("Matroska
-//! Media Container Codec Specifications").
+//! A WebM file with one AV1 track (RFC 9559; "Carriage of AV1 in Matroska") and, if wanted, one audio track ("Matroska
+//! Media Container Codec Specifications"): Opus, or what is copied from another file.
 //!
 //! Blocks of both tracks are written in the order of their times. Of the track that is ahead, blocks wait in memory, up
-//! to [`FRAMES_WAITING_BYTES_MAX`] and [`AUDIO_AHEAD_MS_MAX`]. What is only known at the end (sizes, duration, where the
+//! to [`FRAMES_WAITING_BYTES_MAX`] and [`AUDIO_AHEAD_MS_MAX`]; what is copied stays in its file until its turn. What is only known at the end (sizes, duration, where the
 //! cues lie) has its place from the start and is written over.
 
 use std::collections::VecDeque;
 
 use super::clusters::{Block, Clusters};
-use super::head::{AUDIO_TRACK, Segment, Totals, VIDEO_TRACK, ticks_ns};
-use crate::audio::AudioSpec;
+use super::head::{AUDIO_TRACK, AudioEntry, Segment, Totals, VIDEO_TRACK, ticks_ns};
+use crate::audio::AudioSource;
 use crate::av1::Av1Stream;
 use crate::file::Sink;
 use crate::frame::Rational;
 use crate::limits::at_most;
 use crate::opus::{OpusEncoder, PACKET_MS};
+use crate::sound::{PacketCursor, rescale};
 use crate::{ClipSpec, MediaError, Quantity};
 
 /// Bytes of coded frames that wait for their sound. Beyond, frames are written without it, and what comes late is put in
@@ -22,6 +23,7 @@ use crate::{ClipSpec, MediaError, Quantity};
 const FRAMES_WAITING_BYTES_MAX: usize = 4 << 20;
 /// Milliseconds by which sound may be ahead of the frames: half an hour, which is 29 MB in stereo.
 const AUDIO_AHEAD_MS_MAX: u64 = 30 * 60 * 1000;
+const NS_PER_SECOND: u32 = 1_000_000_000;
 /// Samples encoded before what is ready is written.
 const PIECE_SAMPLES: usize = 1 << 10;
 
@@ -48,10 +50,13 @@ struct Frame {
     is_key: bool,
 }
 
-struct Sound {
-    /// None once it is finished.
-    encoder: Option<OpusEncoder>,
-    packets: Packets,
+enum Sound {
+    Encoded {
+        /// None once it is finished.
+        encoder: Option<Box<OpusEncoder>>,
+        packets: Packets,
+    },
+    Copied(Box<PacketCursor>),
 }
 
 #[derive(Default)]
@@ -70,17 +75,14 @@ enum Rest {
 }
 
 impl WebmMuxer {
-    pub(crate) fn new(
-        sink: Sink,
-        spec: &ClipSpec,
-        audio: Option<AudioSpec>,
-    ) -> Result<Self, MediaError> {
+    pub(crate) fn new(sink: Sink, spec: &ClipSpec, audio: AudioSource) -> Result<Self, MediaError> {
         let sound = match audio {
-            Some(audio) => Some(Sound {
-                encoder: Some(OpusEncoder::new(audio)?),
+            AudioSource::None => None,
+            AudioSource::Samples(spec) => Some(Sound::Encoded {
+                encoder: Some(Box::new(OpusEncoder::new(spec)?)),
                 packets: Packets::default(),
             }),
-            None => None,
+            AudioSource::Copy(track) => Some(Sound::Copied(Box::new(PacketCursor::new(track)))),
         };
         Ok(Self {
             sink,
@@ -105,8 +107,8 @@ impl WebmMuxer {
         is_key: bool,
     ) -> Result<(), MediaError> {
         if self.segment.is_none() {
-            let encoder = self.sound.as_ref().and_then(|sound| sound.encoder.as_ref());
-            self.segment = Some(Segment::begin(&mut self.sink, stream, encoder)?);
+            let entry = self.sound.as_ref().and_then(Sound::entry);
+            self.segment = Some(Segment::begin(&mut self.sink, stream, entry.as_ref())?);
         }
         self.frames.waiting_bytes += sample.len();
         self.frames.waiting.push_back(Frame {
@@ -119,7 +121,11 @@ impl WebmMuxer {
     /// Adds interleaved samples to the audio track; false where there is none.
     pub(crate) fn append_audio(&mut self, samples: &[f32]) -> Result<bool, MediaError> {
         let frames_ms = starts_ms(self.rate, self.frames());
-        let Some(encoder) = self.sound.as_ref().and_then(|sound| sound.encoder.as_ref()) else {
+        let Some(Sound::Encoded {
+            encoder: Some(encoder),
+            ..
+        }) = &self.sound
+        else {
             return Ok(false);
         };
         let spec = encoder.spec();
@@ -129,7 +135,7 @@ impl WebmMuxer {
         let ahead_ms = after_ms.saturating_sub(frames_ms);
         at_most(Quantity::AudioAheadMs, ahead_ms, AUDIO_AHEAD_MS_MAX)?;
         for piece in samples.chunks(PIECE_SAMPLES) {
-            if let Some(Sound {
+            if let Some(Sound::Encoded {
                 encoder: Some(encoder),
                 packets,
             }) = &mut self.sound
@@ -145,7 +151,14 @@ impl WebmMuxer {
     pub(crate) fn finish(mut self) -> Result<u64, MediaError> {
         let mut duration_ms = self.frames() as f64 * 1000.0 / self.rate.as_f64();
         let mut is_silent = true;
-        if let Some(Sound { encoder, packets }) = &mut self.sound
+        if let Some(Sound::Copied(packets)) = &self.sound {
+            let track = packets.track();
+            let sound_units = track.delay() + track.heard_for();
+            let sound_ms = sound_units as f64 * 1000.0 / f64::from(track.timescale());
+            duration_ms = duration_ms.max(sound_ms);
+            is_silent = false;
+        }
+        if let Some(Sound::Encoded { encoder, packets }) = &mut self.sound
             && let Some(encoder) = encoder.take()
         {
             let samples = encoder.samples();
@@ -177,7 +190,7 @@ impl WebmMuxer {
         let is_complete = rest == Rest::Complete;
         loop {
             let (has_packet, packet_ms) = match &self.sound {
-                Some(sound) => sound.packets.next(),
+                Some(sound) => sound.next(),
                 None => (false, u64::MAX),
             };
             let has_frame = !self.frames.waiting.is_empty();
@@ -211,22 +224,64 @@ impl WebmMuxer {
     }
 
     fn write_packet(&mut self, time_ms: u64, rest: Rest) -> Result<(), MediaError> {
-        let Some(Sound { packets, .. }) = &mut self.sound else {
-            return Ok(());
-        };
-        let Some(packet) = packets.waiting.pop_front() else {
-            return Ok(());
-        };
-        packets.written += 1;
-        let is_last = rest == Rest::Complete && packets.waiting.is_empty();
+        let (encoded, content, padding_ns);
+        match &mut self.sound {
+            Some(Sound::Encoded { packets, .. }) => {
+                let Some(packet) = packets.waiting.pop_front() else {
+                    return Ok(());
+                };
+                packets.written += 1;
+                let is_last = rest == Rest::Complete && packets.waiting.is_empty();
+                padding_ns = if is_last { packets.padding_ns } else { 0 };
+                encoded = packet;
+                content = encoded.as_slice();
+            }
+            Some(Sound::Copied(packets)) => {
+                let is_last = packets.is_last();
+                let track = packets.track();
+                let padding = rescale(track.padding(), track.timescale(), NS_PER_SECOND);
+                padding_ns = if is_last { padding.max(0) as u64 } else { 0 };
+                let Some((_, packet)) = packets.read()? else {
+                    return Ok(());
+                };
+                content = packet;
+            }
+            None => return Ok(()),
+        }
         let block = Block {
             track: AUDIO_TRACK,
             time_ms,
-            content: &packet,
+            content,
             is_key: true,
-            padding_ns: if is_last { packets.padding_ns } else { 0 },
+            padding_ns,
         };
         self.clusters.append(&mut self.sink, &block)
+    }
+}
+
+impl Sound {
+    fn entry(&self) -> Option<AudioEntry> {
+        match self {
+            Self::Encoded { encoder, .. } => encoder.as_deref().map(AudioEntry::encoded),
+            Self::Copied(packets) => AudioEntry::copied(packets.track()),
+        }
+    }
+
+    /// Whether a packet is there, and the time of the first that is or else will come.
+    fn next(&self) -> (bool, u64) {
+        match self {
+            Self::Encoded { packets, .. } => packets.next(),
+            Self::Copied(packets) => match packets.peek() {
+                Some(packet) => {
+                    let track = packets.track();
+                    // Times of blocks are ahead of what is heard by what is dropped.
+                    let units = track.starts(&packet) + track.skip();
+                    let ms = rescale(units, track.timescale(), 1000);
+                    (true, u64::try_from(ms).unwrap_or(0))
+                }
+                None => (false, u64::MAX),
+            },
+        }
     }
 }
 

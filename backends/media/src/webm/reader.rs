@@ -1,7 +1,7 @@
 //! From the elements of a WebM file to a track that can be decoded.
 
 use super::elements::{self as id, HEADER_BYTES_MAX};
-
+use super::sound::{SoundBlock, SoundBlocks, read_sound_entry};
 use super::track::{Track, read_track};
 use crate::file::Source;
 use crate::frame::ClipFormat;
@@ -31,6 +31,7 @@ pub(crate) fn open(source: Source, limits: &Limits) -> Result<VideoReader, Media
         limits,
         coded: Vec::new(),
         times: Vec::new(),
+        sound: None,
     };
     let mut position = segment.start;
     while position < segment.end {
@@ -41,7 +42,9 @@ pub(crate) fn open(source: Source, limits: &Limits) -> Result<VideoReader, Media
                 element.end
             }
             id::TRACKS if track.is_none() => {
-                track = Some(read_track(&walk.content(&element)?)?);
+                let content = walk.content(&element)?;
+                track = Some(read_track(&content)?);
+                frames.sound = read_sound_entry(&content).map(SoundBlocks::new);
                 element.end
             }
             id::CLUSTER => {
@@ -57,7 +60,7 @@ pub(crate) fn open(source: Source, limits: &Limits) -> Result<VideoReader, Media
     let track = track.ok_or(MediaError::Truncated {
         inside: "the WebM file, before its tracks",
     })?;
-    let track = frames.into_track(track, unit_ns)?;
+    let track = frames.into_track(track, unit_ns, &source)?;
     VideoReader::open(source, track, limits)
 }
 
@@ -75,6 +78,14 @@ struct Frames<'a> {
     coded: Vec<CodedFrame>,
     /// When each is shown, in timestamp units.
     times: Vec<i64>,
+    sound: Option<SoundBlocks>,
+}
+
+/// Whose block it was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BlockOf {
+    Sound,
+    Other,
 }
 
 impl Frames<'_> {
@@ -91,7 +102,12 @@ impl Frames<'_> {
         Ok(())
     }
 
-    fn into_track(mut self, track: Track, unit_ns: u64) -> Result<VideoTrack, MediaError> {
+    fn into_track(
+        mut self,
+        track: Track,
+        unit_ns: u64,
+        source: &Source,
+    ) -> Result<VideoTrack, MediaError> {
         if self.coded.is_empty() {
             return Err(MediaError::NoFrames);
         }
@@ -102,7 +118,12 @@ impl Frames<'_> {
         }
         self.times.sort_unstable();
         let (frame_rate, frame_rate_varies) = frame_rate(&self.times, unit_ns, track.frame_ns);
+        let first_frame = self.times.first().copied().unwrap_or(0);
+        let sound = self
+            .sound
+            .and_then(|sound| sound.into_track(source, unit_ns, first_frame));
         Ok(VideoTrack {
+            sound,
             codec: track.codec,
             frames_shown: self.coded.len() as u64,
             frames: self.coded,
@@ -240,7 +261,9 @@ impl<'a> Walk<'a> {
                         MediaError::corrupt("a WebM cluster", "has an impossible time")
                     })?;
                 }
-                id::SIMPLE_BLOCK => self.block(&element, time, track, frames)?,
+                id::SIMPLE_BLOCK => {
+                    self.block(&element, time, track, frames)?;
+                }
                 id::BLOCK_GROUP => self.block_group(&element, time, track, frames)?,
                 _ => {}
             }
@@ -257,24 +280,32 @@ impl<'a> Walk<'a> {
         frames: &mut Frames<'_>,
     ) -> Result<(), MediaError> {
         let mut position = group.start;
+        let (mut of, mut padding_ns) = (BlockOf::Other, 0);
         while position < group.end {
             let element = self.element(position, group.end)?;
-            if element.id == id::BLOCK {
-                self.block(&element, time, track, frames)?;
+            match element.id {
+                id::BLOCK => of = self.block(&element, time, track, frames)?,
+                id::DISCARD_PADDING => padding_ns = self.signed(&element)?,
+                _ => {}
             }
             position = element.end;
+        }
+        if let Some(sound) = &mut frames.sound
+            && of == BlockOf::Sound
+        {
+            sound.pad(padding_ns);
         }
         Ok(())
     }
 
-    /// Notes the frame of a block, if it is one of the track's.
+    /// Notes the frame of a block, if it is one of the track's, or its packet of sound.
     fn block(
         &self,
         block: &Element,
         cluster_time: i64,
         track: &Track,
         frames: &mut Frames<'_>,
-    ) -> Result<(), MediaError> {
+    ) -> Result<BlockOf, MediaError> {
         let short = || MediaError::corrupt("a WebM block", "is shorter than its fields");
         let mut head = [0; BLOCK_HEAD_BYTES_MAX as usize];
         let available = (block.end - block.start).min(BLOCK_HEAD_BYTES_MAX) as usize;
@@ -284,15 +315,40 @@ impl<'a> Walk<'a> {
         let &[high, low, flags, ..] = &head[number_bytes..] else {
             return Err(short());
         };
-        if number != Some(track.number) {
-            return Ok(());
-        }
-        if flags & LACING_FLAGS != 0 {
-            return Err(MediaError::NotSupported(Unsupported::WebmLacing));
-        }
+        let is_laced = flags & LACING_FLAGS != 0;
         let time = cluster_time.saturating_add(i16::from_be_bytes([high, low]).into());
         let position = block.start + number_bytes as u64 + 3;
-        frames.push(position, block.end - position, time)
+        if number == Some(track.number) {
+            if is_laced {
+                return Err(MediaError::NotSupported(Unsupported::WebmLacing));
+            }
+            frames.push(position, block.end - position, time)?;
+        } else if let Some(sound) = &mut frames.sound
+            && number == Some(sound.number())
+        {
+            let block = SoundBlock {
+                position,
+                bytes: block.end - position,
+                time,
+                is_laced,
+            };
+            sound.push(self.source, &block);
+            return Ok(BlockOf::Sound);
+        }
+        Ok(BlockOf::Other)
+    }
+
+    /// A number of the type that may be negative.
+    fn signed(&self, element: &Element) -> Result<i64, MediaError> {
+        let bits = 8 * (element.end - element.start);
+        let number = self.number(element)?;
+        match bits {
+            0 => Ok(0),
+            bits => {
+                let unused = 64_u64.saturating_sub(bits);
+                Ok((number << unused) as i64 >> unused)
+            }
+        }
     }
 
     fn number(&self, element: &Element) -> Result<u64, MediaError> {
