@@ -445,7 +445,8 @@ pub struct Clip {
     /// made anew with --prompt
     pub input: Option<PathBuf>,
     /// Where the result goes: .mp4, .webm, .gif, .webp, .y4m, .rgb (raw), or a folder for .png frames; .mp4 and
-    /// .webm take the sound of models that make some
+    /// .webm take the sound of models that make some, and keep that of a clip that is transformed (.mp4 most kinds,
+    /// .webm Opus and Vorbis)
     #[arg(long, short)]
     pub out: PathBuf,
     #[command(flatten)]

@@ -173,12 +173,13 @@ fn steps_text(receipt: &Receipt) -> String {
 
 fn sound_text(receipt: &Receipt) -> String {
     let channels = match receipt.audio_channels {
+        0 => "of an unknown kind".to_owned(),
         1 => "mono".to_owned(),
         2 => "stereo".to_owned(),
         channels => format!("{channels} channels"),
     };
     let place = match receipt.audio_codec.as_str() {
-        "" => "; not written: this format takes none".to_owned(),
+        "" => "; not in the file: its format does not take it".to_owned(),
         codec => format!(", {codec} in the file"),
     };
     format!(
@@ -187,11 +188,12 @@ fn sound_text(receipt: &Receipt) -> String {
     )
 }
 
-/// What to say of a clip whose sound was made and is not in its file.
+/// What to say of a clip with sound, made or of the input, that is not in its file.
 pub fn lost_sound(receipt: &Receipt) -> Option<&'static str> {
     let is_lost = receipt.audio_samples_out > 0 && receipt.audio_codec.is_empty();
     is_lost.then_some(
-        "warning: the clip has sound, which is not in the file: its format takes none; .mp4 and .webm do",
+        "warning: the clip has sound, which is not in the file: its format does not take it; .mp4 and .webm take what \
+         models make, and of a clip's own sound .mp4 takes most kinds and .webm Opus and Vorbis",
     )
 }
 
@@ -337,8 +339,9 @@ mod tests {
             (
                 6,
                 "",
-                "6 channels, 24000 Hz, 48000 samples; not written: this format takes none",
+                "6 channels, 24000 Hz, 48000 samples; not in the file: its format does not take it",
             ),
+            (2, "aac", "stereo, 24000 Hz, 48000 samples, aac in the file"),
         ] {
             let receipt = with_sound(channels, codec);
             let line = sound_line(&receipt).expect("a line");

@@ -351,9 +351,11 @@ typedef struct mote_receipt_info {
   const uint64_t *step_times_us; /* generated clips: of each denoising step, in order; or NULL */
   size_t step_time_count;
   uint64_t resumed_steps; /* of them, those that were taken over from a checkpoint */
-  const char *audio_codec; /* of the sound in the clip's file: "flac", "opus", "pcm"; "" where there is
-                              no sound, or the format takes none: then it was made and not written */
-  uint64_t audio_samples_out; /* of each channel that were made; 0 where there is no sound */
+  const char *audio_codec; /* of the sound in the clip's file: "flac", "opus", "pcm", or what was copied
+                              from the input, such as "aac"; "" where there is no sound, or the format
+                              does not take it: then there are samples, which are not in the file */
+  uint64_t audio_samples_out; /* of each channel that were made, or that the input has beside the frames
+                                 that were read; 0 where there is no sound */
   uint32_t audio_sample_rate; /* samples per second of each channel */
   uint32_t audio_channels;
 } mote_receipt_info_t;

@@ -90,8 +90,8 @@ class ClipJob:
 class Clip:
     """A clip that was generated: ``receipt`` tells what computed it, with ``seed``, ``scheduler``,
     ``step_times_us`` and ``resumed_steps``, and of its sound ``audio_samples_out`` (of each channel; 0 where there is
-    none), ``audio_sample_rate``, ``audio_channels`` and ``audio_codec``, which is empty where the file's format takes
-    no sound: then what was made is not in it. ``data`` holds the file where no target was named, as a read-only
+    none), ``audio_sample_rate``, ``audio_channels`` and ``audio_codec``, which is empty where the file's format does
+    not take it: then what was made is not in it. ``data`` holds the file where no target was named, as a read-only
     ``mmap`` of the very memory the daemon wrote: what takes bytes takes it, ``np.frombuffer`` too."""
 
     receipt: Any

@@ -1,6 +1,7 @@
 //! What the tests of clips share.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod mp4;
 pub mod webm;
 
 use std::fs::File;

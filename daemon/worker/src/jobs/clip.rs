@@ -1,11 +1,11 @@
 //! A clip file in, a clip file with more or better frames out, at most one run of the model a step.
 
-use super::clip_files::{Input, Results, output_of, preview, remaining_ms};
+use super::clip_files::{Input, ResultSound, Results, output_of, preview, remaining_ms};
 use super::{Job, Pools, Progressed, micros};
 use crate::load::LoadedModel;
 use crate::status::{self, Failure};
 use mote_api::{Canceller, Task};
-use mote_media::Rational;
+use mote_media::{Rational, SoundTrack};
 use mote_pipeline::{
     FilterStep, FrameFilter, FrameWindow, Interpolator, RestorationOptions, Restorer, Rgb,
 };
@@ -17,6 +17,8 @@ pub struct ClipJob {
     input: Input,
     filter: Box<dyn FrameFilter>,
     results: Results,
+    /// That of the frames that are read, whether or not the result takes it.
+    sound: Option<SoundTrack>,
     frames_out_expected: Option<u64>,
     preview_every: Option<u32>,
     started: Instant,
@@ -40,9 +42,11 @@ impl ClipJob {
         out.frame_rate = faster.ok_or_else(|| Status::invalid("factor", "the rate overflows"))?;
         let frames_out_expected = input.frames.map(|frames| filter.frames_out(frames));
         let output = output_of(clip.output_format, clip.encoder_speed, loaded);
+        let sound = input.sound();
+        let result_sound = sound.as_ref().map_or(ResultSound::None, ResultSound::Kept);
         let results = Results::create(
             clip.output,
-            (&out, None),
+            (&out, result_sound),
             &output,
             clip.contact_sheet,
             frames_out_expected,
@@ -51,6 +55,7 @@ impl ClipJob {
             input,
             filter,
             results,
+            sound,
             frames_out_expected,
             preview_every: clip.preview_every,
             started: Instant::now(),
@@ -99,6 +104,7 @@ impl ClipJob {
     fn finish(&mut self) -> Result<Progressed, Status> {
         self.results.finish()?;
         let report = self.filter.report();
+        let sound = self.sound.as_ref();
         let receipt = Receipt {
             compute_us: report.compute_us,
             bytes_copied: report.bytes_copied,
@@ -107,6 +113,10 @@ impl ClipJob {
             frames_out: self.results.written,
             media_decode_us: micros(self.input.took),
             media_encode_us: micros(self.results.took),
+            audio_samples_out: sound.map_or(0, SoundTrack::samples),
+            audio_sample_rate: sound.map_or(0, SoundTrack::sample_rate),
+            audio_channels: sound.map_or(0, |sound| sound.channels().into()),
+            audio_codec: self.results.audio_codec(),
             ..Receipt::default()
         };
         Ok(Progressed::Done(Box::new(Done {

@@ -7,7 +7,7 @@ use crate::load::LoadedModel;
 use crate::status::chain;
 use mote_media::{
     AudioSpec, Av1Settings, ClipSpec, Codec, Frame, FrameReader, FrameWriter, Limits, MediaError,
-    Output, Rational, RawLayout, SheetLayout,
+    Output, Rational, RawLayout, SheetLayout, SoundTrack,
 };
 use mote_pipeline::Rgb;
 use mote_wire::types::{ClipFormat, Preview, Status};
@@ -96,6 +96,16 @@ impl Input {
         spec
     }
 
+    /// The sound of the frames that are given; None where there is none.
+    pub fn sound(&self) -> Option<SoundTrack> {
+        let sound = self.reader.sound()?.clone();
+        let frames = self.reader.info().frame_count.unwrap_or(u64::MAX);
+        match self.frames_max < frames {
+            true => sound.cut(self.frames_max, self.frame_rate),
+            false => Some(sound),
+        }
+    }
+
     /// The next frame.
     pub fn next(&mut self) -> Result<Option<Rgb>, Status> {
         if self.read >= self.frames_max {
@@ -132,6 +142,15 @@ pub fn picture(file: OwnedFd, field: &str) -> Result<Rgb, Status> {
     picture.ok_or_else(|| Status::invalid(field, "it holds no picture"))
 }
 
+/// What sound a result has.
+pub enum ResultSound<'a> {
+    None,
+    /// Samples that are pushed.
+    Made(AudioSpec),
+    /// That of the input.
+    Kept(&'a SoundTrack),
+}
+
 /// Where the frames of a result go.
 pub struct Results {
     writer: Option<Box<dyn FrameWriter>>,
@@ -151,20 +170,26 @@ struct Sheet {
 }
 
 impl Results {
-    /// Begins the result in `file`, and a contact sheet of about `frames` frames.
+    /// Begins the result in `file`, with the sound that its format takes, and a contact sheet of about `frames` frames.
     pub fn create(
         file: OwnedFd,
-        (spec, audio): (&ClipSpec, Option<AudioSpec>),
+        (spec, sound): (&ClipSpec, ResultSound<'_>),
         output: &Output,
         sheet: Option<OwnedFd>,
         frames: Option<u64>,
     ) -> Result<Self, Status> {
         let (file, limits) = (File::from(file), Limits::default());
-        // A format without sound is told of in the receipt; one with another kind of sound is a mistake.
-        let audio = audio.filter(|_| output.takes_audio());
-        let writer = match &audio {
-            Some(audio) => mote_media::create_with_audio(file, spec, output, audio, &limits),
-            None => mote_media::create(file, spec, output, &limits),
+        let (writer, audio_codec) = match sound {
+            // A format without sound is told of in the receipt; one with another kind of sound is a mistake.
+            ResultSound::Made(audio) if output.takes_audio() => (
+                mote_media::create_with_audio(file, spec, output, &audio, &limits),
+                output.audio_codec(),
+            ),
+            ResultSound::Kept(track) if output.keeps_sound(track) => (
+                mote_media::create_with_sound(file, spec, output, track, &limits),
+                track.codec(),
+            ),
+            _ => (mote_media::create(file, spec, output, &limits), None),
         };
         let writer = writer.map_err(|error| of_media(&error))?;
         let every = frames.unwrap_or(0).div_ceil(SHEET_FRAMES_MAX as u64).max(1);
@@ -176,7 +201,7 @@ impl Results {
         Ok(Self {
             writer: Some(writer),
             sheet,
-            audio_codec: audio.and_then(|_| output.audio_codec()),
+            audio_codec,
             written: 0,
             took: Duration::ZERO,
         })

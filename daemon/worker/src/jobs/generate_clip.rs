@@ -4,7 +4,9 @@
 //! finds it there and goes on to the same frames.
 
 use super::checkpoint::CheckpointFile;
-use super::clip_files::{Input, Results, frame_of, output_of, picture, preview, remaining_ms};
+use super::clip_files::{
+    Input, ResultSound, Results, frame_of, output_of, picture, preview, remaining_ms,
+};
 use super::{Job, Pools, Progressed, micros};
 use crate::load::LoadedModel;
 use crate::status::{self, Failure};
@@ -116,12 +118,14 @@ impl GenerateClipJob {
             pixel_aspect: Rational::ONE,
         };
         let frames = Some(u64::from(plan.frames));
-        let audio = plan.audio.map(|audio| AudioSpec {
-            sample_rate: audio.sample_rate,
-            channels: audio.channels,
+        let sound = plan.audio.map_or(ResultSound::None, |audio| {
+            ResultSound::Made(AudioSpec {
+                sample_rate: audio.sample_rate,
+                channels: audio.channels,
+            })
         });
         let output = output_of(clip.output_format, clip.encoder_speed, loaded);
-        let of_clip = (&spec, audio);
+        let of_clip = (&spec, sound);
         let results = Results::create(clip.output, of_clip, &output, clip.contact_sheet, frames)?;
         let resumed = u64::from(job.steps_done());
         Ok(Self {

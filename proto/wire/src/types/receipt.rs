@@ -145,14 +145,16 @@ pub struct Receipt {
     pub scheduler: String,
     /// Generated clip: steps that were taken over from a checkpoint.
     pub resumed_steps: u64,
-    /// Generated clip: samples of each channel of its sound that were made; 0 where it has none.
+    /// Clip: samples of each channel of its sound, which were made for a generated one, and which the input
+    /// has beside the frames that were read for a transformed one; 0 where there is none.
     pub audio_samples_out: u64,
-    /// Generated clip: samples per second of its sound.
+    /// Clip: samples per second of its sound; 0 where the input does not tell.
     pub audio_sample_rate: u32,
-    /// Generated clip: channels of its sound.
+    /// Clip: channels of its sound; 0 where the input does not tell.
     pub audio_channels: u32,
-    /// Generated clip: codec of the sound in the output file, such as `flac`, `opus` or `pcm`; empty where
-    /// there is no sound, and where the file's format takes none: then what was made is not in the file.
+    /// Clip: codec of the sound in the output file, such as `flac`, `opus` or `pcm`, or what was copied from the
+    /// input, such as `aac`; empty where there is no sound, and where the file's format does not take it: then
+    /// there are samples, which are not in the file.
     pub audio_codec: String,
     /// Clip: frames read.
     pub frames_in: u64,
