@@ -2,8 +2,8 @@
 //!
 //! | format | read | written |
 //! | --- | --- | --- |
-//! | MP4, QuickTime | H.264, AV1 | AV1, FLAC sound |
-//! | WebM, Matroska | AV1 | AV1, Opus sound (WebM) |
+//! | MP4, QuickTime | H.264, AV1 | AV1, FLAC sound or a copy |
+//! | WebM, Matroska | AV1 | AV1, Opus sound or a copy (WebM) |
 //! | GIF, animated | yes | yes |
 //! | WebP, animated | lossy, lossless | lossless |
 //! | PNG, one or many | yes | yes |
@@ -64,7 +64,22 @@
 //! [`create_with_audio`] adds an audio track. In MP4 it is FLAC, which is lossless, needs no delay to be cut off, and is
 //! played by browsers and FFmpeg. WebM allows only Opus and Vorbis: there it is Opus, lossy, of which players cut the
 //! encoder's delay and what fills the last packet, so that exactly the samples given are heard.
-//! [`Output::audio_codec`] and [`Output::takes_audio_spec`] tell beforehand. Sound in clips that are read is passed over.
+//! [`Output::audio_codec`] and [`Output::takes_audio_spec`] tell beforehand.
+//!
+//! [`create_with_sound`] copies the sound of a clip that is read ([`FrameReader::sound`]) without decoding it, packet by
+//! packet from its file. Of several tracks it is the first that can be copied. What decoders are told beforehand is parsed,
+//! checked and written anew, nothing else of the file's description is taken over.
+//!
+//! | from | to MP4 | to WebM |
+//! | --- | --- | --- |
+//! | MP4, QuickTime | AAC, MP3, Opus, FLAC, ALAC, AC-3, E-AC-3 | Opus |
+//! | WebM, Matroska | Opus, FLAC, AAC, without gaps | Opus, Vorbis |
+//!
+//! Sound that is not copied (other codecs, uncompressed sound, several packets in a block, damage) does not stand in the way
+//! of the frames: [`Output::keeps_sound`] says so and [`SoundTrack::refusal`] why. The copy begins with the first frame,
+//! which is where edit lists and timestamps of the input have it, and [`SoundTrack::cut`] ends it with the last one; both
+//! are exact to the sample by the edit list of MP4 and by the delay and padding of Opus in WebM, and to the packet for
+//! Vorbis.
 #![forbid(unsafe_code)]
 
 mod audio;

@@ -7,10 +7,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::{
-    AV1_MP4, AV1_WEBM, PATTERN, Random, crc32, drawn, file_of, patched, payload_at, rate,
-    read_clip, read_frames, refusal, spec, written,
+    AV1_MP4, AV1_WEBM, PATTERN, Random, content_of, crc32, drawn, file_of, patched, payload_at,
+    rate, read_clip, read_frames, refusal, spec, written,
 };
-use mote_media::{Frame, Limits, MediaError, Output, Quantity, Unsupported, encode_png};
+use mote_media::{
+    AudioSpec, Av1Settings, Frame, Limits, MediaError, Output, Quantity, Unsupported, encode_png,
+};
 
 /// The fixtures are of a few kilobytes and their frames of a few more; the largest honest request is a fixed buffer.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
@@ -85,7 +87,34 @@ fn clips() -> Vec<Vec<u8>> {
         webp(),
         y4m(),
         png(),
+        sounding(&Output::Mp4Av1(Av1Settings::default())),
+        sounding(&Output::WebmAv1(Av1Settings::default())),
     ]
+}
+
+/// With a second of sound.
+fn sounding(output: &Output) -> Vec<u8> {
+    let file = tempfile::tempfile().expect("a temporary file");
+    let audio = AudioSpec {
+        sample_rate: 8000,
+        channels: 1,
+    };
+    let mut writer = mote_media::create_with_audio(
+        file.try_clone().expect("a second handle"),
+        &spec(60, 40, rate(10, 1)),
+        output,
+        &audio,
+        &Limits::default(),
+    )
+    .expect("valid settings");
+    for index in 0..6 {
+        let frame = drawn(60, 40, index, 8);
+        writer.push(&frame).expect("a fitting frame");
+    }
+    let tone: Vec<f32> = (0..8000).map(|at| (at as f32 * 0.2).sin()).collect();
+    writer.push_audio(&tone).expect("room for samples");
+    writer.finish().expect("a complete clip");
+    content_of(file)
 }
 
 fn png() -> Vec<u8> {

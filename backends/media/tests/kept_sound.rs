@@ -332,6 +332,14 @@ fn copies_are_heard_as_what_was_copied() {
     }
 }
 
+/// Damaged files that are tried; `MOTE_TEST_ROUNDS` asks for others.
+fn rounds() -> usize {
+    let rounds = std::env::var("MOTE_TEST_ROUNDS").ok();
+    rounds
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(2000)
+}
+
 fn refused_as(bytes: &[u8]) -> MediaError {
     let mut clip = open(bytes);
     let sound = clip.sound().expect("it is told of").clone();
@@ -552,7 +560,7 @@ fn damaged_sound_ends_in_clips_or_typed_errors() {
         track.added_to(&clip)
     });
     let mut copies = 0;
-    for _ in 0..2000 {
+    for _ in 0..rounds() {
         let mut bytes = tracks[random.below(tracks.len())].clone();
         for _ in 0..=random.below(4) {
             let at = clip.len() + random.below(bytes.len() - clip.len());

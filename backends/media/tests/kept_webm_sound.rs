@@ -4,7 +4,7 @@ mod common;
 
 use common::mp4::{Track, aac, written as sound_of};
 use common::webm::File;
-use common::{content_of, drawn, file_of, rate, read_clip, spec};
+use common::{Random, content_of, drawn, file_of, rate, read_clip, spec};
 use mote_media::{
     AudioSpec, Av1Settings, ClipSpec, Codec, Frame, Limits, Output, SoundTrack, Unsupported,
 };
@@ -375,6 +375,52 @@ fn aac_and_flac_of_matroska_become_those_of_mp4() {
 /// `entry` with the size of another.
 fn read_size(sized: &[u8], entry: &[u8]) -> Vec<u8> {
     [&sized[..4], &entry[4..]].concat()
+}
+
+#[test]
+fn damaged_sound_ends_in_clips_or_typed_errors() {
+    let seed = std::env::var("MOTE_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    eprintln!("MOTE_TEST_SEED={seed}");
+    let mut random = Random::new(seed);
+    let blocks: Vec<Sounding<'_>> = (0..20)
+        .map(|at| (at * 20, (at > 17).then_some(1_000_000), 0x80, PACKET))
+        .collect();
+    let mut delayed = opus(312);
+    delayed.push(element(0x56aa, &6_500_000_u32.to_be_bytes()));
+    let clips = [opus(312), delayed, vorbis()].map(|entry| made_up(&entry, 40, &blocks));
+    let mut copies = 0;
+    for _ in 0..2000 {
+        let mut bytes = clips[random.below(clips.len())].clone();
+        // The tracks and the sound lie in front of the frames.
+        let sounding = 1200.min(bytes.len());
+        for _ in 0..=random.below(4) {
+            bytes[random.below(sounding)] = random.below(256) as u8;
+        }
+        let clip = match mote_media::open(file_of(&bytes), &Limits::default()) {
+            Ok(clip) => clip,
+            Err(cause) => {
+                assert!(cause.is_clip_fault(), "{cause:?}");
+                continue;
+            }
+        };
+        let Some(sound) = clip.sound() else {
+            continue;
+        };
+        assert!(sound.samples() > 0);
+        let cut = sound.clone().cut(random.below(20) as u64, rate(25, 1));
+        let output = output(random.below(2) == 0);
+        let kept = cut.filter(|sound| output.keeps_sound(sound));
+        if let Some(sound) = kept.filter(|_| random.below(10) == 0) {
+            copies += 1;
+            let copy = with(&sound, &output);
+            let again = self::sound(&copy).expect("sound");
+            assert_eq!(again.codec(), sound.codec());
+        }
+    }
+    assert!(copies > 0);
 }
 
 #[test]

@@ -8,9 +8,11 @@ and is run by hand, with the example built before (cargo build -p mote-media --e
 
 A clip is written in every format; libdav1d (in PyAV and in FFmpeg), libwebp and Pillow decode it. Frame count, size,
 duration, rate and colours must be what was written, and pixels must equal those of mote-media's own reader. Sound must
-have as many samples as were written and begin with the first frame.
+have as many samples as were written and begin with the first frame; sound that is kept must decode to the same samples
+at the same times as in the clip that it comes from. Sound of every kind is coded by PyAV's encoders, Vorbis by FFmpeg.
 """
 
+import fractions
 import pathlib
 import re
 import subprocess
@@ -123,6 +125,122 @@ def check_opus(path, rate):
         assert at <= 1.2 and abs(sound.time - at) <= 0.1, (at, sound.time)
 
 
+def with_sound(path, encoder, rate=48_000, layout="stereo", delay=0.0, frames_late=0.0, seconds=FRAMES / RATE):
+    """The pattern, as it is coded in MP4 and as AV1 in other containers, and a chirp."""
+    time = np.arange(round(seconds * rate)) / rate
+    channels = len(av.AudioLayout(layout).channels)
+    chirp = np.stack([0.3 * np.sin(2 * np.pi * (300 + 200 * time + 97 * channel) * time) for channel in range(channels)])
+    sound = av.AudioFrame.from_ndarray(chirp.astype(np.float32), format="fltp", layout=layout)
+    sound.sample_rate, sound.pts, sound.time_base = rate, round(delay * rate), fractions.Fraction(1, rate)
+    with av.open(str(HERE / "pattern.mp4")) as source, av.open(str(path), "w") as clip:
+        is_copied = path.suffix in (".mp4", ".mov")
+        if is_copied:
+            video = clip.add_stream_from_template(source.streams.video[0])
+        else:
+            video = clip.add_stream("libsvtav1", rate=RATE, options={"preset": "12", "svtav1-params": "lp=1"})
+            video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        audio = clip.add_stream(encoder, rate=rate)
+        audio.layout = layout
+        coder = audio.codec_context
+        resampler = av.AudioResampler(coder.format.name, layout, rate, coder.frame_size or 1024)
+        packets = [packet for frame in resampler.resample(sound) + resampler.resample(None) for packet in audio.encode(frame)]
+        packets += audio.encode(None)
+        if is_copied:
+            coded = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        else:
+            pictures = [frame.reformat(format="yuv420p") for frame in source.decode(video=0)]
+            for index, picture in enumerate(pictures):
+                picture.pts, picture.time_base, picture.pict_type = index, fractions.Fraction(1, RATE), 0
+            coded = [packet for picture in [*pictures, None] for packet in video.encode(picture)]
+        for packet in coded:
+            late = round(frames_late / packet.time_base)
+            packet.pts, packet.dts, packet.stream = packet.pts + late, packet.dts + late, video
+        packets += coded
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            clip.mux(packet)
+    return path
+
+
+def heard(path):
+    """Samples as libavcodec decodes them, when they begin after the first frame, samples per second, and the codec."""
+    with av.open(str(path)) as clip:
+        shown = min(frame.time for frame in clip.decode(video=0))
+    with av.open(str(path)) as clip:
+        stream = clip.streams.audio[0]
+        frames = list(clip.decode(audio=0))
+        gap = max(abs(b.time - a.time - a.samples / a.sample_rate) for a, b in zip(frames, frames[1:]))
+        assert gap < 2e-3, gap
+        name = stream.codec_context.name
+    channels = len(frames[0].layout.channels)
+    samples = np.concatenate([f.to_ndarray().reshape(-1, channels) if f.format.is_packed else f.to_ndarray().T for f in frames])
+    return samples.astype(float), frames[0].time - shown, frames[0].sample_rate, name
+
+
+def check_kept(source, path, said, exact=True):
+    """The sound of a clip and of its copy; ends that players of MP4 do not cut (Opus) may be longer."""
+    (want, starts, rate, codec), (have, again, same, name) = heard(source), heard(path)
+    assert (same, name) == (rate, codec) and "kept" in said, (name, said)
+    # What is heard before the first frame is left out.
+    early = round(max(0.0, -starts) * rate)
+    want = want[early:]
+    assert abs(again - max(0.0, starts)) < 1e-3, (starts, again)
+    both = min(len(want), len(have))
+    worst = np.abs(want[:both] - have[:both]).max()
+    scale = max(np.abs(want).max(), 1e-9)
+    print(f"{source.name} to {path.name}: {len(have)} of {len(want)} samples of {name}, off by {worst / scale:.5f}, {again:.4f} s in")
+    assert worst == 0 if exact else worst < 0.1 * scale
+    assert abs(len(want) - len(have)) < (1 if path.suffix == source.suffix else 960), (len(want), len(have))
+
+
+def check_sound_is_kept(folder, keep):
+    kinds = {"aac": "mp4", "libmp3lame": "mp4", "alac": "mov", "flac": "mp4", "ac3": "mp4", "eac3": "mp4", "libopus": "mp4"}
+    for encoder, ending in kinds.items():
+        source = with_sound(folder / f"{encoder}.{ending}", encoder)
+        path, said = keep(f"kept-{encoder}.mp4", source)
+        check_kept(source, path if ending == "mp4" else path.rename(folder / f"kept-{encoder}.mov"), said)
+    for name, options in {
+        "six": {"layout": "5.1"},
+        "slow": {"rate": 8000, "layout": "mono"},
+        "late": {"delay": 0.5},
+        "early": {"frames_late": 0.8},
+        "long": {"seconds": 4.1},
+    }.items():
+        for encoder in ("aac", "libopus"):
+            if (name, encoder) == ("slow", "libopus"):
+                continue
+            source = with_sound(folder / f"{encoder}-{name}.mp4", encoder, **options)
+            # Decoders that begin elsewhere are right after a while, but for noise that they make up.
+            check_kept(source, *keep(f"kept-{encoder}-{name}.mp4", source), exact=name != "early")
+    for name, encoder, options in (
+        ("opus.webm", "libopus", {}),
+        ("late.webm", "libopus", {"delay": 0.333}),
+        ("early.webm", "libopus", {"frames_late": 0.8}),
+        ("six.webm", "libopus", {"layout": "5.1"}),
+        ("aac.mkv", "aac", {}),
+        ("flac.mkv", "flac", {"rate": 44_100}),
+    ):
+        source = with_sound(folder / name, encoder, **options)
+        for ending in ("webm", "mp4") if encoder == "libopus" else ("mp4",):
+            check_kept(source, *keep(f"kept-{name}.{ending}", source), exact=name != "early.webm")
+    vorbis = folder / "vorbis.webm"
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-i", str(folder / "opus.webm"), "-c:v", "copy"]
+    subprocess.run([*ffmpeg, "-c:a", "libvorbis", "-ar", "44100", str(vorbis)], check=True, timeout=120)
+    check_kept(vorbis, *keep("kept-vorbis.webm", vorbis))
+    # What a format does not take is told.
+    for source, ending in ((folder / "aac.mp4", "webm"), (vorbis, "mp4"), (folder / "aac.mp4", "gif")):
+        path, said = keep(f"lost.{ending}", source)
+        with av.open(str(path)) as clip:
+            assert "lost" in said and not clip.streams.audio, said
+    # Half of the frames have half of the sound.
+    for name, ending in (("aac.mp4", "mp4"), ("libopus.mp4", "webm"), ("opus.webm", "webm")):
+        path, said = keep(f"half.{ending}", folder / name, 10)
+        have, want = heard(path), heard(folder / name)
+        assert "19200 samples" in said and len(have[0]) - 19_200 in range(1024), (said, len(have[0]))
+        assert have[1] == 0 and (have[0][:19_200] == want[0][:19_200]).all()
+        with av.open(str(path)) as clip:
+            assert abs(clip.duration - 400_000) < 1000, clip.duration
+
+
 def main():
     recode = sys.argv[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -132,6 +250,12 @@ def main():
             subprocess.run([recode, *options, str(source), str(folder / name)], check=True, capture_output=True, timeout=300)
             return folder / name
 
+        def keep(name, source, frames=None):
+            option = "--sound" if frames is None else f"--sound={frames}"
+            done = subprocess.run([recode, option, str(source), str(folder / name)], check=True, capture_output=True, text=True, timeout=300)
+            return folder / name, done.stderr.splitlines()[0]
+
+        check_sound_is_kept(folder, keep)
         drawn = raw(write("drawn.rgb"))
         assert drawn.size == SIZE
         for name in ("clip.mp4", "clip.webm"):

@@ -2,7 +2,8 @@
 
 use crate::{ONNXRUNTIME, client};
 use anyhow::{Context, Result};
-use mote_client::{ClipEvent, ClipFormat, TransformClip};
+use mote_client::{ClipEvent, ClipFormat, Receipt, TransformClip};
+use mote_media::{AudioSpec, Av1Settings, ClipSpec, Frame, Limits, Output, Rational};
 use mote_tests::prepared;
 use std::fs::File;
 use std::path::Path;
@@ -64,6 +65,132 @@ fn a_clip_gets_a_frame_between_each_two() -> Result<()> {
     assert_eq!(clip.get(4..8), Some(b"ftyp".as_slice()));
     let sheet = std::fs::read(sheet)?;
     assert!(sheet.starts_with(PNG_SIGNATURE));
+    Ok(())
+}
+
+const SOUNDING_FRAMES: u32 = 10;
+const SAMPLE_RATE: u32 = 24_000;
+
+/// A clip of 25 frames per second with a tone, which goes on for a tenth of a second behind them.
+fn sounding(output: &Output) -> Result<File> {
+    let file = tempfile::tempfile()?;
+    let (width, height) = (64, 64);
+    let one = |num| Rational::new(num, 1).context("a positive rate");
+    let spec = ClipSpec {
+        width,
+        height,
+        frame_rate: one(25)?,
+        pixel_aspect: one(1)?,
+    };
+    let audio = AudioSpec {
+        sample_rate: SAMPLE_RATE,
+        channels: 2,
+    };
+    let limits = Limits::default();
+    let mut writer =
+        mote_media::create_with_audio(file.try_clone()?, &spec, output, &audio, &limits)?;
+    for index in 0..SOUNDING_FRAMES {
+        let mut frame = Frame::black(width, height);
+        frame.rgb.fill(10 * index as u8);
+        writer.push(&frame)?;
+    }
+    let samples = SAMPLE_RATE * SOUNDING_FRAMES / 25 + SAMPLE_RATE / 10;
+    let tone: Vec<f32> = (0..2 * samples)
+        .map(|at| (at as f32 * 0.03).sin())
+        .collect();
+    writer.push_audio(&tone)?;
+    writer.finish()?;
+    Ok(file)
+}
+
+/// The receipt and the result of a clip that is made smoother.
+fn smoothed(input: &File, format: ClipFormat, frames_max: Option<u64>) -> Result<(Receipt, File)> {
+    let client = client()?;
+    let output = tempfile::tempfile()?;
+    let request = TransformClip {
+        model: "rife".into(),
+        factor: 2,
+        output_format: format,
+        frames_max,
+        width_max: None,
+        height_max: None,
+        frame_rate: None,
+        encoder_speed: None,
+        preview_every: None,
+        tile_side_max: None,
+        options: ONNXRUNTIME.required(),
+        input: input.try_clone()?.into(),
+        output: output.try_clone()?.into(),
+        contact_sheet: None,
+    };
+    for event in client.transform_clip(request)? {
+        if let ClipEvent::Done(done) = event? {
+            return Ok((done.receipt, output));
+        }
+    }
+    anyhow::bail!("a clip ends with its receipt")
+}
+
+/// Codec, samples, their rate and channels of a clip's sound, as the receipt tells.
+fn told(receipt: &Receipt) -> (&str, u64, u32, u32) {
+    (
+        &receipt.audio_codec,
+        receipt.audio_samples_out,
+        receipt.audio_sample_rate,
+        receipt.audio_channels,
+    )
+}
+
+#[test]
+fn sound_stays_with_a_clip_where_it_can_and_is_told_of() -> Result<()> {
+    let av1 = Av1Settings::default();
+    let (flac, opus) = (
+        sounding(&Output::Mp4Av1(av1))?,
+        sounding(&Output::WebmAv1(av1))?,
+    );
+    // All of it is half a second; six frames have 0.24 s. Opus is counted at 48 kHz.
+    for (input, format, frames_max, expected) in [
+        (&flac, ClipFormat::Mp4Av1, None, ("flac", 12_000, 24_000, 2)),
+        (
+            &flac,
+            ClipFormat::Mp4Av1,
+            Some(6),
+            ("flac", 5760, 24_000, 2),
+        ),
+        (&flac, ClipFormat::WebmAv1, None, ("", 12_000, 24_000, 2)),
+        (
+            &opus,
+            ClipFormat::WebmAv1,
+            None,
+            ("opus", 24_000, 48_000, 2),
+        ),
+        (
+            &opus,
+            ClipFormat::WebmAv1,
+            Some(6),
+            ("opus", 11_520, 48_000, 2),
+        ),
+        (&opus, ClipFormat::Mp4Av1, None, ("opus", 24_000, 48_000, 2)),
+        (&opus, ClipFormat::Gif, Some(6), ("", 11_520, 48_000, 2)),
+    ] {
+        let (receipt, output) = smoothed(input, format, frames_max)?;
+        assert_eq!(told(&receipt), expected, "{format:?}, {frames_max:?}");
+        let clip = mote_media::open(output, &Limits::default())?;
+        let frames = 2 * frames_max.unwrap_or(SOUNDING_FRAMES.into()) - 1;
+        assert_eq!(clip.info().frame_count.unwrap_or(frames), frames);
+        let in_file = clip
+            .sound()
+            .map(|sound| (sound.samples(), sound.sample_rate()));
+        let kept = (!expected.0.is_empty()).then_some((expected.1, expected.2));
+        assert_eq!(in_file, kept, "{format:?}, {frames_max:?}");
+    }
+    // What comes without sound has none.
+    let silent = tempfile::tempfile()?;
+    let mut copy = silent.try_clone()?;
+    let bikes = prepared("MOTE_CACHE")?.join("files/sample-clips/bikes.mp4");
+    std::io::copy(&mut File::open(bikes)?, &mut copy)?;
+    let (receipt, _) = smoothed(&silent, ClipFormat::Mp4Av1, Some(2))?;
+    assert_eq!(told(&receipt), ("", 0, 0, 0));
     Ok(())
 }
 

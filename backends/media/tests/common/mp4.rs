@@ -19,7 +19,7 @@ fn full(name: &[u8; 4], fields: &[u32]) -> Vec<u8> {
 
 /// A sample entry of version 0 that says 2 channels, 16 bits and 48,000 samples per second.
 pub fn entry(name: &[u8; 4], boxes: &[u8]) -> Vec<u8> {
-    let mut fields = vec![0; 28];
+    let mut fields = [0; 28];
     fields[7] = 1;
     fields[17] = 2;
     fields[19] = 16;
@@ -153,11 +153,11 @@ pub struct Written {
 /// The second track of a file that this crate wrote.
 pub fn written(mp4: &[u8]) -> Option<Written> {
     let movie = inside(mp4, &[b"moov"])?;
-    let at = movie
+    let mut at = movie
         .windows(4)
         .enumerate()
         .filter(|(_, name)| name == b"trak");
-    let (at, _) = at.skip(1).next()?;
+    let (at, _) = at.nth(1)?;
     let track = inside(&movie[at - 4..], &[b"trak"])?;
     let table = |name| inside(track, &[b"mdia", b"minf", b"stbl", name]).expect("a table");
     let u32s =
