@@ -271,7 +271,12 @@ fn sound_is_cut_with_the_frames() {
     track.edits = vec![(0, 100)];
     let sound = sound(&track.added_to(&clip)).expect("sound");
     assert_eq!(sound.samples(), 50 * 960 - 100);
-    for (frames, samples, packets) in [(12, 24_024, 26), (1, 2002, 3), (1000, 47_900, 50)] {
+    for (frames, samples, packets) in [
+        (12, 24_024, 26),
+        (1, 2002, 3),
+        (1000, 47_900, 50),
+        (u64::MAX, 47_900, 50),
+    ] {
         let cut = sound
             .clone()
             .cut(frames, rate(24_000, 1001))

@@ -894,8 +894,8 @@ mote_status_t mote_clip_steer(const mote_clip_t *clip, const char *prompt, mote_
 
 void mote_clip_free(mote_clip_t *clip);
 
-/* A clip to be transformed, from file to file. Start from MOTE_TRANSFORM_ARGS_INIT: 0 is a
- * descriptor. */
+/* A clip to be transformed, from file to file, with its sound where the output's format takes it,
+ * which the receipt tells. Start from MOTE_TRANSFORM_ARGS_INIT: 0 is a descriptor. */
 typedef struct mote_transform_args {
   size_t size;
   const char *model;

@@ -203,7 +203,8 @@ class Clips:
         which give one for each; without it, it is 2 or 0, as the model has it. ``format``: mp4, webm (AV1), gif,
         webp (animated, lossless), png (PNG files one after another), rgb8 (frames one after another) or y4m.
         ``settings``: frames_max, width_max, height_max, frame_rate, encoder_speed, tile_side_max, as in
-        TransformClip.
+        TransformClip. The clip's sound stays where the format takes it, as it is: mp4 most kinds, webm Opus and
+        Vorbis. The receipt tells of sound, and with an empty ``audio_codec`` that it is not in the file.
 
         ``on_progress`` is called with ``stage``, ``done``, ``total`` and ``remaining_ms``. ``on_preview`` is
         called with a small picture of about every ``preview_every``-th frame: ``png``, ``width``, ``height``

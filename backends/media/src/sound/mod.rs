@@ -171,11 +171,12 @@ impl SoundTrack {
         u64::try_from(rescale(units, self.timescale, rate)).map_or(1, |samples| samples.max(1))
     }
 
-    /// The sound up to the end of frame number `frames` of a clip of this rate, in whole packets; None where nothing is
-    /// heard till then.
+    /// The sound up to the end of the first `frames` frames of a clip of this rate; None where nothing is heard till then.
+    /// Packets are copied whole, and what of the last one is too much is not heard, but with Vorbis.
     pub fn cut(mut self, frames: u64, frame_rate: Rational) -> Option<Self> {
-        let units = i128::from(frames) * i128::from(frame_rate.den()) * i128::from(self.timescale);
-        let units = units / i128::from(frame_rate.num());
+        let units_per_frame = i128::from(frame_rate.den()) * i128::from(self.timescale);
+        let units =
+            i128::from(frames).saturating_mul(units_per_frame) / i128::from(frame_rate.num());
         let units = i64::try_from(units).unwrap_or(TIME_MAX).min(TIME_MAX);
         let ends = self.first_frame + units;
         if ends < self.heard.end {

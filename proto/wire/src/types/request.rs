@@ -377,7 +377,7 @@ pub enum ClipFormat {
     Y4m,
 }
 
-/// A clip file to be transformed.
+/// A clip file to be transformed. Its sound is copied where the output's format takes it.
 #[derive(Debug)]
 pub struct TransformClip {
     /// Model.
