@@ -66,5 +66,5 @@ CONTENT = frozenset({"token", "preview", "frame", "audio", "tensor", "embeddings
 CLOSING = frozenset(
     field.name
     for field in ServerFrame.DESCRIPTOR.oneofs_by_name["body"].fields
-    if field.name not in CONTENT | {"accepted", "progress"}
+    if field.name not in CONTENT | {"accepted", "progress", "steered"}
 )

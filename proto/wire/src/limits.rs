@@ -60,6 +60,10 @@ pub const FRAME_PLANES_MAX: usize = 3;
 pub const FRAME_RATE_MAX: u32 = 1_000;
 /// Shots of one generated clip.
 pub const CLIP_SEGMENTS_MAX: usize = 16;
+/// Prompts that the client of a clip has set and has not been told the fate of: one for each shot, and as many again.
+pub const CLIP_STEERS_MAX: usize = 2 * CLIP_SEGMENTS_MAX;
+/// Bytes of the reason why such a prompt is not taken.
+pub const STEERED_WHY_BYTES_MAX: usize = 512;
 /// Denoising steps of one shot.
 pub const CLIP_STEPS_MAX: u32 = 1_000;
 /// Frames of one shot.

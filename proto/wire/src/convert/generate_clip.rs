@@ -5,10 +5,10 @@ use super::{FdSource, Parsed, check_length, invalid, limited, name, options, unl
 use crate::fds::check_file;
 use crate::limits::{
     CLIP_SEGMENTS_MAX, CLIP_SIDE_PIXELS_MAX, CLIP_STEPS_MAX, ENCODER_SPEED_MAX, FRAME_RATE_MAX,
-    FRAMES_GENERATED_MAX, GUIDANCE_MAX, LABELS_MAX, PROMPT_BYTES_MAX,
+    FRAMES_GENERATED_MAX, GUIDANCE_MAX, LABELS_MAX, PROMPT_BYTES_MAX, STEERED_WHY_BYTES_MAX,
 };
 use crate::pb;
-use crate::types::{ClipSegment, FrameLabels, GenerateClip, Label, LabelBox, LabelClip};
+use crate::types::{ClipSegment, FrameLabels, GenerateClip, Label, LabelBox, LabelClip, Steered};
 use std::os::fd::OwnedFd;
 
 fn at_most(field: &'static str, value: u32, limit: u32) -> Parsed<Option<u32>> {
@@ -97,7 +97,7 @@ fn parse_segments(segments: Vec<pb::ClipSegment>) -> Parsed<Vec<ClipSegment>> {
 }
 
 /// A prompt may be empty, which is how a model is asked to do as it likes.
-pub(super) fn check_prompt(field: &str, prompt: &str) -> Parsed<()> {
+pub(crate) fn check_prompt(field: &str, prompt: &str) -> Parsed<()> {
     limited(
         format_args!("bytes of {field}"),
         prompt.len(),
@@ -228,4 +228,26 @@ pub(super) fn write_labels(labels: FrameLabels) -> pb::FrameLabels {
         labels: labels.labels.into_iter().map(label).collect(),
         boxes: labels.boxes.into_iter().map(place).collect(),
     }
+}
+
+pub(super) fn parse_steered(steered: pb::Steered) -> Parsed<Steered> {
+    let pb::Steered { from_segment, why } = steered;
+    limited("bytes of why", why.len(), STEERED_WHY_BYTES_MAX)?;
+    match from_segment {
+        Some(_) if !why.is_empty() => Err(invalid("why", "the prompt is taken")),
+        Some(segment) => {
+            limited("from_segment", segment as usize, CLIP_SEGMENTS_MAX - 1)?;
+            Ok(Steered::From { segment })
+        }
+        None if why.is_empty() => Err(invalid("why", "it is missing")),
+        None => Ok(Steered::NotTaken { why }),
+    }
+}
+
+pub(super) fn write_steered(steered: Steered) -> pb::Steered {
+    let (from_segment, why) = match steered {
+        Steered::From { segment } => (Some(segment), String::new()),
+        Steered::NotTaken { why } => (None, why),
+    };
+    pb::Steered { from_segment, why }
 }

@@ -7,7 +7,7 @@ mod clip;
 mod embed;
 mod event;
 mod frame;
-mod generate_clip;
+pub(crate) mod generate_clip;
 mod options;
 mod receipt;
 pub(crate) mod reply;

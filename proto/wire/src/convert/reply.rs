@@ -25,6 +25,7 @@ pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Reply> {
         Body::Tensor(out) => Reply::Tensor(tensor::parse_output(out.tensor, "tensor", fds)?),
         Body::Embeddings(result) => Reply::Embeddings(embed::parse_result(result, fds)?),
         Body::Labels(labels) => Reply::Labels(generate_clip::parse_labels(labels)?),
+        Body::Steered(steered) => Reply::Steered(generate_clip::parse_steered(steered)?),
         Body::Done(done) => Reply::Done(Box::new(parse_done(done)?)),
         Body::Failed(failed) => Reply::Failed(status::parse(failed.status.unwrap_or_default())),
         Body::ModelList(models) => Reply::ModelList(report::parse_models(models)),
@@ -55,6 +56,7 @@ pub(crate) fn write(reply: Reply, fds: &mut Vec<OwnedFd>) -> Body {
         Reply::Tensor(tensor) => Body::Tensor(write_tensor(tensor, fds)),
         Reply::Embeddings(result) => Body::Embeddings(embed::write_result(result, fds)),
         Reply::Labels(labels) => Body::Labels(generate_clip::write_labels(labels)),
+        Reply::Steered(steered) => Body::Steered(generate_clip::write_steered(steered)),
         Reply::Done(done) => Body::Done(write_done(*done)),
         Reply::Failed(failed) => Body::Failed(pb::Failed {
             status: Some(status::write(failed)),

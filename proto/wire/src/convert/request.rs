@@ -67,11 +67,12 @@ pub(crate) fn parse(body: Body, fds: &mut FdSource) -> Parsed<Request> {
             paused,
         },
         Body::SteerClip(steer) => {
-            generate_clip::check_prompt("prompt", &steer.prompt)?;
-            Request::SteerClip(SteerClip {
+            let steer = SteerClip {
                 target: id("target_request_id", steer.target_request_id)?,
                 prompt: steer.prompt,
-            })
+            };
+            steer.check()?;
+            Request::SteerClip(steer)
         }
     })
 }

@@ -352,7 +352,7 @@ fn parse_reply(reply: ReplyBody, fds: &mut FdSource) -> Parsed<JobReply> {
         }
         ReplyBody::Embeddings(result) => JobReply::Embeddings(embed::parse_result(result, fds)?),
         ReplyBody::Labels(labels) => JobReply::Labels(generate_clip::parse_labels(labels)?),
-        ReplyBody::Steered(wpb::Steered { from_segment }) => JobReply::Steered { from_segment },
+        ReplyBody::Steered(steered) => JobReply::Steered(generate_clip::parse_steered(steered)?),
         ReplyBody::Done(done) => JobReply::Done(Box::new(reply::parse_done(done)?)),
         ReplyBody::Failed(failed) => {
             let status = failed
@@ -373,7 +373,7 @@ fn write_reply(reply: JobReply, fds: &mut Vec<OwnedFd>) -> ReplyBody {
         JobReply::Tensor(tensor) => ReplyBody::Tensor(reply::write_tensor(tensor, fds)),
         JobReply::Embeddings(result) => ReplyBody::Embeddings(embed::write_result(result, fds)),
         JobReply::Labels(labels) => ReplyBody::Labels(generate_clip::write_labels(labels)),
-        JobReply::Steered { from_segment } => ReplyBody::Steered(wpb::Steered { from_segment }),
+        JobReply::Steered(steered) => ReplyBody::Steered(generate_clip::write_steered(steered)),
         JobReply::Done(done) => ReplyBody::Done(reply::write_done(*done)),
         JobReply::Failed(status) => ReplyBody::Failed(pb::Failed {
             status: Some(status::write(status)),

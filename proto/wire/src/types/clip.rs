@@ -1,7 +1,11 @@
 //! Clips that are generated, and what is seen in clips.
 
 use super::request::{ClipFormat, WorkOptions};
+use super::status::Status;
+use crate::convert::generate_clip::check_prompt;
+use crate::limits::STEERED_WHY_BYTES_MAX;
 use serde::Serialize;
+use std::fmt::Display;
 use std::os::fd::OwnedFd;
 
 /// One shot of a generated clip.
@@ -212,5 +216,40 @@ impl std::fmt::Debug for SteerClip {
         f.debug_struct("SteerClip")
             .field("target", &self.target)
             .finish_non_exhaustive()
+    }
+}
+
+impl SteerClip {
+    /// Refuses what every daemon refuses.
+    ///
+    /// # Errors
+    /// The [`Status`] that a daemon would answer with.
+    pub fn check(&self) -> Result<(), Status> {
+        check_prompt("prompt", &self.prompt)
+    }
+}
+
+/// What became of another prompt for a clip.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Steered {
+    /// It is for this shot, counted from 0, and for all that follow.
+    From {
+        /// The first of them, below [`CLIP_SEGMENTS_MAX`](crate::limits::CLIP_SEGMENTS_MAX).
+        segment: u32,
+    },
+    /// It changes nothing.
+    NotTaken {
+        /// Why, in at most [`STEERED_WHY_BYTES_MAX`], and without the prompt.
+        why: String,
+    },
+}
+
+impl Steered {
+    /// A prompt that changes nothing, for a reason that is cut where it is too long.
+    pub fn not_taken(why: impl Display) -> Self {
+        let mut why = why.to_string();
+        why.truncate(why.floor_char_boundary(STEERED_WHY_BYTES_MAX));
+        Self::NotTaken { why }
     }
 }

@@ -13,7 +13,9 @@ mod status;
 mod tensor;
 mod worker;
 
-pub use clip::{ClipSegment, FrameLabels, GenerateClip, Label, LabelBox, LabelClip, SteerClip};
+pub use clip::{
+    ClipSegment, FrameLabels, GenerateClip, Label, LabelBox, LabelClip, SteerClip, Steered,
+};
 pub use frame::{ColorMatrix, ColorRange, FrameFormat, FramePlane, VideoFrame};
 pub use receipt::{Device, ProviderShare, Reason, Receipt, Rejected};
 pub use reply::{

@@ -1,6 +1,6 @@
 //! What the server answers.
 
-use super::clip::FrameLabels;
+use super::clip::{FrameLabels, Steered};
 use super::receipt::Receipt;
 use super::report::{Capability, Event, Explanation, ModelDetails, ModelInfo, StatusReport};
 use super::status::Status;
@@ -23,6 +23,7 @@ pub enum Reply {
     Tensor(Tensor),
     Embeddings(Embeddings),
     Labels(FrameLabels),
+    Steered(Steered),
     Done(Box<Done>),
     Failed(Status),
     ModelList(Vec<ModelInfo>),
@@ -54,7 +55,11 @@ impl Reply {
 
     /// Whether it is the last answer to its request. (`StreamResult` answers one push.)
     pub fn closes(&self) -> bool {
-        !self.costs_credit() && !matches!(self, Self::Accepted { .. } | Self::Progress(_))
+        !self.costs_credit()
+            && !matches!(
+                self,
+                Self::Accepted { .. } | Self::Progress(_) | Self::Steered(_)
+            )
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the broker and its workers say to each other.
 
-use super::clip::{FrameLabels, GenerateClip, LabelClip};
+use super::clip::{FrameLabels, GenerateClip, LabelClip, Steered};
 use super::receipt::Receipt;
 use super::reply::{AudioOut, Done, Embeddings, FrameOut, Preview, Progress, Token};
 use super::report::Sandbox;
@@ -222,8 +222,6 @@ pub enum JobReply {
     Labels(FrameLabels),
     Done(Box<Done>),
     Failed(Status),
-    /// A prompt was set from this segment on; `None`: it was not taken.
-    Steered {
-        from_segment: Option<u32>,
-    },
+    /// To each [`SteerJob`], in their order.
+    Steered(Steered),
 }

@@ -2,6 +2,7 @@
 
 use super::generate::{name, options, some, tensor, text};
 use super::sealed;
+use mote_wire::limits::CLIP_SEGMENTS_MAX;
 use mote_wire::types::*;
 use proptest::collection::vec;
 use proptest::option::of;
@@ -171,6 +172,13 @@ pub fn audio_out() -> impl Strategy<Value = AudioOut> {
             }
         },
     )
+}
+
+pub fn steered() -> impl Strategy<Value = Steered> {
+    prop_oneof![
+        (0..CLIP_SEGMENTS_MAX as u32).prop_map(|segment| Steered::From { segment }),
+        text().prop_map(|why| Steered::not_taken(format_args!("!{why}"))),
+    ]
 }
 
 pub fn frame_labels() -> impl Strategy<Value = FrameLabels> {

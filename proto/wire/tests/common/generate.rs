@@ -1,7 +1,7 @@
 //! Arbitrary messages that hold.
 
 use super::clips::{
-    audio_out, frame_labels, frame_out, generate_clip, label_clip, preview, transform_clip,
+    audio_out, frame_labels, frame_out, generate_clip, label_clip, preview, steered, transform_clip,
 };
 use super::sealed;
 use super::text::{generate, token};
@@ -726,6 +726,7 @@ pub fn reply() -> impl Strategy<Value = Reply> {
         tensor(true).prop_map(Reply::Tensor),
         embeddings().prop_map(Reply::Embeddings),
         frame_labels().prop_map(Reply::Labels),
+        steered().prop_map(Reply::Steered),
         done().prop_map(Reply::Done),
         status().prop_map(Reply::Failed),
         vec(model_info(), 0..3).prop_map(Reply::ModelList),
@@ -849,7 +850,7 @@ pub fn event() -> impl Strategy<Value = WorkerEvent> {
         frame_out().prop_map(JobReply::Frame),
         audio_out().prop_map(JobReply::Audio),
         tensor(true).prop_map(JobReply::Tensor),
-        of(any::<u32>()).prop_map(|from_segment| JobReply::Steered { from_segment }),
+        steered().prop_map(JobReply::Steered),
         done().prop_map(JobReply::Done),
         status().prop_map(JobReply::Failed),
     ];

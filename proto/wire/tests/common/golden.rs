@@ -1,7 +1,7 @@
 //! The messages behind the golden frames. Entries are added, never changed.
 
 use super::failures::failures;
-use super::golden_clips::clip_requests;
+use super::golden_clips::{clip_replies, clip_requests};
 use super::sealed;
 use mote_wire::limits::Limits;
 use mote_wire::types::*;
@@ -15,6 +15,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
     let requests = control_requests().into_iter().chain(work_requests());
     let requests = requests.chain(clip_requests(&options));
     let replies = work_replies().into_iter().chain(report_replies());
+    let replies = replies.chain(clip_replies());
     requests
         .map(|(name, request)| (name, Message::Request(request)))
         .chain(replies.map(|(name, reply)| (name, Message::Reply(reply))))

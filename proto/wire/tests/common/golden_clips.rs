@@ -1,4 +1,4 @@
-//! Requests about clips, as they were first written.
+//! Requests about clips and answers to them, as they were first written.
 
 use super::sealed;
 use mote_wire::types::*;
@@ -112,6 +112,24 @@ pub fn clip_requests(options: &dyn Fn() -> WorkOptions) -> Vec<(&'static str, Re
                 target: 7,
                 prompt: "a blue circle grows".into(),
             }),
+        ),
+    ]
+}
+
+pub fn clip_replies() -> Vec<(&'static str, Reply)> {
+    vec![
+        (
+            "reply_steered",
+            Reply::Steered(Steered::From { segment: 3 }),
+        ),
+        // The first shot is told from none.
+        (
+            "reply_steered_first",
+            Reply::Steered(Steered::From { segment: 0 }),
+        ),
+        (
+            "reply_steered_not_taken",
+            Reply::Steered(Steered::not_taken("prompt: no segment follows")),
         ),
     ]
 }
