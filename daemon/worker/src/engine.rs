@@ -193,8 +193,8 @@ impl Engine {
                 from_segment,
             }) => {
                 if let Some(active) = self.jobs.iter_mut().find(|active| active.id == job) {
-                    let from_segment = active.job.steer(prompt, from_segment);
-                    self.link.reply(job, JobReply::Steered { from_segment })?;
+                    let steered = active.job.steer(prompt, from_segment);
+                    self.link.reply(job, JobReply::Steered(steered))?;
                 }
             }
             Command::MapBuffer {

@@ -202,10 +202,8 @@ impl Job {
                 self.sent.frames = self.sent.frames.max(self.frames_of_run);
                 is_new
             }
-            JobReply::Steered { from_segment } => {
-                self.steers.taken(*from_segment);
-                return false;
-            }
+            // The broker keeps these itself, and tells of each once.
+            JobReply::Steered(_) => return false,
             JobReply::Progress(_) | JobReply::Done(_) | JobReply::Failed(_) => return true,
         };
         if is_new {

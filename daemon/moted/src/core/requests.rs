@@ -39,7 +39,10 @@ impl Core {
         let open = connection.open.len();
         let is_new = !matches!(
             body,
-            Request::Cancel { .. } | Request::Credit { .. } | Request::Pause { .. }
+            Request::Cancel { .. }
+                | Request::Credit { .. }
+                | Request::Pause { .. }
+                | Request::SteerClip(_)
         );
         let refused = if self.ending == Ending::Stopping || (is_new && self.ending != Ending::No) {
             Err(Status::ShuttingDown)

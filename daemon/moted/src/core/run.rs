@@ -243,7 +243,8 @@ impl Core {
     /// Sets the prompt for the shots of a clip that have not begun.
     ///
     /// # Errors
-    /// [`Status::Invalid`] when the job generates no clip, or has had more prompts than it could take.
+    /// [`Status::Invalid`] when the job generates no clip, [`Status::LimitExceeded`] when it has more prompts
+    /// already than its workers have looked at.
     pub(super) fn steer_job(&mut self, id: JobId, prompt: String) -> Result<(), Status> {
         let Some(job) = self.jobs.get_mut(&id) else {
             return Ok(());
@@ -252,10 +253,7 @@ impl Core {
             let why = "it generates no clip";
             return Err(Status::invalid("target_request_id", why));
         }
-        if !job.steers.add(prompt.clone()) {
-            let why = "there are more prompts than its worker has looked at";
-            return Err(Status::invalid("prompt", why));
-        }
+        job.steers.add(prompt.clone())?;
         if let Phase::Running(worker) = job.phase {
             let steer = SteerJob {
                 job: id.0,
@@ -286,6 +284,13 @@ impl Core {
             log::debug!(worker = worker.0, job = id.0; "an answer came after its job had ended");
             return;
         };
+        if let JobReply::Steered(steered) = reply {
+            let key = job.key;
+            if let Some(steered) = job.steers.looked_at(steered) {
+                self.reply(key, Reply::Steered(steered));
+            }
+            return;
+        }
         if !job.record(&reply) {
             // What is not passed on has taken none of the client's credit.
             if job.is_resumable() && reply.costs_credit() {
@@ -334,7 +339,7 @@ impl Core {
                 JobReply::Embeddings(embeddings) => Reply::Embeddings(embeddings),
                 JobReply::Labels(labels) => Reply::Labels(labels),
                 // All were handled above; a closing answer has no other way out.
-                JobReply::Steered { .. } | JobReply::Done(_) | JobReply::Failed(_) => return,
+                JobReply::Steered(_) | JobReply::Done(_) | JobReply::Failed(_) => return,
             },
         );
     }
@@ -406,6 +411,9 @@ impl Core {
         if let Some(connection) = self.connections.get_mut(&job.key.connection) {
             let kept = work::kept_bytes(&job.work);
             connection.kept_bytes = connection.kept_bytes.saturating_sub(kept);
+        }
+        for steered in job.steers.untold() {
+            self.reply(job.key, Reply::Steered(steered));
         }
         self.reply(job.key, reply);
         let ended = EventKind::JobEnded {

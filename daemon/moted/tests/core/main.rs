@@ -10,5 +10,6 @@ mod memory;
 mod power;
 mod quota;
 mod scheduling;
+mod steering;
 mod streams;
 mod trials;

@@ -20,7 +20,7 @@ use mote_wire::Memfd;
 use mote_wire::limits::{AUDIO_CHANNELS_MAX, AUDIO_SAMPLE_RATE_MAX, INLINE_BYTES_MAX};
 use mote_wire::types::{
     AudioOut, DType, Done, FrameOut, GenerateClip, JobReply, Progress, Receipt, Stage, Status,
-    Tensor, TensorData,
+    Steered, Tensor, TensorData,
 };
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -389,15 +389,12 @@ impl Job for GenerateClipJob {
 
     /// One that comes too late changes nothing. What is set is kept with the next step; a worker that takes
     /// over before is told it again.
-    fn steer(&mut self, prompt: String, from: Option<u32>) -> Option<u32> {
+    fn steer(&mut self, prompt: String, from: Option<u32>) -> Steered {
         let from = from.and_then(|from| usize::try_from(from).ok());
-        match self.job.set_prompt(prompt, from) {
-            Ok(first) => u32::try_from(first).ok(),
-            Err(error) => {
-                log::warn!("a prompt is not taken: {error}");
-                None
-            }
-        }
+        let set = self.job.set_prompt(prompt, from);
+        set.map_or_else(Steered::not_taken, |first| Steered::From {
+            segment: u32::try_from(first).unwrap_or(u32::MAX),
+        })
     }
 
     fn canceller(&self) -> Option<Canceller> {

@@ -15,7 +15,7 @@ use crate::load::LoadedModel;
 use crate::status::Failure;
 use mote_api::Canceller;
 use mote_pipeline::{KvPool, SessionPool, TextJob};
-use mote_wire::types::{Done, JobReply, StartJob, Work};
+use mote_wire::types::{Done, JobReply, StartJob, Steered, Work};
 use std::time::Duration;
 
 /// What is kept between jobs.
@@ -53,9 +53,9 @@ pub trait Job {
     }
 
     /// Sets the prompt for what has not begun yet, or for what begins with the segment that an earlier worker
-    /// named, and says which segment is the first of it. Work without such a thing has none.
-    fn steer(&mut self, _: String, _: Option<u32>) -> Option<u32> {
-        None
+    /// named, and says which segment is the first of it, or why it is not taken.
+    fn steer(&mut self, _: String, _: Option<u32>) -> Steered {
+        Steered::not_taken("the work makes no clip of words")
     }
 
     /// How the run in progress can be stopped; `None` when a step never lasts.
