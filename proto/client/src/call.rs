@@ -130,6 +130,11 @@ impl Canceller {
         self.tell(|target| Request::Cancel { target })
     }
 
+    /// Id of the request.
+    pub(crate) fn target(&self) -> u64 {
+        self.target
+    }
+
     /// Tells the daemon something of the request.
     pub(crate) fn tell(&self, of: impl FnOnce(u64) -> Request) -> Result<(), ClientError> {
         self.link.tell(of(self.target))

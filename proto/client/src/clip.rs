@@ -3,12 +3,15 @@
 use crate::call::{Call, Canceller, credit_of};
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::steering::{ClipSteering, Steers};
 use crate::tensor::OwnedTensor;
 use mote_wire::limits::CLIP_SIDE_PIXELS_MAX;
 use mote_wire::types::{
     AudioOut, DType, Done, FrameLabels, FrameOut, GenerateClip, LabelClip, Preview, Progress,
-    Reply, Request, SteerClip, TransformClip,
+    Reply, Request, Steered, TransformClip,
 };
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Bytes of a pixel.
 const CHANNELS: u64 = 3;
@@ -31,6 +34,8 @@ pub enum ClipEvent {
     Audio(ClipAudio),
     /// What is seen in a frame.
     Labels(FrameLabels),
+    /// What became of a prompt that was [set](ClipSteering::set_prompt): one for each, in their order.
+    Steered(Steered),
     /// The result is written; nothing comes after this.
     Done(Box<Done>),
 }
@@ -136,6 +141,9 @@ impl ClipAudio {
 #[derive(Debug)]
 pub struct ClipWork {
     call: Call,
+    steers: Arc<Steers>,
+    /// The end, behind what is still to be told of prompts.
+    last: VecDeque<Result<ClipEvent, ClientError>>,
 }
 
 impl Client {
@@ -161,8 +169,13 @@ impl Client {
     }
 
     fn clip_work(&self, request: Request, credit: u32) -> Result<ClipWork, ClientError> {
+        let steers = Steers::of(&request);
         let call = Call::open(&self.link, request, credit)?;
-        Ok(ClipWork { call })
+        Ok(ClipWork {
+            call,
+            steers: Arc::new(steers),
+            last: VecDeque::new(),
+        })
     }
 }
 
@@ -174,36 +187,15 @@ impl ClipWork {
 
     /// What halts it, lets it go on, and changes its prompt, from elsewhere.
     pub fn steering(&self) -> ClipSteering {
-        ClipSteering(self.call.canceller())
-    }
-}
-
-/// Steers work on a clip; clones steer the same.
-#[derive(Clone, Debug)]
-pub struct ClipSteering(Canceller);
-
-impl ClipSteering {
-    /// Halts the work at its next step; it keeps its memory, and the device is others' meanwhile.
-    pub fn pause(&self) -> Result<(), ClientError> {
-        self.set_paused(true)
+        ClipSteering::new(self.call.canceller(), Arc::clone(&self.steers))
     }
 
-    /// Lets it go on.
-    pub fn resume(&self) -> Result<(), ClientError> {
-        self.set_paused(false)
-    }
-
-    /// Another prompt for the shots that have not begun; the first begins with the work. Nothing waits for the
-    /// daemon's answer: work that is over or makes no clip of words goes on as it was, and so does one for
-    /// which the prompt is too long.
-    pub fn set_prompt(&self, prompt: impl Into<String>) -> Result<(), ClientError> {
-        let prompt = prompt.into();
-        self.0
-            .tell(|target| Request::SteerClip(SteerClip { target, prompt }))
-    }
-
-    fn set_paused(&self, paused: bool) -> Result<(), ClientError> {
-        self.0.tell(|target| Request::Pause { target, paused })
+    /// The work is over: its last event, and ahead of it what the daemon did not tell of prompts.
+    fn end(&mut self, last: Result<ClipEvent, ClientError>) -> Option<<Self as Iterator>::Item> {
+        let untold = self.steers.end().map(ClipEvent::Steered);
+        self.last.extend(untold.map(Ok));
+        self.last.push_back(last);
+        self.last.pop_front()
     }
 }
 
@@ -211,9 +203,12 @@ impl Iterator for ClipWork {
     type Item = Result<ClipEvent, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(event) = self.last.pop_front() {
+            return Some(event);
+        }
         let answer = match self.call.next()? {
             Ok(answer) => answer,
-            Err(error) => return Some(Err(error)),
+            Err(error) => return self.end(Err(error)),
         };
         let event = match answer {
             Reply::Accepted { queue_position } => Ok(ClipEvent::Accepted { queue_position }),
@@ -222,11 +217,13 @@ impl Iterator for ClipWork {
             Reply::Frame(frame) => ClipFrame::read(frame).map(ClipEvent::Frame),
             Reply::Audio(sound) => ClipAudio::read(sound).map(ClipEvent::Audio),
             Reply::Labels(labels) => Ok(ClipEvent::Labels(labels)),
-            Reply::Done(done) => Ok(ClipEvent::Done(done)),
+            Reply::Steered(steered) if self.steers.told() => Ok(ClipEvent::Steered(steered)),
+            Reply::Done(done) => return self.end(Ok(ClipEvent::Done(done))),
             _ => Err(ClientError::other_answer("work on a clip")),
         };
         if event.is_err() {
             self.call.abandon();
+            return self.end(event);
         }
         Some(event)
     }

@@ -4,6 +4,7 @@
 //! the credit that was granted, and of reports on the way only the latest of a kind is kept.
 
 use crate::error::{End, ProtocolError};
+use mote_wire::limits::CLIP_STEERS_MAX;
 use mote_wire::types::Reply;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar};
@@ -31,8 +32,8 @@ impl Inbox {
     pub(crate) fn new(credit: u32) -> Self {
         Self {
             answers: VecDeque::new(),
-            // A report may stand beside each frame of content.
-            length_max: 2 * credit as usize + REPORTS_MAX,
+            // A report may stand beside each frame of content, and no clip has more prompts to be told of.
+            length_max: 2 * credit as usize + REPORTS_MAX + CLIP_STEERS_MAX,
             credit,
             is_closed: false,
             end: None,

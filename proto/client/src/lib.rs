@@ -54,6 +54,7 @@ mod infer;
 mod link;
 mod mapping;
 mod pool;
+mod steering;
 mod stream;
 mod tensor;
 mod watch;
@@ -61,11 +62,12 @@ mod watch;
 pub use buffer::Buffer;
 pub use call::Canceller;
 pub use client::Client;
-pub use clip::{ClipAudio, ClipEvent, ClipFrame, ClipSteering, ClipWork};
+pub use clip::{ClipAudio, ClipEvent, ClipFrame, ClipWork};
 pub use embed::{EmbedResult, Embedding, EmbeddingEvent, Vectors};
 pub use error::{ClientError, ProtocolError};
 pub use generation::{Generation, GenerationEvent};
 pub use infer::InferResult;
+pub use steering::ClipSteering;
 pub use stream::{FramesPush, Stream, StreamResult};
 pub use tensor::{Input, Output, OwnedData, OwnedTensor};
 pub use watch::Watch;
@@ -77,7 +79,7 @@ pub use mote_wire::types::{
     Explanation, FinishReason, FrameFormat, FrameLabels, FrameOut, FramePlane, Generate,
     GenerateClip, Label, LabelBox, LabelClip, LogitBias, Logprobs, ModelDetails, ModelInfo,
     PowerReport, Preview, Priority, Progress, Prompt, ProviderShare, Reason, Reasoning, Receipt,
-    Rejected, Sampling, Sandbox, SandboxPart, SandboxState, Stage, Status, StatusReport,
+    Rejected, Sampling, Sandbox, SandboxPart, SandboxState, Stage, Status, StatusReport, Steered,
     TensorSpec, Token, TopToken, TransformClip, TrialInfo, VariantInfo, VideoFrame, WorkOptions,
     WorkerInfo, WorkerState,
 };

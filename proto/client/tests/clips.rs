@@ -5,7 +5,7 @@ mod common;
 use common::{Server, done, serve};
 use mote_client::{
     ClientError, ClipAudio, ClipEvent, ClipFormat, ClipSegment, FrameLabels, GenerateClip, Label,
-    LabelBox, LabelClip, Status, WorkOptions,
+    LabelBox, LabelClip, Status, Steered, WorkOptions,
 };
 use mote_wire::Memfd;
 use mote_wire::types::{AudioOut, DType, FrameOut, Reply, Request, SteerClip, Tensor, TensorData};
@@ -312,6 +312,7 @@ fn another_thread_pauses_resumes_and_steers() {
         };
         assert_eq!((target, &*prompt), (id, "a blue disc"));
         server.reply(said, Reply::Ok);
+        server.reply(id, Reply::Steered(Steered::From { segment: 1 }));
         server.reply(id, done("shapes-clip"));
         // To one that is over, and nothing comes of it.
         // Nobody waits for what a daemon would say to it.
@@ -327,6 +328,8 @@ fn another_thread_pauses_resumes_and_steers() {
         steering.clone().set_prompt("a blue disc")?;
         Ok::<_, ClientError>(steering)
     });
+    let steered = work.next().expect("not over").expect("no error");
+    assert_eq!(steered, ClipEvent::Steered(Steered::From { segment: 1 }));
     assert!(matches!(work.next(), Some(Ok(ClipEvent::Done(_)))));
     let steering = other.join().expect("no panic").expect("all was sent");
     steering.pause().expect("it does no harm");

@@ -178,7 +178,8 @@ fn follow(work: ClipWork, ui: &Ui) -> Result<Done> {
             ClipEvent::Accepted { .. }
             | ClipEvent::Frame(_)
             | ClipEvent::Audio(_)
-            | ClipEvent::Labels(_) => {}
+            | ClipEvent::Labels(_)
+            | ClipEvent::Steered(_) => {}
         }
     }
     bail!("the daemon ended the clip without a receipt")

@@ -65,7 +65,8 @@ pub fn label(client: &Client, args: &Label, ui: &Ui) -> Result<()> {
             ClipEvent::Accepted { .. }
             | ClipEvent::Preview(_)
             | ClipEvent::Frame(_)
-            | ClipEvent::Audio(_) => {}
+            | ClipEvent::Audio(_)
+            | ClipEvent::Steered(_) => {}
         }
     }
     bail!("the daemon ended without a receipt")
