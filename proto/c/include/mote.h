@@ -660,7 +660,8 @@ enum {
   MOTE_EVENT_DONE = 5,     /* finish, receipt */
   MOTE_EVENT_FRAME = 6,    /* frame_index, width, height, pixels, pixel_bytes */
   MOTE_EVENT_LABELS = 7,   /* frame_index, frame_count, time_us, labels, boxes */
-  MOTE_EVENT_AUDIO = 8     /* sample_index, sample_rate, channels, samples, sample_count */
+  MOTE_EVENT_AUDIO = 8,    /* sample_index, sample_rate, channels, samples, sample_count */
+  MOTE_EVENT_STEERED = 9   /* is_taken, from_segment, why */
 };
 
 enum {
@@ -756,12 +757,15 @@ typedef struct mote_event {
   uint64_t sample_index; /* the first of them, counted in each channel from the clip's beginning */
   uint32_t sample_rate;  /* samples per second of each channel */
   uint32_t channels;     /* 1 to 8 */
+  int32_t is_taken;      /* not 0: the prompt is for from_segment and all shots that follow */
+  uint32_t from_segment; /* counted from 0 */
+  const char *why;       /* why it is not taken; "" where it is. Holds until the next call */
 } mote_event_t;
 
 #define MOTE_EVENT_INIT                                                                        \
   {sizeof(mote_event_t),                                                                       \
    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-   0, 0, 0, 0, 0, 0}
+   0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* ---- Text ---- */
 
@@ -874,8 +878,8 @@ typedef struct mote_transform mote_clip_t;
 
 /*
  * As mote_generation_next(). MOTE_EVENT_PREVIEW, MOTE_EVENT_FRAME and MOTE_EVENT_AUDIO come where they
- * are asked for, MOTE_EVENT_LABELS of clips that are labelled. After MOTE_EVENT_DONE the output is
- * written.
+ * are asked for, MOTE_EVENT_LABELS of clips that are labelled, MOTE_EVENT_STEERED for each
+ * mote_clip_steer(). After MOTE_EVENT_DONE the output is written.
  */
 mote_status_t mote_clip_next(const mote_clip_t *clip, mote_event_t *event, mote_error_t **error);
 
@@ -889,7 +893,14 @@ mote_status_t mote_clip_pause(const mote_clip_t *clip, mote_error_t **error);
 /* Lets it go on. */
 mote_status_t mote_clip_resume(const mote_clip_t *clip, mote_error_t **error);
 
-/* Another prompt for the shots of a generated clip that have not begun. The first begins with the work. */
+/*
+ * Another prompt for the shots of a generated clip that have not begun. The first begins with the work.
+ * Like mote_clip_cancel(), this does not wait: MOTE_EVENT_STEERED tells from which shot on the prompt
+ * counts, or why it does not. It comes once for each prompt that was set, in their order and before the
+ * end of the work. Work that is over or makes no clip of words refuses a prompt with
+ * MOTE_ERROR_INVALID, and any work one that is too long, or one beyond 32 whose events were not read,
+ * with MOTE_ERROR_LIMIT_EXCEEDED.
+ */
 mote_status_t mote_clip_steer(const mote_clip_t *clip, const char *prompt, mote_error_t **error);
 
 void mote_clip_free(mote_clip_t *clip);

@@ -40,6 +40,7 @@ impl From<ClipEvent> for JobEvent {
             ClipEvent::Frame(frame) => Self::Frame(frame),
             ClipEvent::Audio(sound) => Self::Audio(sound),
             ClipEvent::Labels(labels) => Self::Labels(labels),
+            ClipEvent::Steered(steered) => Self::Steered(steered),
             ClipEvent::Done(done) => Self::Done(done),
         }
     }

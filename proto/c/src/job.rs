@@ -5,12 +5,13 @@ use crate::codes::*;
 use crate::door::Filled;
 use crate::error::MoteError;
 use crate::failure::Failure;
+use crate::json::c_text;
 use crate::receipt::MoteReceipt;
 use crate::seen::Seen;
 use crate::structs::{Event, TopToken};
 use mote_client::{
     Canceller, ClientError, ClipAudio, ClipFrame, Done, FinishReason, FrameLabels, Logprobs,
-    Preview, Progress, Stage, Token,
+    Preview, Progress, Stage, Steered, Token,
 };
 use std::ffi::CString;
 use std::ptr;
@@ -46,6 +47,7 @@ pub(crate) enum JobEvent {
     Frame(ClipFrame),
     Audio(ClipAudio),
     Labels(FrameLabels),
+    Steered(Steered),
     Done(Box<Done>),
 }
 
@@ -96,6 +98,7 @@ where
             JobEvent::Frame(frame) => work.show_frame(frame),
             JobEvent::Audio(sound) => work.show_audio(sound),
             JobEvent::Labels(labels) => work.show_labels(labels),
+            JobEvent::Steered(steered) => work.show_steered(steered),
             JobEvent::Done(done) => {
                 let finish = finish_number(done.finish);
                 let receipt = self.receipt.get_or_init(|| MoteReceipt::new(done.receipt));
@@ -203,6 +206,21 @@ impl<I> Work<I> {
         }
     }
 
+    fn show_steered(&mut self, steered: Steered) -> Event {
+        let (segment, why) = match steered {
+            Steered::From { segment } => (Some(segment), String::new()),
+            Steered::NotTaken { why } => (None, why),
+        };
+        self.content = c_text(&why).into_bytes_with_nul();
+        Event {
+            kind: MOTE_EVENT_STEERED,
+            is_taken: segment.is_some().into(),
+            from_segment: segment.unwrap_or_default(),
+            why: self.content.as_ptr().cast(),
+            ..EMPTY
+        }
+    }
+
     fn show_labels(&mut self, told: FrameLabels) -> Event {
         let (frame_index, frame_count) = (told.frame_index, told.frame_count);
         let time_us = told.time_us;
@@ -289,6 +307,9 @@ const EMPTY: Event = Event {
     sample_index: 0,
     sample_rate: 0,
     channels: 0,
+    is_taken: 0,
+    from_segment: 0,
+    why: ptr::null(),
 };
 
 fn stage_number(stage: Stage) -> i32 {

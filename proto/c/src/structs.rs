@@ -327,6 +327,9 @@ structs! {
         sample_index: u64,
         sample_rate: u32,
         channels: u32,
+        is_taken: i32,
+        from_segment: u32,
+        why: *const c_char,
     }
 
     /// What a result was computed by, on, and how.

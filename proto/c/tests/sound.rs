@@ -2,49 +2,15 @@
 
 #[allow(dead_code, reason = "the tests of the whole product use more of it")]
 mod common;
+mod scripted;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use common::{Language, Workshop, crate_folder, done};
-use mote_wire::limits::Limits;
-use mote_wire::types::{
-    AudioOut, DType, Done, GenerateClip, Receipt, Reply, Request, Tensor, TensorData, Welcome,
-};
-use mote_wire::{Connection, Link, Memfd, frame_to_request, reply_to_frame};
-use std::os::unix::net::{UnixListener, UnixStream};
+use mote_wire::Memfd;
+use mote_wire::types::{AudioOut, DType, Done, Receipt, Reply, Request, Tensor, TensorData};
+use scripted::Daemon;
+use std::os::unix::net::UnixListener;
 use std::thread;
-
-/// A daemon that keeps to a script.
-struct Daemon(Connection);
-
-impl Daemon {
-    fn greet(socket: UnixStream) -> Result<Self> {
-        let mut daemon = Self(Connection::new(socket, Link::Client));
-        let (id, _) = daemon.next()?;
-        let welcome = Welcome {
-            version: 1,
-            server_version: "9.9.9".into(),
-            limits: Limits::CURRENT,
-        };
-        daemon.say(id, Reply::Welcome(welcome))?;
-        Ok(daemon)
-    }
-
-    fn next(&mut self) -> Result<(u64, Request)> {
-        let frame = self.0.recv()?.context("the client has gone")?;
-        Ok(frame_to_request(frame)?)
-    }
-
-    fn clip(&mut self) -> Result<(u64, GenerateClip)> {
-        match self.next()? {
-            (id, Request::GenerateClip(clip)) => Ok((id, *clip)),
-            (_, other) => bail!("{other:?}"),
-        }
-    }
-
-    fn say(&mut self, id: u64, reply: Reply) -> Result<()> {
-        Ok(self.0.send(reply_to_frame(id, reply)?)?)
-    }
-}
 
 /// Samples that tell where they are.
 fn samples(from: u64, count: u64) -> Vec<u8> {
