@@ -6,7 +6,7 @@
 ...         print(text, end="")
 """
 
-from ._clips import Clip, ClipAudio, ClipJob, FrameLabels, Label, LabelBox, Labelling
+from ._clips import Clip, ClipAudio, ClipJob, FrameLabels, Label, LabelBox, Labelling, Steered
 from ._client import Client, Embeddings, Event, Generation, Outputs, Stream, Watch, connect
 from ._errors import (
     Busy,
@@ -63,6 +63,7 @@ __all__ = [
     "ProtocolError",
     "Revoked",
     "ShuttingDown",
+    "Steered",
     "Stream",
     "StreamLost",
     "Unsupported",

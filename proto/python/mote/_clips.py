@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterable, Tuple, Union
 import numpy as np
 
 from . import _memory, _schema
-from ._errors import ProtocolError
+from ._errors import MoteError, ProtocolError, invalid, limited
 from ._files import Pending
 from ._link import Call
 
@@ -33,6 +33,13 @@ _SAMPLE_RATE_MAX = 192_000
 _CHANNELS_MAX = 8
 _AUDIO_BYTES_MAX = 64 << 20
 _SAMPLE_BYTES = 4
+# Bytes of a prompt, and prompts of one clip that were not told of, likewise.
+_PROMPT_BYTES_MAX = 1 << 20
+_STEERS_MAX = 32
+# The verb of work that can be steered, and the field that refusals are about, as in the daemon's own.
+_STEERED_VERB = "generate_clip"
+_TARGET = "target_request_id"
+_ENDED_FIRST = "the clip had ended when the prompt came"
 
 Path = Union[str, "os.PathLike[str]"]
 Picture = Union[Path, bytes, bytearray, memoryview]
@@ -43,8 +50,8 @@ class ClipJob:
     """What work on a clip is told while it goes on: hand one over as ``job``, and call its methods from another
     thread or from within a callback.
 
-    It is of one work. None of its methods waits, so that nobody hears of a refusal. What is said ahead of the
-    work is told to it when it begins; work that is over hears nothing.
+    It is of one work, and none of its methods waits. What is said ahead of the work is told to it when it begins; work
+    that is over hears nothing. What becomes of a prompt is told to ``on_steered`` of ``generate_clip``.
     """
 
     def __init__(self) -> None:
@@ -52,9 +59,13 @@ class ClipJob:
         # Weak, so that work which nobody reads any more is cancelled, whoever keeps its job.
         self._call: weakref.ref[Call] | None = None
         self._early: list[tuple[str, str, dict[str, Any]]] = []
+        # Whether prompts have no place any more, and how many were set and not told of.
+        self._refuses: str | None = None
+        self._untold = 0
 
     def pause(self) -> None:
-        """Halts the work at its next step. It keeps its memory; others may use the device meanwhile."""
+        """Halts the work at its next step. It keeps its memory; others may use the device meanwhile. All work on clips
+        can be halted."""
         self._tell("pause", "Pause", paused=True)
 
     def resume(self) -> None:
@@ -62,8 +73,21 @@ class ClipJob:
         self._tell("pause", "Pause", paused=False)
 
     def steer(self, prompt: str) -> None:
-        """Another prompt for the shots of a generated clip that have not begun. The first begins with the work."""
-        self._tell("steer_clip", "SteerClip", prompt=prompt)
+        """Another prompt for the shots of a generated clip that have not begun. The first begins with the work.
+
+        ``on_steered`` is told from which shot on it counts, or why it does not: once for each prompt, in their order
+        and before the work is over. Raises ``mote.Invalid`` where the work makes no clip of words or is over, and for
+        a prompt that holds a NUL; ``mote.LimitExceeded`` for one that is too long, or beyond 32 that were not told of.
+        """
+        limited("bytes of prompt", len(prompt.encode()), _PROMPT_BYTES_MAX)
+        if "\0" in prompt:
+            raise invalid("prompt", "it holds a NUL")
+        with self._lock:
+            if self._refuses is not None:
+                raise invalid(_TARGET, self._refuses)
+            limited("prompts that were not told of", self._untold + 1, _STEERS_MAX)
+            self._untold += 1
+            self._say("steer_clip", "SteerClip", prompt=prompt)
 
     def cancel(self) -> None:
         """Ends the work, which then raises ``mote.Cancelled`` where it is waited for."""
@@ -71,19 +95,46 @@ class ClipJob:
 
     def _tell(self, verb: str, name: str, **fields: Any) -> None:
         with self._lock:
-            if self._call is None:
-                self._early.append((verb, name, fields))
-            elif (call := self._call()) is not None:
-                call.tell(verb, name, **fields)
+            self._say(verb, name, **fields)
 
-    def _begin(self, call: Call) -> None:
+    def _say(self, verb: str, name: str, **fields: Any) -> None:
+        if self._call is None:
+            self._early.append((verb, name, fields))
+        elif (call := self._call()) is not None:
+            call.tell(verb, name, **fields)
+
+    def _expect(self, verb: str) -> None:
+        """Work of this verb is about to begin."""
         with self._lock:
             if self._call is not None:
                 raise ValueError("the job is that of other work already")
+            if verb != _STEERED_VERB and self._untold:
+                raise invalid(_TARGET, "it generates no clip")
+
+    def _begin(self, verb: str, call: Call) -> None:
+        with self._lock:
+            if self._call is not None:
+                raise ValueError("the job is that of other work already")
+            if verb != _STEERED_VERB:
+                self._refuses = "it generates no clip"
             self._call, early = weakref.ref(call), self._early
             self._early = []
-            for verb, name, fields in early:
-                call.tell(verb, name, **fields)
+            for said, name, fields in early:
+                call.tell(said, name, **fields)
+
+    def _told(self) -> bool:
+        """The daemon tells of a prompt; False when none was set."""
+        with self._lock:
+            was_set = self._untold > 0
+            self._untold -= was_set
+            return was_set
+
+    def _end(self) -> int:
+        """The work is over; how many prompts were not told of."""
+        with self._lock:
+            self._refuses = self._refuses or "it has ended"
+            untold, self._untold = self._untold, 0
+            return untold
 
 
 @dataclass(frozen=True)
@@ -107,6 +158,15 @@ class ClipAudio:
     samples: np.ndarray
     sample_index: int
     sample_rate: int
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What became of a prompt that was set while a clip was made: it is for the shot ``from_segment``, counted from 0,
+    and all that follow; or that is None, and ``why`` says why the prompt is not taken."""
+
+    from_segment: int | None
+    why: str
 
 
 @dataclass(frozen=True)
@@ -230,7 +290,7 @@ class Clips:
             written = [files.enter_context(Pending(path)) for path in (target, contact_sheet) if path is not None]
             fds = [read.fileno(), *(pending.fd for pending in written)]
             call = self._clip_call(files, "transform_clip", body, fds, job)
-            receipt = _follow(call, told)
+            receipt = _follow(call, told, job)
             for pending in written:
                 pending.keep()
             return receipt
@@ -264,6 +324,7 @@ class Clips:
         preview_every: int = STEPS_PER_PREVIEW,
         on_frame: Callable[[np.ndarray], None] | None = None,
         on_audio: Callable[[ClipAudio], None] | None = None,
+        on_steered: Callable[[Steered], None] | None = None,
         job: ClipJob | None = None,
         options=None,
     ) -> Clip:
@@ -291,7 +352,8 @@ class Clips:
         where a worker died; ``on_audio`` with the sound, in order, as soon as it is made, where the model makes any:
         ``samples``, f32 ``[samples, channels]``, ``sample_index``, the first of them, and ``sample_rate``. The file has
         it, too, where its format takes sound (mp4, webm). What they raise ends the work. ``job`` pauses,
-        resumes, steers and cancels it. Files appear complete or not at all.
+        resumes, steers and cancels it; ``on_steered`` is called with what became of each prompt that it set:
+        ``from_segment``, the first shot that has it, or None and ``why``. Files appear complete or not at all.
         """
         body = _schema.message("GenerateClip")(
             model=model,
@@ -318,7 +380,13 @@ class Clips:
             send_audio=on_audio is not None,
             options=options,
         )
-        told = {"progress": on_progress, "preview": on_preview, "frame": on_frame, "audio": on_audio}
+        told = {
+            "progress": on_progress,
+            "preview": on_preview,
+            "frame": on_frame,
+            "audio": on_audio,
+            "steered": on_steered,
+        }
         with ExitStack() as files:
             # In the order of the schema.
             read = [
@@ -334,7 +402,7 @@ class Clips:
             if memory is not None:
                 fds.insert(0, memory)
             call = self._clip_call(files, "generate_clip", body, [*fds, *read], job)
-            receipt = _follow(call, told)
+            receipt = _follow(call, told, job)
             for pending in written:
                 pending.keep()
             return Clip(receipt, None if memory is None else _mapped(memory))
@@ -370,17 +438,22 @@ class Clips:
             options=options,
         )
         with ExitStack() as files:
+            if job is not None:
+                job._expect("label_clip")
             call = Call(self._link, "label_clip", body, [_open(files, source)])
             labelling = Labelling(call, on_progress)
             if job is not None:
-                job._begin(call)
+                job._begin("label_clip", call)
             return labelling
 
     def _clip_call(self, files: ExitStack, verb: str, body, fds: list[int], job: ClipJob | None) -> Call:
+        if job is not None:
+            job._expect(verb)
         call = Call(self._link, verb, body, fds)
         files.callback(call.close)
         if job is not None:
-            job._begin(call)
+            job._begin(verb, call)
+            files.callback(job._end)
         return call
 
 
@@ -428,22 +501,44 @@ def _mapped(memory: int) -> mmap.mmap:
     return mmap.mmap(memory, 0, access=mmap.ACCESS_READ)
 
 
-def _follow(call: Call, told: dict[str, Callable[[Any], None] | None]):
+def _follow(call: Call, told: dict[str, Callable[[Any], None] | None], job: ClipJob | None):
     """Tells what happens until the work is over, and answers its receipt."""
     while True:
-        kind, message, fds = call.next()
+        try:
+            kind, message, fds = call.next()
+        except MoteError:
+            _tell_untold(job, told)
+            raise
         if kind == "done":
+            _tell_untold(job, told)
             return message.receipt
         # Read in any case: its descriptor is closed by that.
         if kind == "frame":
             content = _frame(message, fds)
         elif kind == "audio":
             content = _audio(message, fds)
+        elif kind == "steered":
+            _close(fds)
+            content = _steered(message, job)
         else:
             _close(fds)
             content = message
         if (tell := told.get(kind)) is not None:
             tell(content)
+
+
+def _steered(message, job: ClipJob | None) -> Steered:
+    if job is None or not job._told():
+        raise ProtocolError("the daemon told of a prompt that was not set")
+    return Steered(message.from_segment if message.HasField("from_segment") else None, message.why)
+
+
+def _tell_untold(job: ClipJob | None, told: dict[str, Callable[[Any], None] | None]) -> None:
+    """The work is over: what the daemon did not tell of prompts is that they came too late."""
+    untold = 0 if job is None else job._end()
+    if (tell := told.get("steered")) is not None:
+        for _ in range(untold):
+            tell(Steered(None, _ENDED_FIRST))
 
 
 def _close(fds: list[int]) -> None:

@@ -105,6 +105,25 @@ _BY_KIND = {
 }
 
 
+def refusal(kind: type[MoteError], message: str, **fields) -> MoteError:
+    """What the daemon would answer with, for what is refused before it is asked."""
+    error = kind(message)
+    for name, value in fields.items():
+        setattr(error, name, value)
+    return error
+
+
+def invalid(field: str, why: str) -> MoteError:
+    """``Invalid`` for a field."""
+    return refusal(Invalid, f"invalid {field}: {why}", field=field, why=why)
+
+
+def limited(what: str, have: int, limit: int) -> None:
+    """Raises ``LimitExceeded`` when there is more than there may be."""
+    if have > limit:
+        raise refusal(LimitExceeded, f"{what}: {have} is more than {limit}", what=what, have=have, limit=limit)
+
+
 def from_status(status) -> MoteError:
     """The exception of a ``Status`` message; one of a later version becomes a plain MoteError."""
     kind = status.WhichOneof("kind")

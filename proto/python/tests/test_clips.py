@@ -323,6 +323,8 @@ def test_a_job_is_told_of_from_callbacks_from_threads_and_ahead(scripted):
             peer.reply(said, "ok")
         _, verb, steer, _ = peer.next()
         assert (verb, steer.prompt) == ("steer_clip", "a blue disc")
+        peer.reply(request_id, "steered", from_segment=0)
+        peer.reply(request_id, "steered", why="prompt: no segment follows")
         peer.done(request_id)
         # Nothing is said to work that is over.
         request_id, verb, _, fds = peer.next()
@@ -344,8 +346,11 @@ def test_a_job_is_told_of_from_callbacks_from_threads_and_ahead(scripted):
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert daemon.generate_clip(CLIP_MODEL, "a square", on_progress=on_progress, job=job).data
+    steered = []
+    told = {"on_progress": on_progress, "on_steered": steered.append}
+    assert daemon.generate_clip(CLIP_MODEL, "a square", **told, job=job).data
     thread.join()
+    assert steered == [mote.Steered(0, ""), mote.Steered(None, "prompt: no segment follows")]
     job.pause()
     assert list(daemon.label_clip("motion", b"clip")) == []
 
