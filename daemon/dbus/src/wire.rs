@@ -2,7 +2,7 @@
 
 use crate::limits::{CONTROL_FRAMES_MAX, WIRE_QUEUE_MAX};
 use mote_wire::codec::{frame_to_reply, request_to_frame};
-use mote_wire::limits::WIRE_VERSION;
+use mote_wire::limits::{CLIP_STEERS_MAX, WIRE_VERSION};
 use mote_wire::types::{Hello, Reply, Request, Status, SteerClip};
 use mote_wire::{AsyncReceiver, AsyncSender, Frame, Link, WireError, async_connection};
 use std::collections::HashMap;
@@ -10,6 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
+
+/// Progress is dropped where there is no more room than this, which is for what must not be.
+const PROGRESS_ROOM: usize = CONTROL_FRAMES_MAX / 2 + CLIP_STEERS_MAX;
 
 /// Id of the first request, `Hello`.
 const HELLO: u64 = 1;
@@ -71,7 +74,7 @@ impl Wire {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let frame =
             request_to_frame(id, request).map_err(|error| Status::invalid("request", error))?;
-        let room = credit as usize + CONTROL_FRAMES_MAX;
+        let room = credit as usize + CONTROL_FRAMES_MAX + CLIP_STEERS_MAX;
         let (route, queue) = mpsc::channel(room);
         let order = Order {
             frame,
@@ -240,8 +243,7 @@ impl Task {
             return true;
         };
         // The next progress says more than one that nobody has read yet.
-        let spare =
-            matches!(reply, Reply::Progress(_)) && route.capacity() <= CONTROL_FRAMES_MAX / 2;
+        let spare = matches!(reply, Reply::Progress(_)) && route.capacity() <= PROGRESS_ROOM;
         if !spare && let Err(mpsc::error::TrySendError::Full(_)) = route.try_send(reply) {
             log::error!("the daemon sends more than it was granted");
             return false;

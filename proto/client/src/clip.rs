@@ -217,7 +217,11 @@ impl Iterator for ClipWork {
             Reply::Frame(frame) => ClipFrame::read(frame).map(ClipEvent::Frame),
             Reply::Audio(sound) => ClipAudio::read(sound).map(ClipEvent::Audio),
             Reply::Labels(labels) => Ok(ClipEvent::Labels(labels)),
-            Reply::Steered(steered) if self.steers.told() => Ok(ClipEvent::Steered(steered)),
+            Reply::Steered(steered) => {
+                let was_set = self.steers.told();
+                let event = was_set.then_some(ClipEvent::Steered(steered));
+                event.ok_or_else(|| ClientError::other_answer("work on a clip"))
+            }
             Reply::Done(done) => return self.end(Ok(ClipEvent::Done(done))),
             _ => Err(ClientError::other_answer("work on a clip")),
         };

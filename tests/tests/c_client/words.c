@@ -21,6 +21,7 @@ struct seen {
   uint64_t frames;
   uint64_t previews;
   uint64_t steps; /* that progress told of */
+  uint32_t steered_from; /* the first shot with another prompt */
   mote_receipt_info_t receipt;
 };
 
@@ -53,6 +54,10 @@ static void take(struct seen *seen, const mote_event_t *event) {
     break;
   case MOTE_EVENT_DONE:
     OK(mote_receipt_info(event->receipt, &seen->receipt, &error));
+    break;
+  case MOTE_EVENT_STEERED:
+    CHECK(event->is_taken && event->why[0] == '\0');
+    seen->steered_from = event->from_segment;
     break;
   default: CHECK(event->kind == MOTE_EVENT_ACCEPTED);
   }
@@ -199,7 +204,9 @@ int main(int argc, char **argv) {
   OK(mote_generate_clip(client, &args, &clip, &error));
   REFUSES(mote_clip_steer(clip, NULL, &error), "prompt");
   OK(mote_clip_steer(clip, "a blue disc grows", &error));
+  other.steered_from = 0;
   follow(clip, &other, 0);
+  CHECK(other.steered_from == 1);
   mote_clip_free(clip);
   CHECK(other.frames > whole.frames && memcmp(whole.pixels, other.pixels, bytes) == 0);
 

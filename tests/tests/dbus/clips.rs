@@ -108,6 +108,12 @@ async fn step_to(caller: &mut Caller, job: &str, steps: u64) -> Result<u64> {
     }
 }
 
+/// What becomes of the next prompt that was set.
+async fn steered(caller: &mut Caller, job: &str) -> Result<(bool, u32, String)> {
+    let signal = caller.signal(job, "Steered").await?;
+    Ok(signal.body().deserialize()?)
+}
+
 #[test]
 fn a_clip_of_words_is_that_of_the_wire_and_is_previewed() -> Result<()> {
     let stage = Stage::clips()?;
@@ -157,6 +163,11 @@ fn a_clip_is_halted_goes_on_and_is_steered() -> Result<()> {
         tell(&mut caller, &job, "Pause").await?;
         let steer = (other, Options::new());
         caller.object((&job, "Job"), "Steer", &steer).await??;
+        assert_eq!(steered(&mut caller, &job).await?, (true, 1, String::new()));
+        let long = ("a green digit grows ".repeat(100), Options::new());
+        caller.object((&job, "Job"), "Steer", &long).await??;
+        let (taken, _, why) = steered(&mut caller, &job).await?;
+        assert!(!taken && why.contains("tokens"), "{why}");
         // What was under way has come by the time the daemon has been silent for so long.
         let silence = std::time::Duration::from_millis(500);
         let mut last = before;
@@ -176,7 +187,9 @@ fn a_clip_is_halted_goes_on_and_is_steered() -> Result<()> {
         // One that has ended hears nothing.
         tell(&mut caller, &job, "Pause").await?;
         tell(&mut caller, &job, "Resume").await?;
-        caller.object((&job, "Job"), "Steer", &steer).await??;
+        let refused = error(caller.object((&job, "Job"), "Steer", &steer).await?)?;
+        assert_eq!(refused.name, "org.moted.Error.Invalid");
+        assert_eq!(text(&refused.fields, "why"), "it has ended");
         Ok(())
     })
 }
@@ -205,6 +218,38 @@ fn a_cancelled_clip_goes_on_from_its_checkpoint_and_a_paused_one_is_cancelled() 
         assert_eq!(status, "ok", "{receipt:?}");
         assert!(number(&receipt, "resumed_steps").is_some_and(|steps| steps >= done));
         assert!(content(output)? == wanted);
+        Ok(())
+    })
+}
+
+#[test]
+fn prompts_that_come_while_a_clip_ends_are_told_of_before_that() -> Result<()> {
+    let stage = Stage::clips()?;
+    with(async {
+        let mut caller = stage.caller().await?;
+        let output = tempfile::tempfile()?;
+        let job = generate(&mut caller, &output, &SHOTS[..1], options()).await?;
+        step_to(&mut caller, &job, 2).await?;
+        // There is one shot, and it has begun.
+        let steer = ("a green digit grows", Options::new());
+        caller.object((&job, "Job"), "Steer", &steer).await??;
+        let (taken, segment, why) = steered(&mut caller, &job).await?;
+        assert_eq!((taken, segment), (false, 0));
+        assert!(why.contains("no segment follows"), "{why}");
+        caller.object((&job, "Job"), "Steer", &steer).await??;
+        tell(&mut caller, &job, "Cancel").await?;
+        // Whoever heard of it last, it is told of.
+        let (taken, _, why) = steered(&mut caller, &job).await?;
+        assert!(!taken && !why.is_empty());
+        let (_, status, _) = caller.follow(&job).await?;
+        assert_eq!(status, "cancelled");
+
+        let input = tempfile::tempfile()?;
+        let body = (LABEL_MODEL, zbus::Fd::from(&input), Options::new());
+        let job = path_of(&caller.manager("LabelClip", &body).await??)?;
+        let refused = error(caller.object((&job, "Job"), "Steer", &steer).await?)?;
+        assert_eq!(refused.name, "org.moted.Error.Invalid");
+        assert_eq!(text(&refused.fields, "field"), "job");
         Ok(())
     })
 }

@@ -6,7 +6,7 @@ use crate::ONNXRUNTIME;
 use anyhow::{Context, Result};
 use mote_client::{
     Client, ClientError, ClipEvent, ClipFormat, ClipSegment, ClipWork, Done, GenerateClip, Receipt,
-    Stage, Status, WorkOptions,
+    Stage, Status, Steered, WorkOptions,
 };
 use mote_tests::daemon::{Daemon, Setup};
 use mote_tests::prepared;
@@ -98,14 +98,32 @@ fn made(client: &Client, change: impl FnOnce(&mut GenerateClip)) -> Result<(Vec<
     Ok((content(output)?, done))
 }
 
+/// What is told of prompts until the end.
+fn finish_steered(work: ClipWork) -> Result<Vec<Steered>> {
+    let mut told = Vec::new();
+    for event in work {
+        if let ClipEvent::Steered(steered) = event? {
+            told.push(steered);
+        }
+    }
+    Ok(told)
+}
+
 /// Reads on until so many steps are taken.
 fn step_to(work: &mut ClipWork, steps: u64) -> Result<()> {
+    steered_to(work, steps).map(drop)
+}
+
+/// The same, and what is told of prompts meanwhile.
+fn steered_to(work: &mut ClipWork, steps: u64) -> Result<Vec<Steered>> {
+    let mut told = Vec::new();
     for event in work {
         match event? {
+            ClipEvent::Steered(steered) => told.push(steered),
             ClipEvent::Progress(progress)
                 if progress.stage == Stage::Denoise && progress.done >= steps =>
             {
-                return Ok(());
+                return Ok(told);
             }
             ClipEvent::Done(_) => anyhow::bail!("it ended before step {steps}"),
             _ => {}
@@ -471,26 +489,62 @@ fn another_prompt_counts_from_the_next_shot_on() -> Result<()> {
     let mut work = client.generate_clip(request(&output)?)?;
     step_to(&mut work, 50)?;
     work.steering().set_prompt(other)?;
-    finish(work)?;
+    assert_eq!(finish_steered(work)?, [Steered::From { segment: 1 }]);
     let steered = content(output)?;
     assert!(steered == wanted);
     let shot = FRAMES as usize * FRAME_BYTES;
     assert!(steered[..shot] == planned[..shot]);
     assert!(steered[shot..] != planned[shot..]);
 
-    // However early it comes, and whoever makes the second shot; one that comes too late is forgotten.
+    // However early it comes, and whoever makes the second shot; one that comes too late changes nothing. Each is
+    // told of once, although each worker looks at all of them.
     let watcher = daemon.client()?;
     let output = tempfile::tempfile()?;
     let mut work = client.generate_clip(request(&output)?)?;
     work.steering().set_prompt("a blue circle turns")?;
     work.steering().set_prompt(other)?;
+    work.steering()
+        .set_prompt("a green triangle grows ".repeat(100))?;
+    let mut told = Vec::new();
     for steps in [50, STEPS as u64 + 50] {
-        step_to(&mut work, steps)?;
+        told.extend(steered_to(&mut work, steps)?);
         kill_worker(&watcher, MODEL)?;
     }
     work.steering().set_prompt("a blue circle turns")?;
-    finish(work)?;
+    told.extend(finish_steered(work)?);
     assert!(content(output)? == wanted);
+    let taken = Steered::From { segment: 1 };
+    let [first, second, long, late] = &told[..] else {
+        anyhow::bail!("{told:?}");
+    };
+    assert_eq!((first, second), (&taken, &taken));
+    let is_why = |steered: &Steered, part: &str| matches!(steered, Steered::NotTaken { why } if why.contains(part) && !why.contains("triangle"));
+    assert!(is_why(long, "tokens, the model takes"), "{long:?}");
+    assert!(is_why(late, "no segment follows"), "{late:?}");
+    Ok(())
+}
+
+/// A prompt is refused at once by work that makes no clip of words. All work can be halted.
+#[test]
+fn work_of_another_kind_takes_no_prompt() -> Result<()> {
+    let daemon = daemon()?;
+    let client = daemon.client()?;
+    let work = client.label_clip(mote_client::LabelClip {
+        model: MODEL.into(),
+        frames_max: None,
+        every: None,
+        frame_rate: None,
+        labels_max: None,
+        score_min: None,
+        options: WorkOptions::default(),
+        input: tempfile::tempfile()?.into(),
+    })?;
+    let refused = work.steering().set_prompt("a blue circle turns");
+    assert!(
+        matches!(&refused, Err(ClientError::Refused(Status::Invalid { field, .. })) if field == "target_request_id"),
+        "{refused:?}"
+    );
+    work.steering().pause()?;
     Ok(())
 }
 

@@ -7,7 +7,9 @@ use crate::limits::CLIP_CREDIT;
 use crate::names::Kind;
 use crate::options::{Options, invalid};
 use mote_wire::limits::PROMPT_BYTES_MAX;
-use mote_wire::types::{ClipFormat, ClipSegment, GenerateClip, LabelClip, Request, TransformClip};
+use mote_wire::types::{
+    ClipFormat, ClipSegment, GenerateClip, LabelClip, Request, Status, TransformClip,
+};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use zbus::OwnedVariant;
@@ -141,10 +143,9 @@ impl Caller {
     pub(super) fn steer_job(&mut self, call: &Call, token: &str) -> Answer {
         let (prompt, options): (String, Given) = call.arguments()?;
         Options::new(options)?.finish()?;
-        // Nobody waits for what the daemon says to it.
-        if self.generates_clip(token) == Some(false) {
-            return Err(invalid("job", "it makes no clip of words").into());
-        }
+        // Nobody waits for what the daemon says to it: a signal tells what becomes of the prompt.
+        let steers = self.steers(token);
+        let steers = steers.ok_or_else(|| Status::invalid("job", "it makes no clip of words"))?;
         if prompt.len() > PROMPT_BYTES_MAX {
             return Err(Failure::over(
                 "bytes of prompt",
@@ -152,7 +153,12 @@ impl Caller {
                 PROMPT_BYTES_MAX,
             ));
         }
-        self.tell_job(token, Told::Steer(prompt))?;
+        if prompt.contains('\0') {
+            return Err(Status::invalid("prompt", "it holds a NUL").into());
+        }
+        steers.begin()?;
+        self.tell_job(token, Told::Steer(prompt))
+            .inspect_err(|_| steers.told())?;
         call.answer(&())
     }
 }

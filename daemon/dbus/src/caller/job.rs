@@ -1,6 +1,7 @@
 //! A caller's work: the daemon's answers as signals.
 
 use super::clips::Told;
+use super::steers::Steers;
 use super::{Caller, Outcome, Reaction};
 use crate::bus::{Answer, Bus, Call};
 use crate::describe::{JOB, PROPERTIES};
@@ -17,12 +18,15 @@ use crate::wire::Answers;
 use mote_wire::Memfd;
 use mote_wire::types::{
     Done, Embeddings, FrameLabels, Label, LabelBox, Preview, Progress, Reply, Request, Stage,
-    Status, TensorData, Token,
+    Status, Steered, TensorData, Token,
 };
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, watch};
 use zbus::{Fd, Variant};
+
+/// Of a prompt that the daemon did not hear of.
+const ENDED_FIRST: &str = "the clip had ended when the prompt came";
 
 /// A job as its caller's task holds it.
 pub struct Entry {
@@ -30,8 +34,8 @@ pub struct Entry {
     view: watch::Receiver<View>,
     cancel: Arc<Notify>,
     told: mpsc::Sender<Told>,
-    /// Whether it makes a clip of words.
-    generates_clip: bool,
+    /// Prompts of a clip of words; other work has none.
+    steers: Option<Arc<Steers>>,
 }
 
 /// What is known of a job.
@@ -143,6 +147,7 @@ pub struct Plan {
     pub credit: u32,
     told: watch::Sender<View>,
     inbox: mpsc::Receiver<Told>,
+    steers: Option<Arc<Steers>>,
 }
 
 impl Caller {
@@ -160,12 +165,13 @@ impl Caller {
         let wire = self.wire()?;
         let (told, view) = watch::channel(View::default());
         let (orders, inbox) = mpsc::channel(ORDERS_PER_JOB_MAX);
+        let steers = matches!(request, Request::GenerateClip(_)).then(Arc::default);
         let entry = Entry {
             model: model.clone(),
             view,
             cancel: Arc::new(Notify::new()),
             told: orders,
-            generates_clip: matches!(request, Request::GenerateClip(_)),
+            steers: steers.clone(),
         };
         self.state.jobs.insert(token.clone(), entry);
         let path = self.path(Kind::Job, &token);
@@ -176,6 +182,7 @@ impl Caller {
             credit,
             told,
             inbox,
+            steers,
         });
         self.running.spawn(async move {
             let begun = async {
@@ -238,9 +245,9 @@ impl Caller {
         });
     }
 
-    /// Whether a job makes a clip of words; `None` when there is none of this name.
-    pub(super) fn generates_clip(&self, token: &str) -> Option<bool> {
-        Some(self.state.jobs.get(token)?.generates_clip)
+    /// Prompts of a job that makes a clip of words.
+    pub(super) fn steers(&self, token: &str) -> Option<Arc<Steers>> {
+        self.state.jobs.get(token)?.steers.clone()
     }
 
     /// Passes on what the caller says to a job; one that has ended hears nothing.
@@ -347,6 +354,13 @@ impl Job {
                 Some(Reply::Token(token)) => put_back = self.tokens(token).await?,
                 Some(Reply::Preview(preview)) => self.preview(preview).await?,
                 Some(Reply::Labels(labels)) => self.labels(labels).await?,
+                Some(Reply::Steered(steered)) => {
+                    self.admit().await?;
+                    if let Some(steers) = &self.plan.steers {
+                        steers.told();
+                    }
+                    self.steered(steered).await;
+                }
                 Some(Reply::Embeddings(embeddings)) => self.embeddings(embeddings).await?,
                 Some(_) => {}
             }
@@ -427,6 +441,14 @@ impl Job {
         }
         self.spend(1).await;
         Ok(())
+    }
+
+    async fn steered(&self, steered: Steered) {
+        let body = match steered {
+            Steered::From { segment } => (true, segment, String::new()),
+            Steered::NotTaken { why } => (false, 0, why),
+        };
+        self.emit("Steered", &body).await;
     }
 
     async fn labels(&mut self, seen: FrameLabels) -> Result<(), Stalled> {
@@ -523,6 +545,11 @@ impl Job {
     }
 
     async fn finish(self, end: End) {
+        // What the daemon did not tell of had not come when the clip ended.
+        let untold = self.plan.steers.as_ref().map_or(0, |steers| steers.end());
+        for _ in 0..untold {
+            self.steered(Steered::not_taken(ENDED_FIRST)).await;
+        }
         let (state, mut receipt) = (end.state().to_owned(), end.receipt());
         if self.plan.text {
             receipt.insert("text_cut".into(), self.cut.into());

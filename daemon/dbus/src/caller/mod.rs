@@ -7,6 +7,7 @@ mod holds;
 mod job;
 mod manager;
 mod sessions;
+mod steers;
 
 use crate::bus::{Answer, Bus, Call, internal, weight};
 use crate::describe::{HOLD, Interface, JOB, SESSION};

@@ -239,7 +239,7 @@ pub const JOB: Interface = Interface {
             "Steer",
             &[("prompt", "s"), OPTIONS],
             &[],
-            "Another prompt for the shots of GenerateClip that have not begun",
+            "Another prompt for the shots of GenerateClip that have not begun; Steered tells what becomes of it",
         ),
         method(
             "Release",
@@ -284,6 +284,12 @@ pub const JOB: Interface = Interface {
                 ("png", "h"),
             ],
             "A picture in a sealed memfd",
+        ),
+        signal(
+            "Steered",
+            &[("taken", "b"), ("segment", "u"), ("why", "s")],
+            "What became of a prompt: it is for this shot, counted from 0, and those that follow; or why it is not \
+             taken. Once for each Steer, in their order, before Finished",
         ),
         signal(
             "Labels",

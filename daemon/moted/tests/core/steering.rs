@@ -8,6 +8,8 @@ use mote_wire::types::{
     ClipSegment, Command, GenerateClip, JobReply, Reply, Request, Status, SteerClip, SteerJob,
     Steered, TransformClip, WorkOptions,
 };
+use proptest::prelude::*;
+use std::collections::VecDeque;
 
 const CLIP: u64 = 1;
 
@@ -294,4 +296,139 @@ fn a_client_with_many_open_requests_still_steers() {
     set(&mut play, 1_000, "a");
     looks(&mut play, running, from(2));
     assert_eq!(told(&mut play).0, [from(2)]);
+}
+
+/// What happens to a clip of three shots and the prompts for it.
+#[derive(Clone, Debug)]
+enum Act {
+    Steer,
+    /// The worker looks at the next prompt: it is for a shot from this on, or too late.
+    Look(Option<u32>),
+    Halt(bool),
+    Die,
+}
+
+fn some_acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        4 => Just(Act::Steer),
+        4 => proptest::option::weighted(0.7, 1..3u32).prop_map(Act::Look),
+        1 => any::<bool>().prop_map(Act::Halt),
+        1 => Just(Act::Die),
+    ];
+    proptest::collection::vec(act, 0..80)
+}
+
+/// A clip, its worker, and what its client must hear.
+struct Scene {
+    play: Play,
+    running: (u64, u64),
+    next_request: u64,
+    /// Prompts that the present worker was given and has not looked at: which, and for which shot.
+    given: VecDeque<(usize, Option<u32>)>,
+    /// What became of each prompt that was taken in.
+    fates: Vec<Option<Steered>>,
+}
+
+impl Scene {
+    /// The worker reads its orders.
+    fn take_in(&mut self) {
+        for (prompt, from) in passed_on(&mut self.play, self.running.0) {
+            self.given
+                .push_back((prompt.parse().expect("a number"), from));
+        }
+    }
+
+    fn steer(&mut self) {
+        self.next_request += 1;
+        let prompt = self.fates.len().to_string();
+        let answer = steer(&mut self.play, self.next_request, &prompt);
+        let untold = self.fates.iter().filter(|fate| fate.is_none()).count();
+        match answer {
+            Reply::Ok => self.fates.push(None),
+            Reply::Failed(Status::LimitExceeded { .. }) => assert_eq!(untold, CLIP_STEERS_MAX),
+            other => panic!("{other:?}"),
+        }
+        self.take_in();
+    }
+
+    fn look(&mut self, found: Option<u32>) {
+        let Some((prompt, from)) = self.given.pop_front() else {
+            return;
+        };
+        assert_eq!(
+            from.is_some(),
+            self.fates[prompt].is_some(),
+            "a worker hears of the shots that the client was told"
+        );
+        // Shots begin one after the other, so no later prompt is for earlier shots.
+        let least = self.fates.iter().flatten().filter_map(|fate| match fate {
+            Steered::From { segment } => Some(*segment),
+            Steered::NotTaken { .. } => None,
+        });
+        let least = least.max().unwrap_or(1);
+        let said = match (from, found) {
+            (Some(segment), _) => Steered::From { segment },
+            (None, Some(segment)) => Steered::From {
+                segment: segment.max(least),
+            },
+            (None, None) => Steered::not_taken("prompt: no segment follows"),
+        };
+        self.fates[prompt].get_or_insert_with(|| said.clone());
+        looks(&mut self.play, self.running, said);
+    }
+
+    fn halt(&mut self, paused: bool) {
+        self.next_request += 1;
+        let target = CLIP;
+        let request = self.next_request;
+        self.play.ask(1, request, Request::Pause { target, paused });
+        assert!(matches!(self.play.answer(1, request), Reply::Ok));
+    }
+
+    fn die(&mut self) {
+        self.play.die(self.running.0);
+        self.given.clear();
+        if self.play.is_open(1, CLIP) {
+            self.running.0 = self.play.load();
+            self.take_in();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_prompt_is_told_of_once_in_order_whatever_happens(acts in some_acts(), is_cancelled: bool) {
+        let mut play = scene();
+        let running = begin(&mut play);
+        let (given, fates) = (VecDeque::new(), Vec::new());
+        let mut scene = Scene { play, running, next_request: CLIP, given, fates };
+        for act in acts {
+            if !scene.play.is_open(1, CLIP) {
+                break;
+            }
+            match act {
+                Act::Steer => scene.steer(),
+                Act::Look(found) => scene.look(found),
+                Act::Halt(paused) => scene.halt(paused),
+                Act::Die => scene.die(),
+            }
+        }
+        if scene.play.is_open(1, CLIP) {
+            let (worker, job) = scene.running;
+            if is_cancelled {
+                scene.play.ask(1, 10_000, Request::Cancel { target: CLIP });
+                scene.play.say(worker, job, JobReply::Failed(Status::Cancelled));
+            } else {
+                scene.play.finish(worker, job);
+            }
+        }
+        let (told, end) = told(&mut scene.play);
+        prop_assert!(end.is_some());
+        let late = Steered::not_taken("the clip ended before any worker looked at it");
+        let fates = scene.fates.into_iter();
+        let expected: Vec<_> = fates.map(|fate| fate.unwrap_or_else(|| late.clone())).collect();
+        prop_assert_eq!(told, expected);
+    }
 }
