@@ -258,7 +258,8 @@ fn sounded(
     for event in client.generate_clip(request)? {
         match event? {
             ClipEvent::Progress(progress) if progress.stage == Stage::Denoise => {
-                if killed_at.next_if(|step| progress.done >= **step).is_some() {
+                let due = killed_at.next_if(|step| progress.done >= **step);
+                if due.is_some() {
                     kill_worker(&watcher, SOUNDING)?;
                 }
             }

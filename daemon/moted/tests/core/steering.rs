@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use std::collections::VecDeque;
 
 const CLIP: u64 = 1;
+/// Longer than a model rests after its worker died.
+const A_WHILE_MS: u64 = 60_000;
 
 fn scene() -> Play {
     let mut play = Play::new(&[Model {
@@ -388,6 +390,8 @@ impl Scene {
     fn die(&mut self) {
         self.play.die(self.running.0);
         self.given.clear();
+        // A model whose worker keeps dying is loaded again after a while only.
+        self.play.pass(A_WHILE_MS);
         if self.play.is_open(1, CLIP) {
             self.running.0 = self.play.load();
             self.take_in();
