@@ -29,8 +29,8 @@ fn write(folder: &Path, file: &str, text: &str) {
 
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    let vae =
-        r#"{"latent_channels":2,"spatial_compression_ratio":4,"temporal_compression_ratio":4}"#;
+    let vae = r#"{"latent_channels":2,"spatial_compression_ratio":4,"temporal_compression_ratio":4,
+        "latents_mean":[0.0,0.0],"latents_std":[1.0,1.0]}"#;
     for (file, text) in [
         ("model_index.json", r#"{"_class_name":"LTXPipeline"}"#),
         ("vae_decoder/config.json", vae),
@@ -228,8 +228,8 @@ fn graphs_that_do_not_fit_are_refused_by_tensor() {
 
 #[test]
 fn clips_of_a_model_share_its_memory_and_give_it_back() {
-    // 5 frames of 8 x 4, and 13 samples of two latent frames of one row and two columns.
-    let need: u64 = 4 * (3 * 5 * 8 * 4 + 13 * 2 * 2 * 2);
+    // 5 frames of 8 x 4, 13 samples of two latent frames of one row and two columns, and a text of 5 tokens twice.
+    let need: u64 = 4 * (3 * 5 * 8 * 4 + 13 * 2 * 2 * 2 + 2 * 5 * 3);
     let model = |bytes_max| {
         let (graph, ..) = denoiser(DType::F32, -1, false);
         let model = opened(graph, DType::F32).expect("the parts fit");
