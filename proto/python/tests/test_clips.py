@@ -83,7 +83,10 @@ def scripted(tmp_path):
         listener.listen()
 
         def serve():
-            peer = Peer(listener.accept()[0])
+            sock = listener.accept()[0]
+            # Who waits for what never comes fails, and does not hang.
+            sock.settimeout(PATIENCE_S)
+            peer = Peer(sock)
             request_id, verb, _, _ = peer.next()
             assert verb == "hello"
             limits = {"inline_bytes_max": 65536}
@@ -359,10 +362,7 @@ def test_a_job_cancels_and_is_that_of_one_work_at_a_time(scripted):
     def script(peer):
         request_id, _, _, fds = peer.next()
         close_all(fds)
-        second, _, _, fds = peer.next()
-        close_all(fds)
-        _, verb, cancel, _ = peer.next()
-        assert (verb, cancel.target_request_id) == ("cancel", second)
+        # The other work is refused before it is asked for.
         _, verb, cancel, _ = peer.next()
         assert (verb, cancel.target_request_id) == ("cancel", request_id)
         peer.reply(request_id, "failed", status={"message": "cancelled", "cancelled": {}})
