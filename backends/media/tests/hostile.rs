@@ -166,15 +166,7 @@ fn cut_clips_are_refused() {
 #[test]
 fn damaged_clips_end_in_frames_or_typed_errors() {
     const ROUNDS: usize = 500;
-    let seed = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(1, |now| now.as_nanos() as u64);
-    let seed = std::env::var("MOTE_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(seed);
-    eprintln!("MOTE_TEST_SEED={seed}");
-    let mut random = Random::new(seed);
+    let mut random = Random::seeded();
     let clips = clips();
     let mut refused = 0;
     for _ in 0..ROUNDS {

@@ -296,12 +296,7 @@ fn sound_is_cut_with_the_frames() {
 /// Whatever the durations and edits: the copy is heard when and as long as what was read, and a copy of the copy too.
 #[test]
 fn copies_are_heard_as_what_was_copied() {
-    let seed = std::env::var("MOTE_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("MOTE_TEST_SEED={seed}");
-    let mut random = Random::new(seed);
+    let mut random = Random::seeded();
     let clip = silent(&mp4());
     for _ in 0..30 {
         let timescale = [48_000, 44_100, 8000, 90_000, 1][random.below(5)];
@@ -552,12 +547,7 @@ fn the_first_track_that_can_be_copied_is() {
 
 #[test]
 fn damaged_sound_ends_in_clips_or_typed_errors() {
-    let seed = std::env::var("MOTE_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("MOTE_TEST_SEED={seed}");
-    let mut random = Random::new(seed);
+    let mut random = Random::seeded();
     let clip = silent(&mp4());
     let tracks = [aac(), quicktime(), opus(312), flac(), alac()].map(|entry| {
         let mut track = Track::of(entry, 48_000, 25, 960);

@@ -379,12 +379,7 @@ fn read_size(sized: &[u8], entry: &[u8]) -> Vec<u8> {
 
 #[test]
 fn damaged_sound_ends_in_clips_or_typed_errors() {
-    let seed = std::env::var("MOTE_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("MOTE_TEST_SEED={seed}");
-    let mut random = Random::new(seed);
+    let mut random = Random::seeded();
     let blocks: Vec<Sounding<'_>> = (0..20)
         .map(|at| (at * 20, (at > 17).then_some(1_000_000), 0x80, PACKET))
         .collect();

@@ -5,12 +5,9 @@ mod common;
 mod scripted;
 
 use anyhow::{Result, ensure};
-use common::{Language, Workshop, crate_folder, done};
 use mote_wire::Memfd;
 use mote_wire::types::{AudioOut, DType, Done, Receipt, Reply, Request, Tensor, TensorData};
 use scripted::Daemon;
-use std::os::unix::net::UnixListener;
-use std::thread;
 
 /// Samples that tell where they are.
 fn samples(from: u64, count: u64) -> Vec<u8> {
@@ -68,13 +65,5 @@ fn play(daemon: &mut Daemon) -> Result<()> {
 
 #[test]
 fn sound_comes_as_events_and_in_the_receipt() -> Result<()> {
-    let workshop = Workshop::new()?;
-    let source = crate_folder().join("tests/c/sound.c");
-    let program = workshop.build(Language::C, &source, &[])?;
-    let socket = workshop.path().join("mote.sock");
-    let listener = UnixListener::bind(&socket)?;
-    let script = thread::spawn(move || play(&mut Daemon::greet(listener.accept()?.0)?));
-    let mut command = workshop.command(&program);
-    done(command.arg(&socket).arg(workshop.path().join("clip.mp4")))?;
-    script.join().expect("no panic")
+    scripted::run("sound.c", play)
 }

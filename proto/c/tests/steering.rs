@@ -5,12 +5,9 @@ mod common;
 mod scripted;
 
 use anyhow::{Result, bail, ensure};
-use common::{Language, Workshop, crate_folder, done};
 use mote_wire::limits::CLIP_STEERS_MAX;
 use mote_wire::types::{Done, Reply, Request, Steered};
 use scripted::Daemon;
-use std::os::unix::net::UnixListener;
-use std::thread;
 
 fn steer(daemon: &mut Daemon, clip: u64) -> Result<()> {
     match daemon.next()? {
@@ -48,13 +45,5 @@ fn play(daemon: &mut Daemon) -> Result<()> {
 
 #[test]
 fn each_prompt_is_an_event_and_what_cannot_be_is_refused() -> Result<()> {
-    let workshop = Workshop::new()?;
-    let source = crate_folder().join("tests/c/steering.c");
-    let program = workshop.build(Language::C, &source, &[])?;
-    let socket = workshop.path().join("mote.sock");
-    let listener = UnixListener::bind(&socket)?;
-    let script = thread::spawn(move || play(&mut Daemon::greet(listener.accept()?.0)?));
-    let mut command = workshop.command(&program);
-    done(command.arg(&socket).arg(workshop.path().join("clip.mp4")))?;
-    script.join().expect("no panic")
+    scripted::run("steering.c", play)
 }

@@ -167,6 +167,17 @@ impl Random {
         Self(seed.max(1))
     }
 
+    /// Of the seed in `MOTE_TEST_SEED`, or of the time; it is printed.
+    pub fn seeded() -> Self {
+        let said = std::env::var("MOTE_TEST_SEED").ok();
+        let seed = said.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            now.map_or(1, |now| now.as_nanos() as u64)
+        });
+        eprintln!("MOTE_TEST_SEED={seed}");
+        Self::new(seed)
+    }
+
     pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

@@ -2,7 +2,9 @@
 
 use super::super::audio::{AUDIO_DECODER, AudioLayout, VOCODER};
 use super::super::runner::{FLOATS, INTEGERS, expect, shape_text};
-use super::{CONNECTORS, COUNTS, DENOISER, expect_dim, input, optional, output, refuse_unknown};
+use super::{
+    CONNECTORS, COUNTS, DENOISER, differ, expect_dim, input, optional, output, refuse_unknown,
+};
 use crate::PipelineError;
 use mote_api::{Model, Signature};
 use std::sync::Arc;
@@ -61,13 +63,10 @@ impl AudioPorts {
             coordinates: input(part, signature, &["audio_coords"])?,
             output: output(part, signature, &["audio_sample"])?,
         };
-        for (index, rank) in [
-            (Some(ports.hidden), 3),
-            (Some(ports.prompt), 3),
-            (ports.mask, 2),
-            (ports.timestep, 1),
-            (Some(ports.coordinates), 4),
-        ] {
+        for (index, rank) in [(ports.hidden, 3), (ports.prompt, 3), (ports.coordinates, 4)] {
+            expect(part, &signature.inputs[index], &[&FLOATS], &[rank])?;
+        }
+        for (index, rank) in [(ports.mask, 2), (ports.timestep, 1)] {
             if let Some(index) = index {
                 let spec = &signature.inputs[index];
                 expect(part, spec, &[&FLOATS, &INTEGERS], &[rank])?;
@@ -107,9 +106,10 @@ impl ConnectorsGraph {
         let audio = output(part, signature, &["audio_text_embedding"])?;
         let out_mask = signature.output("text_attention_mask");
         refuse_unknown(part, signature, &[Some(text), Some(mask)])?;
-        for (index, rank) in [(text, 3), (mask, 2)] {
+        expect(part, &signature.inputs[text], &[&FLOATS], &[3])?;
+        expect(part, &signature.inputs[mask], &[&FLOATS, &INTEGERS], &[2])?;
+        for index in [text, mask] {
             let spec = &signature.inputs[index];
-            expect(part, spec, &[&FLOATS, &INTEGERS], &[rank])?;
             expect_dim(part, spec, 0, 1, "number of prompts")?;
             expect_dim(part, spec, 1, tokens, "tokens that prompts are padded to")?;
         }
@@ -185,11 +185,7 @@ pub fn check_sound(
 ) -> Result<(), PipelineError> {
     let gives = &decoder.model.signature().outputs[decoder.output];
     let takes = &vocoder.model.signature().inputs[vocoder.spectrogram];
-    let differs = |(gives, takes): (&Option<usize>, &Option<usize>)| match (gives, takes) {
-        (Some(gives), Some(takes)) => gives != takes,
-        _ => false,
-    };
-    if gives.shape.iter().zip(&takes.shape).any(differs) {
+    if differ(&gives.shape, &takes.shape) {
         let why = format!(
             "of {VOCODER} is {}, and {AUDIO_DECODER} gives {}",
             shape_text(&takes.shape),

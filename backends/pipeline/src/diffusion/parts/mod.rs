@@ -130,6 +130,12 @@ fn refuse_unknown(
     })
 }
 
+/// Whether a dimension that both fix is not the same.
+fn differ(gives: &[Option<usize>], takes: &[Option<usize>]) -> bool {
+    let mut pairs = gives.iter().zip(takes);
+    pairs.any(|pair| matches!(pair, (Some(gives), Some(takes)) if gives != takes))
+}
+
 /// That a dimension, where the graph fixes it, is this.
 fn expect_dim(
     part: &str,
@@ -459,11 +465,7 @@ pub(super) fn check_image(
     let takes = &denoiser.model.signature().inputs[index];
     let gives = &image.model.signature().outputs[image.output];
     let wanted = [gives.shape[1].map(|tokens| tokens * count), gives.shape[2]];
-    let differs = |(gives, takes): (&Option<usize>, &Option<usize>)| match (gives, takes) {
-        (Some(gives), Some(takes)) => gives != takes,
-        _ => false,
-    };
-    if wanted.iter().zip(&takes.shape[1..]).any(differs) {
+    if differ(&wanted, &takes.shape[1..]) {
         let why = format!(
             "of {DENOISER} is {}, and {IMAGE_ENCODER} gives {} for each of {count}",
             shape_text(&takes.shape),
